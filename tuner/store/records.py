@@ -1,0 +1,264 @@
+"""What leaves the store: frozen records, never rows.
+
+All times are seconds since 1970 by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tuner.study.domains import Value
+from tuner.study.plan import Confusion, TestScore
+from tuner.study.space import SearchSpace
+from tuner.study.spec import StudySpec
+
+
+class StudyState(Enum):
+    """What workers do with a study."""
+
+    SEARCHING = "searching"  # trials are proposed
+    CONFIRMING = "confirming"  # the budget is used; finalists are trained again
+    FINISHED = "finished"  # nothing is left to do
+    PAUSED = "paused"  # nothing new is claimed until it is resumed
+    STOPPED = "stopped"  # ended by a person; it may be resumed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether workers may claim runs of it."""
+        return self in (StudyState.SEARCHING, StudyState.CONFIRMING)
+
+
+class Outcome(Enum):
+    """What became of a trial, or of one attempt at it."""
+
+    WAITING = "waiting"  # no worker has it now; the next free one takes it
+    RUNNING = "running"  # a worker holds a lease on it
+    COMPLETE = "complete"  # it has a result
+    PRUNED = "pruned"  # it was losing and was stopped; its curve counts
+    INFEASIBLE = "infeasible"  # this configuration cannot run here
+    FAILED = "failed"  # it diverged, or data or code raised an error; see the reason
+    RELEASED = "released"  # attempts only: a draining worker gave it back
+    LOST = "lost"  # attempts only: its worker died or lost the lease
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the trial will not run again by itself."""
+        return self in (Outcome.COMPLETE, Outcome.PRUNED, Outcome.INFEASIBLE, Outcome.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """What one epoch of a run reported.
+
+    Attributes:
+        epoch: 1-based.
+        metrics: Validation metrics, and ``train_loss`` and ``learning_rate``.
+        seconds: Device seconds from the start of the run to this report, over all its attempts.
+        attempt: Which attempt reported it.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptRecord:
+    """One execution of a run, on one worker.
+
+    Attributes:
+        attempt: 1, 2, … within the run; it is the fencing epoch of the lease.
+        worker: The worker's id.
+        host: Where it ran.
+        slot: Which device share, such as ``cuda:0/1`` or ``cpu/0``.
+        outcome: How it ended, or RUNNING.
+        reason: Why, in words; empty for a plain end.
+        started_at: Time of the claim.
+        ended_at: Time of the end, None while it runs.
+        seconds: Device seconds.
+        log_tail: Last lines of the runner's log, kept for bad ends only.
+    """
+
+    attempt: int
+    worker: str
+    host: str
+    slot: str
+    outcome: Outcome
+    reason: str
+    started_at: float
+    ended_at: float | None
+    seconds: float
+    log_tail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One configuration and all that is known of it.
+
+    Attributes:
+        number: Optuna's trial number.
+        outcome: State for people.
+        reason: Why it is in this state, in words: ``macro_f1 0.41 at epoch 1 is below the best third (0.62)``.
+        strategy: The strategy or combination; empty while it is being proposed.
+        params: Absolute values; empty while it is being proposed.
+        is_recipe: Whether this is a strategy's default recipe.
+        value: The objective: of the epoch that counts if complete, of the last report if pruned, else None.
+        best_epoch: The epoch that counts, None before the first report.
+        epochs: What each epoch reported, in order, the newest attempt's word where two reported the same epoch.
+        attempts: All executions, in order.
+        seconds: Device seconds over all attempts.
+        trainable_params: Parameters that receive gradients, None if it never started.
+        peak_memory: Bytes, None if it never finished an epoch.
+        confusion: Validation counts of the epoch that counts.
+        checkpoint: Folder with the weights of the best epoch; empty if none is kept.
+        notes: What a person should know.
+        started_at: First claim.
+        ended_at: Last end, None while open.
+    """
+
+    number: int
+    outcome: Outcome
+    reason: str
+    strategy: str
+    params: Mapping[str, Value]
+    is_recipe: bool
+    value: float | None
+    best_epoch: int | None
+    epochs: tuple[EpochRecord, ...]
+    attempts: tuple[AttemptRecord, ...]
+    seconds: float
+    trainable_params: int | None
+    peak_memory: int | None
+    confusion: Confusion | None
+    checkpoint: str
+    notes: tuple[str, ...]
+    started_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfirmationRecord:
+    """One re-training of a finalist with a fresh seed.
+
+    Attributes:
+        seed: The fresh seed.
+        outcome: State for people.
+        reason: Why, in words.
+        metrics: Validation metrics of the epoch that counts; empty before the end.
+        test: Test score; None before the end or without test rows.
+        checkpoint: Folder with the weights; empty if none is kept.
+        seconds: Device seconds over all attempts.
+    """
+
+    seed: int
+    outcome: Outcome
+    reason: str
+    metrics: Mapping[str, float]
+    test: TestScore | None
+    checkpoint: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalistRecord:
+    """A trial that was chosen for confirmation.
+
+    Attributes:
+        number: The trial.
+        rank: 1 for the best value of the search; the baseline that was added beyond the best has the last rank.
+        is_baseline: Whether it is the default recipe that the winner is compared with.
+        runs: Its re-trainings, by seed.
+    """
+
+    number: int
+    rank: int
+    is_baseline: bool
+    runs: tuple[ConfirmationRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetUse:
+    """What a study has used of its budget.
+
+    Attributes:
+        trials: Trials claimed, whatever became of them.
+        epochs: Epochs trained in the search, plus those reserved by running trials.
+        gpu_seconds: Device seconds over all attempts, confirmation included.
+        confirm_seconds: Of those, the confirmation's.
+    """
+
+    trials: int
+    epochs: int
+    gpu_seconds: float
+    confirm_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerRecord:
+    """One supervisor process."""
+
+    worker: str
+    host: str
+    pid: int
+    devices: tuple[str, ...]
+    state: str
+    started_at: float
+    seen_at: float
+    is_alive: bool
+    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyRecord:
+    """A study without its trials.
+
+    Attributes:
+        study_id: Optuna's study id.
+        metric: The objective's metric.
+        maximize: Whether more is better.
+        state: What workers do with it.
+        state_reason: Why, in words: ``budget of 30 trials is used``.
+        counts: Trials by outcome: complete, pruned, failed, infeasible, running, waiting; every key is present.
+    """
+
+    study_id: int
+    name: str
+    spec: StudySpec
+    space: SearchSpace
+    metric: str
+    maximize: bool
+    state: StudyState
+    state_reason: str
+    created_at: float
+    finished_at: float | None
+    counts: Mapping[str, int]
+    used: BudgetUse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudySnapshot:
+    """A study and everything that happened in it, read in one transaction.
+
+    Attributes:
+        read_at: When it was read.
+    """
+
+    study: StudyRecord
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[FinalistRecord, ...]
+    workers: tuple[WorkerRecord, ...] = field(default=())
+    read_at: float = 0.0
+
+    def trial(self, number: int) -> TrialRecord:
+        """The trial with this number.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for trial in self.trials:
+            if trial.number == number:
+                return trial
+        raise KeyError(number)

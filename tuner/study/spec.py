@@ -1,0 +1,109 @@
+"""The study file as data: what is asked, validated field by field.
+
+Every field has a default or is required; nothing past :mod:`tuner.study.file` tests for missing keys. Names that a
+registry decides (tasks, strategies, metrics, samplers) are checked by :mod:`tuner.study.check` against the catalogue.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class Section(BaseModel):
+    """A part of a study file: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class DataSpec(Section):
+    """Where the rows are and which columns matter."""
+
+    train: str = Field(description="training rows: a .csv, .tsv, .tab, .jsonl or .parquet file, package://NAME/PATH, or hub://OWNER/NAME?split=train")
+    text: str | tuple[str, str] = Field(default="text", description="column with the text; two columns for sentence pairs")
+    label: str = Field(default="label", description="column with the label")
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] | str = Field(
+        default=0.15, description="a stratified share of the training rows, or a file"
+    )
+    test: str | None = Field(default=None, description="rows that only the finalists see, once, after the search")
+    balance: Literal["none", "class_weight", "oversample", "undersample"] = Field(
+        default="none", description="what is done about classes of unequal size"
+    )
+    train_rows: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="use a stratified sample of this many training rows"
+    )
+
+
+class ObjectiveSpec(Section):
+    """What is best."""
+
+    metric: str = Field(description="a metric of the task, measured on the validation rows")
+    goal: Literal["maximize", "minimize"] | None = Field(default=None, description="default: the metric's own goal")
+
+
+class TrainingSpec(Section):
+    """What all trials share."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(default=3, description="epochs of a trial that is not pruned")
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=128, description="tokens; longer texts are cut")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto: bf16 where the device has it")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="weights, data order, split and dropout")
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="stop a trial after this many epochs without a better objective"
+    )
+    select: Literal["best", "last"] = Field(default="best", description="which epoch of a trial counts")
+    micro_batch: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="rows on the device at once; larger batches are accumulated"
+    )
+
+
+class ChoiceSpec(Section):
+    """A sampler or pruner by name, with its options."""
+
+    name: str = "auto"
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the Optuna class")
+
+
+class SearchSpec(Section):
+    """How values are proposed and losers are stopped."""
+
+    sampler: ChoiceSpec = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
+    pruner: ChoiceSpec = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
+
+
+class BudgetSpec(Section):
+    """When the search ends: the first limit reached ends it."""
+
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(default=None, description="trials, the pruned ones included")
+    epochs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="epochs over all trials")
+    gpu_hours: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="device hours over all slots; a fifth is kept back for the confirmation"
+    )
+
+
+class ConfirmSpec(Section):
+    """How sure the answer shall be: the best are trained again with fresh seeds and scored on the test rows."""
+
+    finalists: Annotated[int, Field(ge=0, le=20)] = Field(default=3, description="how many; 0: no confirmation")
+    seeds: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="fresh seeds for each finalist")
+
+
+class StudySpec(Section):
+    """One study file."""
+
+    name: Annotated[str, Field(pattern=STUDY_NAME)] = Field(description="A-Z a-z 0-9 . _ - (1 to 100)")
+    task: str = Field(description="what is learnt, such as text-classification")
+    model: str = Field(description="hub id, local folder, or package://NAME/PATH")
+    revision: str | None = Field(default=None, description="commit of a hub model")
+    data: DataSpec
+    objective: ObjectiveSpec
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="ways to adapt the model")
+    space: dict[str, Any] = Field(default_factory=dict, description="ranges that differ from the strategies' own")
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    budget: BudgetSpec = Field(default_factory=lambda: BudgetSpec(trials=30))
+    confirm: ConfirmSpec = Field(default_factory=ConfirmSpec)

@@ -1,0 +1,49 @@
+"""How a worker is started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOptions:
+    """One supervisor's settings.
+
+    Attributes:
+        storage: Database URL.
+        files: Folder for checkpoints, logs and caches; shared by all boxes that should resume each other's trials.
+        studies: Names of the studies to serve; empty: every open study.
+        devices: ``auto`` (all GPUs, else the CPU), ``cpu``, or a list such as ``cuda:0,1``.
+        per_device: Slots on each device.
+        until_done: Exit when the served studies are finished.
+        max_trials: Exit after this many runs.
+        lease: Seconds a run stays ours without a heartbeat.
+        heartbeat: Seconds between two heartbeats.
+
+    Raises:
+        UsageError: If the lease is shorter than three heartbeats, or a count is below one.
+    """
+
+    storage: str
+    files: Path
+    studies: tuple[str, ...] = ()
+    devices: str = "auto"
+    per_device: int = 1
+    until_done: bool = False
+    max_trials: int | None = None
+    lease: float = 90.0
+    heartbeat: float = 15.0
+
+    def __post_init__(self) -> None:
+        if self.lease < 3 * self.heartbeat:
+            raise UsageError(
+                f"lease {self.lease:g} s must be at least 3 x heartbeat {self.heartbeat:g} s",
+                fix="raise --lease or lower --heartbeat",
+            )
+        if self.per_device < 1:
+            raise UsageError(f"--per-device must be at least 1, got {self.per_device}")
+        if self.max_trials is not None and self.max_trials < 1:
+            raise UsageError(f"--max-trials must be at least 1, got {self.max_trials}")
