@@ -1,0 +1,71 @@
+"""What all tests share: fresh databases, and the rule that a missing tool is no excuse in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgres import PostgresServer, running_server
+
+# Before torch is imported anywhere: many small tests on few cores are slower with many threads, and never the same.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A test never asks a model hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has set for tuner or the terminal must not reach a test."""
+    for name in [name for name in os.environ if name.startswith("TUNER_") and name != "TUNER_CI"]:
+        monkeypatch.delenv(name)
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "PGPASSWORD", "PGPASSFILE", "PGTZ"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    """``require_tool("chromium")``: its path. Where it is missing the test is skipped, but fails under CI."""
+
+    def require(*names: str) -> str:
+        for name in names:
+            if path := shutil.which(name):
+                return path
+        message = f"none of {', '.join(names)} is installed"
+        if os.environ.get("TUNER_CI"):
+            pytest.fail(f"{message}, and CI skips nothing")
+        pytest.skip(message)
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The server that all tests share: never stop it; a test about outages starts its own (`running_server`)."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a fresh, empty PostgreSQL database."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'tuner.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a fresh, empty database of every kind that tuner supports."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
