@@ -22,6 +22,7 @@ class StrategyInfo:
         learning_rate: The prior of the learning rate as ``(model parameters, learning rate)`` pairs in ascending
             model size; between two sizes it is interpolated on log-log axes, beyond the ends it is constant.
         hyperparameters: The knobs that only this strategy has; names start with the strategy's name and a dot.
+        combinable: Whether it may be a component of a combination such as ``lora+bitfit``.
         source: Paper or documentation of the method.
     """
 
@@ -29,6 +30,7 @@ class StrategyInfo:
     summary: str
     learning_rate: tuple[tuple[float, float], ...]
     hyperparameters: tuple[Hyperparameter, ...] = ()
+    combinable: bool = False
     source: str = ""
 
 

@@ -1,0 +1,53 @@
+"""Names that a study file may use where no registry decides them, and the nearest one to a misspelt word."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+SAMPLERS = ("auto", "random", "tpe", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid", "brute_force")
+"""What ``search.sampler`` may be; ``tuner/search`` maps each to a class of Optuna, and a test keeps both equal."""
+
+PRUNERS = (
+    "auto",
+    "none",
+    "median",
+    "percentile",
+    "successive_halving",
+    "hyperband",
+    "patient",
+    "threshold",
+    "wilcoxon",
+)
+"""What ``search.pruner`` may be; ``tuner/search`` maps each to a class of Optuna, and a test keeps both equal."""
+
+COMBINE = "+"
+"""Between the components of a combined strategy: ``lora+bitfit``."""
+
+_LISTED = 12  # names shown when none is near; a longer list is no help
+
+
+def components(strategy: str) -> tuple[str, ...]:
+    """The parts of a strategy, in the order written: ``lora+bitfit`` has two, ``head`` one."""
+    return tuple(strategy.split(COMBINE))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word.
+
+    Args:
+        word: What was written.
+        known: What may be written, in the order in which people should read it.
+
+    Returns:
+        ``; did you mean "x"?`` where a known word is near, else ``; known: a, b, c``.
+    """
+    names = list(known)
+    folded = {name.casefold().replace("-", "_"): name for name in names}
+    near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+    if near:
+        return f'; did you mean "{folded[near[0]]}"?'
+    if not names:
+        return ""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"; known: {', '.join(names[:_LISTED])}{more}"
