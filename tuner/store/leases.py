@@ -1,0 +1,444 @@
+"""Leases: who may run what, until when, and the only ways in which a run changes hands.
+
+A run is claimed in one transaction under its study's lock: the budget is checked, the run's row gets ``attempt + 1``, the worker
+and an expiry by the database's clock, and a new trial's Optuna row is created. There is nothing between these steps that a
+crash could leave behind. Every later write of the worker names ``(run, attempt, worker)`` in the same statement that takes
+effect; when it no longer fits, nothing is written and :class:`LeaseLost` is raised (fencing, Kleppmann 2016: a lease alone does not
+stop a process that was paused).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection, Row
+
+from tuner.errors import LeaseLost
+from tuner.store import events, optuna_rows
+from tuner.store.database import Database
+from tuner.store.records import BudgetUse, Outcome
+from tuner.store.studies import budget_use, lock_study
+from tuner.store.tables import attempts, db_now, runs
+from tuner.study.domains import Value
+from tuner.study.plan import TrialResult
+
+MOST_LOSSES = 3
+"""Attempts that may end without a word before the run is given up: a configuration that kills its process every time must not
+take every worker down with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who claims: a slot of a worker, and for how long.
+
+    Attributes:
+        worker: The worker's id.
+        host: Its host name.
+        slot: Which device share, such as ``cuda:0/1``.
+        lease: Seconds until an unrenewed claim may be taken over.
+    """
+
+    worker: str
+    host: str
+    slot: str
+    lease: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The right to run one attempt of one run.
+
+    Attributes:
+        seed: Seed of this run.
+        purpose: ``search`` or ``confirm``.
+        attempt: Grows with every claim of the run; the fencing token.
+        strategy: None until a proposal is bound.
+        params: Absolute values; None until a proposal is bound.
+    """
+
+    run_id: int
+    study_id: int
+    trial_id: int
+    number: int
+    purpose: str
+    seed: int
+    attempt: int
+    worker: str
+    strategy: str | None
+    params: Mapping[str, Value] | None
+
+
+Quota = Callable[[BudgetUse], str]
+"""Says why no new trial may start, or an empty string if one may."""
+
+Recipes = Sequence[Mapping[str, Value]]
+"""Values that the first trials must take, in order of the trial numbers."""
+
+
+def claim(
+    db: Database, *, study_id: int, holder: Holder, quota: Quota, recipes: Recipes, epochs: int, seed: int
+) -> Lease | None:
+    """Take a waiting run of a study, or a new trial if its budget allows one.
+
+    Args:
+        quota: Judges the budget under the study's lock, so that eight workers never start trial 51 of 50.
+        recipes: Trial ``n`` takes the values of ``recipes[n]``, while there are any.
+        epochs: Epochs that a new trial reserves.
+        seed: Seed of a new trial.
+
+    Returns:
+        The lease, or None if there is nothing to do now.
+
+    Raises:
+        UnavailableError: If the database cannot be reached.
+    """
+
+    def _claim(tx: Connection) -> Lease | None:
+        state = lock_study(tx, study_id)
+        if state is None or not state.is_open:
+            return None
+        _reclaim_expired(tx, study_id)
+        waiting = tx.execute(
+            select(runs)
+            .where(runs.c.study_id == study_id, runs.c.outcome == Outcome.WAITING.value)
+            .order_by(runs.c.purpose.desc(), runs.c.number, runs.c.seed)  # search before confirm
+            .limit(1)
+        ).first()
+        if waiting is not None:
+            return _take(tx, waiting, holder)
+        if state.value != "searching" or quota(budget_use(tx, study_id)):
+            return None
+        return _create(tx, study_id, holder, recipes=recipes, epochs=epochs, seed=seed)
+
+    return db.write(_claim)
+
+
+def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, epochs: int, seed: int) -> Lease:
+    number = tx.execute(
+        select(func.count()).select_from(runs).where(runs.c.study_id == study_id, runs.c.purpose == "search")
+    ).scalar_one()
+    recipe = recipes[number] if number < len(recipes) else None
+    trial_id, number = optuna_rows.create_trial(tx, study_id=study_id, fixed_params=recipe)
+    run_id = tx.execute(
+        insert(runs).values(
+            study_id=study_id,
+            trial_id=trial_id,
+            number=number,
+            purpose="search",
+            seed=seed,
+            outcome=Outcome.RUNNING.value,
+            reason="",
+            is_recipe=recipe is not None,
+            attempt=1,
+            losses=0,
+            worker_id=holder.worker,
+            expires_at=db_now() + holder.lease,
+            reserved_epochs=epochs,
+            epochs_done=0,
+            checkpoint="",
+            is_baseline=False,
+            created_at=db_now(),
+        )
+    ).inserted_primary_key[0]
+    _open_attempt(tx, run_id, attempt=1, holder=holder)
+    return _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
+
+
+def _take(tx: Connection, row: Row[Any], holder: Holder) -> Lease:
+    taken = tx.execute(
+        update(runs)
+        .where(runs.c.run_id == row.run_id, runs.c.attempt == row.attempt, runs.c.outcome == Outcome.WAITING.value)
+        .values(
+            outcome=Outcome.RUNNING.value,
+            reason="",
+            attempt=row.attempt + 1,
+            worker_id=holder.worker,
+            expires_at=db_now() + holder.lease,
+        )
+    )
+    assert taken.rowcount == 1, "the study's lock was held"
+    if row.purpose == "search":
+        optuna_rows.set_state(tx, row.trial_id, Outcome.RUNNING)
+    _open_attempt(tx, row.run_id, attempt=row.attempt + 1, holder=holder)
+    return _lease(tx.execute(select(runs).where(runs.c.run_id == row.run_id)).one())
+
+
+def _open_attempt(tx: Connection, run_id: int, *, attempt: int, holder: Holder) -> None:
+    tx.execute(
+        insert(attempts).values(
+            run_id=run_id,
+            attempt=attempt,
+            worker_id=holder.worker,
+            host=holder.host,
+            slot=holder.slot,
+            outcome=Outcome.RUNNING.value,
+            reason="",
+            facts="{}",
+            started_at=db_now(),
+            seconds=0.0,
+            log_tail="",
+        )
+    )
+
+
+def _lease(row: Row[Any]) -> Lease:
+    return Lease(
+        run_id=row.run_id,
+        study_id=row.study_id,
+        trial_id=row.trial_id,
+        number=row.number,
+        purpose=row.purpose,
+        seed=row.seed,
+        attempt=row.attempt,
+        worker=row.worker_id,
+        strategy=row.strategy,
+        params=json.loads(row.params) if row.params is not None else None,
+    )
+
+
+def guard(tx: Connection, lease: Lease, **values: Any) -> None:
+    """Write to the run's row if the lease still holds, in one statement; the fence of every write.
+
+    Raises:
+        LeaseLost: If the run has another owner, was given up or is gone; then nothing was written.
+    """
+    written = tx.execute(
+        update(runs)
+        .where(
+            runs.c.run_id == lease.run_id,
+            runs.c.attempt == lease.attempt,
+            runs.c.worker_id == lease.worker,
+            runs.c.outcome == Outcome.RUNNING.value,
+        )
+        .values(values)
+    )
+    if written.rowcount != 1:
+        raise LeaseLost(f"trial {lease.number} (attempt {lease.attempt}) is no longer ours")
+
+
+def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> None:
+    """Store what the sampler proposed, in absolute units, for us and for Optuna's dashboard.
+
+    Raises:
+        LeaseLost: If the lease does not hold.
+    """
+
+    def _bind(tx: Connection) -> None:
+        guard(tx, lease, strategy=strategy, params=json.dumps(dict(params), allow_nan=False))
+        optuna_rows.set_user_attributes(tx, lease.trial_id, {f"tuner:{name}": value for name, value in params.items()})
+
+    db.write(_bind)
+
+
+def store_facts(db: Database, lease: Lease, facts: Mapping[str, Any]) -> None:
+    """Store what the runner said when the model stood: device, versions, ``trainable_params``.
+
+    Raises:
+        LeaseLost: If the lease does not hold.
+    """
+
+    def _store(tx: Connection) -> None:
+        guard(tx, lease, trainable_params=facts.get("trainable_params"))
+        _update_attempt(tx, lease, facts=json.dumps(dict(facts), allow_nan=False))
+
+    db.write(_store)
+
+
+def renew(db: Database, *, held: Sequence[tuple[Lease, float]], lease: float) -> list[Lease]:
+    """Extend leases.
+
+    Args:
+        held: Each lease with its device seconds so far.
+        lease: Seconds from now.
+
+    Returns:
+        Those that are no longer ours: stop them, write nothing more.
+    """
+
+    def _renew(tx: Connection) -> list[Lease]:
+        lost = []
+        for one, seconds in held:
+            try:
+                guard(tx, one, expires_at=db_now() + lease)
+            except LeaseLost:
+                lost.append(one)
+            else:
+                _update_attempt(tx, one, seconds=seconds)
+        return lost
+
+    return db.write(_renew)
+
+
+def release(db: Database, lease: Lease, *, reason: str, seconds: float) -> None:
+    """Give a run back: it waits for any worker and goes on from its last checkpoint.
+
+    Raises:
+        LeaseLost: If the lease does not hold.
+    """
+
+    def _release(tx: Connection) -> None:
+        guard(tx, lease, outcome=Outcome.WAITING.value, reason=reason, worker_id=None, expires_at=None)
+        _update_attempt(tx, lease, outcome=Outcome.RELEASED.value, reason=reason, ended_at=db_now(), seconds=seconds)
+        if lease.purpose == "search":
+            optuna_rows.set_state(tx, lease.trial_id, Outcome.WAITING)
+        events.record(
+            tx,
+            "run_released",
+            reason,
+            study_id=lease.study_id,
+            number=lease.number,
+            run_id=lease.run_id,
+            worker_id=lease.worker,
+        )
+
+    db.write(_release)
+
+
+def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: str = "") -> Outcome:
+    """Say that an attempt ended without a word: its process died. The run waits for another attempt, or is given up.
+
+    Returns:
+        WAITING, or FAILED after :data:`MOST_LOSSES` losses.
+
+    Raises:
+        LeaseLost: If the lease does not hold.
+    """
+
+    def _lose(tx: Connection) -> Outcome:
+        guard(tx, lease, reason=reason)
+        row = tx.execute(select(runs).where(runs.c.run_id == lease.run_id)).one()
+        _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
+        return _mark_lost(tx, row, reason=reason)
+
+    return db.write(_lose)
+
+
+def finish(
+    db: Database,
+    lease: Lease,
+    *,
+    outcome: Outcome,
+    reason: str,
+    seconds: float,
+    value: float | None = None,
+    result: TrialResult | None = None,
+    log_tail: str = "",
+) -> None:
+    """End a run for good: our row, its attempt and Optuna's trial in one transaction.
+
+    Args:
+        outcome: COMPLETE, PRUNED, INFEASIBLE or FAILED.
+        reason: Why, in words; empty for a plain end.
+        seconds: Device seconds of this attempt.
+        value: The objective: required for COMPLETE.
+        result: What the training answered, if it did.
+        log_tail: Last lines of the runner's log, for bad ends.
+
+    Raises:
+        LeaseLost: If the lease does not hold; nothing was written.
+    """
+    assert outcome.is_finished
+
+    def _finish(tx: Connection) -> None:
+        values: dict[str, Any] = {
+            "outcome": outcome.value,
+            "reason": reason,
+            "value": value,
+            "expires_at": None,
+            "ended_at": db_now(),
+        }
+        if result is not None:
+            values |= {
+                "best_epoch": result.best_epoch or None,
+                "epochs_done": result.epochs,
+                "trainable_params": result.trainable_params,
+                "peak_memory": result.peak_memory,
+                "checkpoint": result.checkpoint,
+                "result": json.dumps(result.to_json(), allow_nan=False),
+            }
+        guard(tx, lease, **values)
+        _update_attempt(
+            tx, lease, outcome=outcome.value, reason=reason, ended_at=db_now(), seconds=seconds, log_tail=log_tail
+        )
+        if lease.purpose == "search":
+            optuna_rows.set_state(tx, lease.trial_id, outcome, value=value)
+            if reason:
+                optuna_rows.set_user_attributes(tx, lease.trial_id, {"tuner:reason": reason[:2000]})
+        events.record(
+            tx,
+            f"run_{outcome.value}",
+            reason,
+            study_id=lease.study_id,
+            number=lease.number,
+            run_id=lease.run_id,
+            worker_id=lease.worker,
+        )
+
+    db.write(_finish)
+
+
+def reclaim_expired(db: Database, study_id: int) -> int:
+    """Give the runs of dead workers back to the study; how many. Every claim does it too."""
+
+    def _reclaim(tx: Connection) -> int:
+        if lock_study(tx, study_id) is None:
+            return 0
+        return _reclaim_expired(tx, study_id)
+
+    return db.write(_reclaim)
+
+
+def _reclaim_expired(tx: Connection, study_id: int) -> int:
+    expired = tx.execute(
+        select(runs).where(
+            runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.expires_at < db_now()
+        )
+    ).all()
+    for row in expired:
+        _mark_lost(tx, row, reason=f"worker {row.worker_id} fell silent")
+    return len(expired)
+
+
+def _mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
+    """Take a run from its owner. The caller holds the study's lock or the lease."""
+    losses = row.losses + 1
+    outcome = Outcome.FAILED if losses >= MOST_LOSSES else Outcome.WAITING
+    if outcome is Outcome.FAILED:
+        reason = f"{reason}; given up after {losses} attempts"
+    values: dict[str, Any] = {
+        "outcome": outcome.value,
+        "reason": reason,
+        "losses": losses,
+        "worker_id": None,
+        "expires_at": None,
+    }
+    if outcome is Outcome.FAILED:
+        values["ended_at"] = db_now()
+    taken = tx.execute(
+        update(runs)
+        .where(runs.c.run_id == row.run_id, runs.c.attempt == row.attempt, runs.c.outcome == Outcome.RUNNING.value)
+        .values(values)
+    )
+    if taken.rowcount != 1:  # its owner finished it between our read and this write
+        return Outcome(tx.execute(select(runs.c.outcome).where(runs.c.run_id == row.run_id)).scalar_one())
+    tx.execute(
+        update(attempts)
+        .where(attempts.c.run_id == row.run_id, attempts.c.attempt == row.attempt)
+        .values(outcome=Outcome.LOST.value, reason=reason, ended_at=db_now())
+    )
+    if row.purpose == "search":
+        optuna_rows.set_state(tx, row.trial_id, outcome)
+    events.record(
+        tx, "run_lost", reason, study_id=row.study_id, number=row.number, run_id=row.run_id, worker_id=row.worker_id
+    )
+    return outcome
+
+
+def _update_attempt(tx: Connection, lease: Lease, **values: Any) -> None:
+    tx.execute(
+        update(attempts).where(attempts.c.run_id == lease.run_id, attempts.c.attempt == lease.attempt).values(values)
+    )

@@ -1,0 +1,76 @@
+"""What a run reports after every epoch: for us in full, for Optuna the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from tuner.store import optuna_rows
+from tuner.store.database import Database
+from tuner.store.leases import Lease, guard
+from tuner.store.tables import attempts, db_now, metrics, runs
+
+
+def store_report(
+    db: Database,
+    lease: Lease,
+    *,
+    epoch: int,
+    values: Mapping[str, float],
+    objective: float,
+    seconds: float,
+    extend: float,
+) -> None:
+    """Store one epoch; the same epoch again replaces what this attempt said of it before.
+
+    Args:
+        epoch: 1-based.
+        values: Validation metrics; non-finite ones are left out, since JSON and the databases cannot hold them all.
+        objective: The metric that is compared; finite.
+        seconds: Device seconds of this attempt so far.
+        extend: Seconds by which the lease is extended: a report is a sign of life.
+
+    Raises:
+        LeaseLost: If the lease does not hold; nothing was written.
+        UnavailableError: If the database cannot be reached.
+    """
+
+    def _store(tx: Connection) -> None:
+        # An epoch that is reported again after a resume must not count backwards.
+        done = case((runs.c.epochs_done > epoch, runs.c.epochs_done), else_=epoch)
+        guard(tx, lease, epochs_done=done, expires_at=db_now() + extend)
+        earlier = tx.execute(
+            select(func.coalesce(func.sum(attempts.c.seconds), 0.0)).where(
+                attempts.c.run_id == lease.run_id, attempts.c.attempt < lease.attempt
+            )
+        ).scalar_one()
+        tx.execute(
+            update(attempts)
+            .where(attempts.c.run_id == lease.run_id, attempts.c.attempt == lease.attempt)
+            .values(seconds=seconds)
+        )
+        here = (metrics.c.run_id == lease.run_id) & (metrics.c.attempt == lease.attempt) & (metrics.c.epoch == epoch)
+        tx.execute(delete(metrics).where(here))
+        rows = [("validation", name, value) for name, value in values.items() if math.isfinite(value)]
+        rows.append(("device", "seconds", float(earlier) + seconds))
+        tx.execute(
+            insert(metrics),
+            [
+                {
+                    "run_id": lease.run_id,
+                    "attempt": lease.attempt,
+                    "epoch": epoch,
+                    "split": split,
+                    "name": name,
+                    "value": float(value),
+                }
+                for split, name, value in rows
+            ],
+        )
+        if lease.purpose == "search":
+            optuna_rows.set_intermediate(tx, lease.trial_id, step=epoch, value=objective)
+
+    db.write(_store)

@@ -1,0 +1,143 @@
+"""Optuna's rows, written in our transactions.
+
+Optuna's own storage commits every call by itself, so a result and the lease that permits it could not be written
+together. These few functions write the same rows that `optuna.storages.RDBStorage` of 5.0 writes (optuna is pinned to
+5.0.*; the contract tests read everything back through Optuna), on the connection of the caller.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from tuner.store.records import Outcome
+from tuner.store.tables import db_now
+
+_studies = models.StudyModel.__table__
+_directions = models.StudyDirectionModel.__table__
+_trials = models.TrialModel.__table__
+_values = models.TrialValueModel.__table__
+_intermediates = models.TrialIntermediateValueModel.__table__
+_user_attributes = models.TrialUserAttributeModel.__table__
+_system_attributes = models.TrialSystemAttributeModel.__table__
+
+STATE_OF_OUTCOME: Mapping[Outcome, TrialState] = {
+    Outcome.WAITING: TrialState.WAITING,
+    Outcome.RUNNING: TrialState.RUNNING,
+    Outcome.COMPLETE: TrialState.COMPLETE,
+    Outcome.PRUNED: TrialState.PRUNED,
+    Outcome.INFEASIBLE: TrialState.FAIL,
+    Outcome.FAILED: TrialState.FAIL,
+}
+"""How a trial of ours looks to Optuna."""
+
+
+def create_study(connection: Connection, *, name: str, maximize: bool) -> int:
+    """Insert a study with one objective; returns Optuna's study id."""
+    study_id = int(connection.execute(insert(_studies).values(study_name=name)).inserted_primary_key[0])
+    direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
+    connection.execute(insert(_directions).values(study_id=study_id, direction=direction, objective=0))
+    return study_id
+
+
+def study_exists(connection: Connection, name: str) -> bool:
+    """Whether Optuna knows a study of this name, ours or not."""
+    return connection.execute(select(_studies.c.study_id).where(_studies.c.study_name == name)).first() is not None
+
+
+def delete_study(connection: Connection, study_id: int) -> None:
+    """Delete a study with all that hangs on it, children first."""
+    trial_ids = select(_trials.c.trial_id).where(_trials.c.study_id == study_id).scalar_subquery()
+    trial_children = (
+        models.TrialUserAttributeModel,
+        models.TrialSystemAttributeModel,
+        models.TrialParamModel,
+        models.TrialValueModel,
+        models.TrialIntermediateValueModel,
+        models.TrialHeartbeatModel,
+    )
+    for model in trial_children:
+        table = model.__table__
+        connection.execute(delete(table).where(table.c.trial_id.in_(trial_ids)))
+    for model in (
+        models.TrialModel,
+        models.StudyDirectionModel,
+        models.StudyUserAttributeModel,
+        models.StudySystemAttributeModel,
+        models.StudyModel,
+    ):
+        table = model.__table__
+        connection.execute(delete(table).where(table.c.study_id == study_id))
+
+
+def create_trial(connection: Connection, *, study_id: int, fixed_params: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Insert a RUNNING trial under the study's lock.
+
+    Args:
+        fixed_params: Values that the sampler must take, under the key that Optuna's `Trial` reads.
+
+    Returns:
+        The trial's id and its number. The number is the count of the trials before it, as in Optuna.
+    """
+    number = connection.execute(select(func.count()).where(_trials.c.study_id == study_id)).scalar_one()
+    row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING, "datetime_start": _utc_now(connection)}
+    trial_id = int(connection.execute(insert(_trials).values(row)).inserted_primary_key[0])
+    if fixed_params is not None:
+        connection.execute(
+            insert(_system_attributes).values(
+                trial_id=trial_id, key="fixed_params", value_json=json.dumps(fixed_params)
+            )
+        )
+    return trial_id, number
+
+
+def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value: float | None = None) -> None:
+    """Set a trial's state, and its value and end where the outcome has them.
+
+    Args:
+        value: Finite objective value; required for COMPLETE, optional for PRUNED, ignored otherwise.
+    """
+    row: dict[str, Any] = {"state": STATE_OF_OUTCOME[outcome]}
+    if outcome.is_finished:
+        row["datetime_complete"] = _utc_now(connection)
+    connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(row))
+    if value is not None and outcome in (Outcome.COMPLETE, Outcome.PRUNED):
+        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+        connection.execute(delete(_values).where(_values.c.trial_id == trial_id))
+        connection.execute(insert(_values).values(trial_id=trial_id, objective=0, value=stored, value_type=kind))
+
+
+def set_intermediate(connection: Connection, trial_id: int, *, step: int, value: float) -> None:
+    """Set the objective at one step; a later word on the same step replaces the earlier."""
+    stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
+    here = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step == step)
+    connection.execute(delete(_intermediates).where(here))
+    connection.execute(
+        insert(_intermediates).values(
+            trial_id=trial_id, step=step, intermediate_value=stored, intermediate_value_type=kind
+        )
+    )
+
+
+def set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Set what Optuna's dashboard shows beside the parameters."""
+    for key, value in attributes.items():
+        here = (_user_attributes.c.trial_id == trial_id) & (_user_attributes.c.key == key)
+        connection.execute(delete(_user_attributes).where(here))
+        connection.execute(
+            insert(_user_attributes).values(trial_id=trial_id, key=key, value_json=json.dumps(value, allow_nan=False))
+        )
+
+
+def _utc_now(connection: Connection) -> datetime.datetime:
+    """The database's clock as Optuna stores it: naive UTC."""
+    seconds = float(connection.execute(select(db_now())).scalar_one())
+    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).replace(tzinfo=None)

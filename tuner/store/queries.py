@@ -1,0 +1,153 @@
+"""A study and everything that happened in it, read in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, Row
+
+from tuner.store.database import Database
+from tuner.store.records import (
+    AttemptRecord,
+    ConfirmationRecord,
+    EpochRecord,
+    FinalistRecord,
+    Outcome,
+    StudySnapshot,
+    TrialRecord,
+)
+from tuner.store.studies import read_study
+from tuner.store.tables import attempts, db_now, metrics, runs
+from tuner.store.workers import list_workers, read_workers
+from tuner.study.plan import TrialResult
+
+__all__ = ["list_workers", "load_snapshot"]
+
+
+def load_snapshot(db: Database, name: str) -> StudySnapshot:
+    """The study of this name with its trials, finalists and workers, at one moment.
+
+    Raises:
+        NotFoundError: If there is none; the message names a close match.
+        UnavailableError: If the database cannot be reached.
+    """
+
+    def _load(tx: Connection) -> StudySnapshot:
+        study = read_study(tx, name)
+        rows = tx.execute(
+            select(runs).where(runs.c.study_id == study.study_id).order_by(runs.c.number, runs.c.seed)
+        ).all()
+        of_attempts = _attempts(tx, study.study_id)
+        of_epochs = _epochs(tx, study.study_id)
+        return StudySnapshot(
+            study=study,
+            trials=tuple(
+                _trial(row, of_attempts[row.run_id], of_epochs[row.run_id]) for row in rows if row.purpose == "search"
+            ),
+            finalists=_finalists([row for row in rows if row.purpose == "confirm"], of_attempts),
+            workers=tuple(read_workers(tx)),
+            read_at=float(tx.execute(select(db_now())).scalar_one()),
+        )
+
+    return db.read(_load)
+
+
+def _attempts(tx: Connection, study_id: int) -> Mapping[int, list[AttemptRecord]]:
+    found: defaultdict[int, list[AttemptRecord]] = defaultdict(list)
+    query = select(attempts).join(runs, runs.c.run_id == attempts.c.run_id).where(runs.c.study_id == study_id)
+    for row in tx.execute(query.order_by(attempts.c.run_id, attempts.c.attempt)):
+        found[row.run_id].append(
+            AttemptRecord(
+                attempt=row.attempt,
+                worker=row.worker_id,
+                host=row.host,
+                slot=row.slot,
+                outcome=Outcome(row.outcome),
+                reason=row.reason,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                seconds=row.seconds,
+                log_tail=row.log_tail,
+            )
+        )
+    return found
+
+
+def _epochs(tx: Connection, study_id: int) -> Mapping[int, tuple[EpochRecord, ...]]:
+    """Per run, each epoch once: as the newest attempt reported it."""
+    said: defaultdict[int, dict[int, dict[int, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
+    query = select(metrics).join(runs, runs.c.run_id == metrics.c.run_id).where(runs.c.study_id == study_id)
+    for row in tx.execute(query):
+        said[row.run_id][row.epoch].setdefault(row.attempt, {})[row.name] = row.value
+    found: defaultdict[int, tuple[EpochRecord, ...]] = defaultdict(tuple)
+    for run_id, epochs in said.items():
+        records = []
+        for epoch, by_attempt in sorted(epochs.items()):
+            newest = max(by_attempt)
+            values = dict(by_attempt[newest])
+            seconds = values.pop("seconds", 0.0)
+            records.append(EpochRecord(epoch=epoch, metrics=values, seconds=seconds, attempt=newest))
+        found[run_id] = tuple(records)
+    return found
+
+
+def _result(row: Row[Any]) -> TrialResult | None:
+    return TrialResult.from_json(json.loads(row.result)) if row.result else None
+
+
+def _trial(row: Row[Any], tried: Sequence[AttemptRecord], epochs: tuple[EpochRecord, ...]) -> TrialRecord:
+    result = _result(row)
+    return TrialRecord(
+        number=row.number,
+        outcome=Outcome(row.outcome),
+        reason=row.reason,
+        strategy=row.strategy or "",
+        params=json.loads(row.params) if row.params else {},
+        is_recipe=bool(row.is_recipe),
+        value=row.value,
+        best_epoch=row.best_epoch,
+        epochs=epochs,
+        attempts=tuple(tried),
+        seconds=sum(attempt.seconds for attempt in tried),
+        trainable_params=row.trainable_params,
+        peak_memory=row.peak_memory,
+        confusion=result.confusion if result else None,
+        checkpoint=row.checkpoint,
+        notes=result.notes if result else (),
+        started_at=row.created_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _finalists(
+    rows: Sequence[Row[Any]], of_attempts: Mapping[int, Sequence[AttemptRecord]]
+) -> tuple[FinalistRecord, ...]:
+    by_rank: defaultdict[int, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        by_rank[row.finalist_rank].append(row)
+    return tuple(
+        FinalistRecord(
+            number=group[0].number,
+            rank=rank,
+            is_baseline=bool(group[0].is_baseline),
+            runs=tuple(_confirmation(row, of_attempts[row.run_id]) for row in group),
+        )
+        for rank, group in sorted(by_rank.items())
+    )
+
+
+def _confirmation(row: Row[Any], tried: Sequence[AttemptRecord]) -> ConfirmationRecord:
+    result = _result(row)
+    return ConfirmationRecord(
+        seed=row.seed,
+        outcome=Outcome(row.outcome),
+        reason=row.reason,
+        metrics=result.metrics if result else {},
+        test=result.test if result else None,
+        checkpoint=row.checkpoint,
+        seconds=sum(attempt.seconds for attempt in tried),
+    )

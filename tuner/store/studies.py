@@ -1,0 +1,221 @@
+"""Studies: created, found, listed, moved from state to state, deleted."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy.engine import Connection, Row
+
+from tuner.errors import ConflictError, NotFoundError
+from tuner.store import events, optuna_rows
+from tuner.store.database import Database
+from tuner.store.records import BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.tables import attempts, db_now, metrics, runs, studies
+from tuner.store.tables import events as events_table
+from tuner.study.space import SearchSpace
+from tuner.study.spec import StudySpec
+
+COUNTED = ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+"""The outcomes that a trial may have, in the order in which people read them."""
+
+
+def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize: bool) -> StudyRecord:
+    """Store a study, for Optuna and for us, in one transaction.
+
+    Args:
+        spec: What is asked; paths are absolute.
+        space: The resolved search space.
+        maximize: Whether more of the objective's metric is better.
+
+    Returns:
+        The stored study. If the same study is stored already, that one.
+
+    Raises:
+        ConflictError: If a study of this name asks something else.
+    """
+
+    def _create(tx: Connection) -> None:
+        row = tx.execute(select(studies).where(studies.c.name == spec.name)).first()
+        if row is not None:
+            _require_same(row, spec=spec, space=space, maximize=maximize)
+            return
+        if optuna_rows.study_exists(tx, spec.name):
+            raise ConflictError(
+                f'study "{spec.name}" exists in this database but was not made by tuner', fix="choose another name"
+            )
+        study_id = optuna_rows.create_study(tx, name=spec.name, maximize=maximize)
+        tx.execute(
+            insert(studies).values(
+                study_id=study_id,
+                name=spec.name,
+                spec=_dump(spec.model_dump(mode="json")),
+                space=_dump(space.to_json()),
+                metric=spec.objective.metric,
+                maximize=maximize,
+                state=StudyState.SEARCHING.value,
+                state_reason="",
+                priority=0,
+                created_at=db_now(),
+            )
+        )
+        events.record(tx, "study_created", f"study {spec.name} created", study_id=study_id)
+
+    db.write(_create)
+    return find_study(db, spec.name)
+
+
+def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximize: bool) -> None:
+    """Refuse to take one study for another: Optuna ignores such differences silently."""
+    stored, asked = json.loads(row.spec), spec.model_dump(mode="json")
+    different = sorted(key for key in asked if stored.get(key) != asked[key])
+    if bool(row.maximize) != maximize and "objective" not in different:
+        different.append("objective")
+    if not different and json.loads(row.space) != json.loads(_dump(space.to_json())):
+        different = ["space (this version of tuner resolves it differently)"]
+    if different:
+        raise ConflictError(
+            f'study "{spec.name}" exists and asks something else',
+            why=f"{', '.join(different)} differ",
+            fix=f'choose another name, or delete it: tuner study delete "{spec.name}"',
+        )
+
+
+def find_study(db: Database, name: str) -> StudyRecord:
+    """The study of this name.
+
+    Raises:
+        NotFoundError: If there is none; the message names a close match.
+    """
+    return db.read(lambda tx: read_study(tx, name))
+
+
+def read_study(tx: Connection, name: str) -> StudyRecord:
+    """As :func:`find_study`, inside a transaction of the caller."""
+    row = tx.execute(select(studies).where(studies.c.name == name)).first()
+    if row is None:
+        names = [other for (other,) in tx.execute(select(studies.c.name))]
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f'did you mean "{close[0]}"? (tuner study list)' if close else "see: tuner study list"
+        raise NotFoundError(f'no study "{name}"', fix=hint)
+    return _record(tx, row)
+
+
+def list_studies(db: Database) -> list[StudyRecord]:
+    """All studies, oldest first."""
+    return db.read(lambda tx: [_record(tx, row) for row in tx.execute(select(studies).order_by(studies.c.study_id))])
+
+
+def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
+    """Names of the studies that workers may claim from: by priority, then age.
+
+    Args:
+        names: Only these; empty: all.
+    """
+
+    def _names(tx: Connection) -> list[str]:
+        open_states = [state.value for state in StudyState if state.is_open]
+        query = select(studies.c.name).where(studies.c.state.in_(open_states))
+        if names:
+            query = query.where(studies.c.name.in_(names))
+        return [name for (name,) in tx.execute(query.order_by(studies.c.priority.desc(), studies.c.study_id))]
+
+    return db.read(_names)
+
+
+def move_study(tx: Connection, *, study_id: int, source: StudyState, target: StudyState, reason: str) -> bool:
+    """Move a study from one state to another; False if it was not in the source state (somebody was faster)."""
+    values: dict[str, Any] = {"state": target.value, "state_reason": reason}
+    if target is StudyState.FINISHED:
+        values["finished_at"] = db_now()
+    moved = tx.execute(
+        update(studies).where(studies.c.study_id == study_id, studies.c.state == source.value).values(values)
+    )
+    if moved.rowcount != 1:
+        return False
+    events.record(tx, f"study_{target.value}", reason, study_id=study_id)
+    return True
+
+
+def delete_study(db: Database, name: str) -> None:
+    """Delete a study with its trials, for Optuna and for us; checkpoints on disk stay.
+
+    A worker that still trains one of its trials finds its lease gone at the next heartbeat and drops the trial.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+
+    def _delete(tx: Connection) -> None:
+        study_id = read_study(tx, name).study_id
+        run_ids = select(runs.c.run_id).where(runs.c.study_id == study_id).scalar_subquery()
+        for table in (metrics, attempts):
+            tx.execute(delete(table).where(table.c.run_id.in_(run_ids)))
+        for table in (runs, events_table, studies):
+            tx.execute(delete(table).where(table.c.study_id == study_id))
+        optuna_rows.delete_study(tx, study_id)
+
+    db.write(_delete)
+
+
+def lock_study(tx: Connection, study_id: int) -> StudyState | None:
+    """Take the study's lock until the end of the transaction; its state, or None if it was deleted."""
+    row = tx.execute(select(studies.c.state).where(studies.c.study_id == study_id).with_for_update()).first()
+    return StudyState(row.state) if row else None
+
+
+def budget_use(tx: Connection, study_id: int) -> BudgetUse:
+    """What a study has used of its budget: one pass over its runs, one over their attempts."""
+    is_open = runs.c.outcome.in_((Outcome.RUNNING.value, Outcome.WAITING.value))
+    trials, epochs = tx.execute(
+        select(
+            func.count(), func.coalesce(func.sum(case((is_open, runs.c.reserved_epochs), else_=runs.c.epochs_done)), 0)
+        ).where(runs.c.study_id == study_id, runs.c.purpose == "search")
+    ).one()
+    seconds = dict(
+        tx.execute(
+            select(runs.c.purpose, func.coalesce(func.sum(attempts.c.seconds), 0.0))
+            .join(attempts, attempts.c.run_id == runs.c.run_id)
+            .where(runs.c.study_id == study_id)
+            .group_by(runs.c.purpose)
+        )
+        .tuples()
+        .all()
+    )
+    confirm = float(seconds.get("confirm", 0.0))
+    return BudgetUse(
+        trials=int(trials),
+        epochs=int(epochs),
+        gpu_seconds=float(seconds.get("search", 0.0)) + confirm,
+        confirm_seconds=confirm,
+    )
+
+
+def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
+    counted = tx.execute(
+        select(runs.c.outcome, func.count())
+        .where(runs.c.study_id == row.study_id, runs.c.purpose == "search")
+        .group_by(runs.c.outcome)
+    ).tuples()
+    counts: Mapping[str, int] = dict.fromkeys(COUNTED, 0) | dict(counted.all())
+    return StudyRecord(
+        study_id=row.study_id,
+        name=row.name,
+        spec=StudySpec.model_validate(json.loads(row.spec)),
+        space=SearchSpace.from_json(json.loads(row.space)),
+        metric=row.metric,
+        maximize=bool(row.maximize),
+        state=StudyState(row.state),
+        state_reason=row.state_reason,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        counts=counts,
+        used=budget_use(tx, row.study_id),
+    )
+
+
+def _dump(data: Any) -> str:
+    return json.dumps(data, allow_nan=False, ensure_ascii=False)
