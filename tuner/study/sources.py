@@ -91,7 +91,14 @@ def split_package(uri: str) -> tuple[str, str]:
     """
     distribution, _, path = uri.removeprefix(PACKAGE).partition("/")
     steps = PurePosixPath(path).parts
-    if not is_package(uri) or not is_hub_name(distribution) or not steps or steps[0] == "/" or ".." in steps or "\0" in path:
+    if (
+        not is_package(uri)
+        or not is_hub_name(distribution)
+        or not steps
+        or steps[0] == "/"
+        or ".." in steps
+        or "\0" in path
+    ):
         raise DataError(f'"{uri}" is no address of a package\'s file', fix="write package://DISTRIBUTION/PATH")
     return distribution, path
 

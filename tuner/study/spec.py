@@ -1,31 +1,56 @@
 """The study file as data: what is asked, validated field by field.
 
-Every field has a default or is required; nothing past :mod:`tuner.study.file` tests for missing keys. Names that a
-registry decides (tasks, strategies, metrics, samplers) are checked by :mod:`tuner.study.check` against the catalogue.
+Every field has a default or is required; nothing past :mod:`tuner.study.file` tests for missing keys. Types are strict:
+text is no number and a number is no text, so that a slip is named and never guessed at. Names that a registry decides
+(tasks, strategies, metrics) are checked by :mod:`tuner.study.rules` against the catalogue.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+def _one_objective(value: Any) -> Any:
+    """Say of a list of objectives that it is too many."""
+    if isinstance(value, list | tuple):
+        # pydantic turns a ValueError, and no TypeError, into a validation error
+        raise ValueError(  # noqa: TRY004
+            f"one objective is supported now, got a list of {len(value)}; write {{metric: NAME}}"
+        )
+    return value
+
+
+def _by_name(value: Any) -> Any:
+    """``tpe`` is short for ``{name: tpe}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _table(value: Any) -> Any:
+    """A section with every line commented out is an empty one, not nothing."""
+    return {} if value is None else value
 
 
 class Section(BaseModel):
     """A part of a study file: unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataSpec(Section):
     """Where the rows are and which columns matter."""
 
-    train: str = Field(description="training rows: a .csv, .tsv, .tab, .jsonl or .parquet file, package://NAME/PATH, or hub://OWNER/NAME?split=train")
-    text: str | tuple[str, str] = Field(default="text", description="column with the text; two columns for sentence pairs")
+    train: str = Field(
+        description="training rows: a .csv, .tsv, .tab, .jsonl or .parquet file, package://NAME/PATH, or hub://OWNER/NAME?split=train"
+    )
+    text: str | Annotated[tuple[str, str], Field(strict=False)] = Field(
+        default="text", description="column with the text; two columns for sentence pairs"
+    )
     label: str = Field(default="label", description="column with the label")
-    validation: Annotated[float, Field(gt=0.0, lt=1.0)] | str = Field(
+    validation: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] | str = Field(
         default=0.15, description="a stratified share of the training rows, or a file"
     )
     test: str | None = Field(default=None, description="rows that only the finalists see, once, after the search")
@@ -47,9 +72,15 @@ class ObjectiveSpec(Section):
 class TrainingSpec(Section):
     """What all trials share."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(default=3, description="epochs of a trial that is not pruned")
-    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(default=128, description="tokens; longer texts are cut")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(default="auto", description="auto: bf16 where the device has it")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=3, description="epochs of a trial that is not pruned"
+    )
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=128, description="tokens; longer texts are cut"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 where the device has it"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="weights, data order, split and dropout")
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="stop a trial after this many epochs without a better objective"
@@ -70,17 +101,23 @@ class ChoiceSpec(Section):
 class SearchSpec(Section):
     """How values are proposed and losers are stopped."""
 
-    sampler: ChoiceSpec = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
-    pruner: ChoiceSpec = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
+    sampler: Annotated[ChoiceSpec, BeforeValidator(_by_name)] = Field(
+        default_factory=ChoiceSpec, description="a name, or {name, options}"
+    )
+    pruner: Annotated[ChoiceSpec, BeforeValidator(_by_name)] = Field(
+        default_factory=ChoiceSpec, description="a name, or {name, options}"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
 
 
 class BudgetSpec(Section):
     """When the search ends: the first limit reached ends it."""
 
-    trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(default=None, description="trials, the pruned ones included")
+    trials: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="trials, the pruned ones included"
+    )
     epochs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="epochs over all trials")
-    gpu_hours: Annotated[float, Field(gt=0.0)] | None = Field(
+    gpu_hours: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
         default=None, description="device hours over all slots; a fifth is kept back for the confirmation"
     )
 
@@ -99,11 +136,21 @@ class StudySpec(Section):
     task: str = Field(description="what is learnt, such as text-classification")
     model: str = Field(description="hub id, local folder, or package://NAME/PATH")
     revision: str | None = Field(default=None, description="commit of a hub model")
-    data: DataSpec
-    objective: ObjectiveSpec
-    strategies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="ways to adapt the model")
-    space: dict[str, Any] = Field(default_factory=dict, description="ranges that differ from the strategies' own")
-    training: TrainingSpec = Field(default_factory=TrainingSpec)
-    search: SearchSpec = Field(default_factory=SearchSpec)
-    budget: BudgetSpec = Field(default_factory=lambda: BudgetSpec(trials=30))
-    confirm: ConfirmSpec = Field(default_factory=ConfirmSpec)
+    data: DataSpec = Field(description="where the rows are")
+    objective: Annotated[ObjectiveSpec, BeforeValidator(_one_objective)] = Field(description="what is best")
+    strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
+        description="ways to adapt the model"
+    )
+    space: Annotated[dict[str, Any], BeforeValidator(_table)] = Field(
+        default_factory=dict, description="ranges that differ from the strategies' own"
+    )
+    training: Annotated[TrainingSpec, BeforeValidator(_table)] = Field(
+        default_factory=TrainingSpec, description="what all trials share"
+    )
+    search: Annotated[SearchSpec, BeforeValidator(_table)] = Field(
+        default_factory=SearchSpec, description="how values are proposed and losers are stopped"
+    )
+    budget: BudgetSpec = Field(default_factory=lambda: BudgetSpec(trials=30), description="when the search ends")
+    confirm: Annotated[ConfirmSpec, BeforeValidator(_table)] = Field(
+        default_factory=ConfirmSpec, description="how sure the answer shall be"
+    )

@@ -73,7 +73,13 @@ def read_table(source: str, *, columns: Sequence[str], limit: int | None = None)
     if is_hub(source):
         raise DataError(f'"{source}" is on the hub', why="only files are read here")
     path = local_path(source)
-    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".tab": _tab_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    readers = {
+        ".csv": _csv_rows,
+        ".tsv": _tsv_rows,
+        ".tab": _tab_rows,
+        ".jsonl": _jsonl_rows,
+        ".parquet": _parquet_rows,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{source}: files are read by their ending", fix=f"use one of {', '.join(FORMATS)}")
@@ -110,7 +116,7 @@ def _text_lines(path: Path, source: str) -> Iterator[str]:
                 ) from None
 
 
-def _missing(name: str, source: str, known: Sequence[str], line: int) -> DataError:
+def _missing(name: str, *, source: str, known: Sequence[str], line: int) -> DataError:
     return DataError(f'{source}:{line}: no column "{name}"{did_you_mean(name, known)}')
 
 
@@ -152,7 +158,7 @@ def _separated(path: Path, source: str, columns: Sequence[str], *, delimiter: st
                 fix='put cells with quotes or line breaks in double quotes, and write " as ""',
             ) from None
         line, start = start, reader.line_num + 1
-        if not row:  # an empty line
+        if not row and not 0 < records < headers:  # an empty line, but the second and third header may be empty
             continue
         records += 1
         if records == 1:
@@ -160,9 +166,11 @@ def _separated(path: Path, source: str, columns: Sequence[str], *, delimiter: st
             places = {name: index for index, name in reversed(list(enumerate(names)))}
             for name in columns:
                 if name not in places:
-                    raise _missing(name, source, names, line)
+                    raise _missing(name, source=source, known=names, line=line)
                 if names.count(name) > 1:
-                    raise DataError(f'{source}:{line}: column "{name}" is there {names.count(name)} times', fix="rename one")
+                    raise DataError(
+                        f'{source}:{line}: column "{name}" is there {names.count(name)} times', fix="rename one"
+                    )
         elif records > headers:
             if len(row) != len(names):
                 raise DataError(
@@ -184,13 +192,15 @@ def _jsonl_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
         except json.JSONDecodeError as error:
             raise DataError(f"{source}:{line}: not JSON", why=f"{error.msg} at column {error.colno}") from None
         except (RecursionError, ValueError):
-            raise DataError(f"{source}:{line}: not JSON that can be read", why="it nests too deeply or has a huge number") from None
+            raise DataError(
+                f"{source}:{line}: not JSON that can be read", why="it nests too deeply or has a huge number"
+            ) from None
         if not isinstance(row, dict):
             raise DataError(f"{source}:{line}: not a JSON object", fix='write one {"column": value, ...} in each line')
         if not seen:
             for name in columns:
                 if name not in row:
-                    raise _missing(name, source, list(row), line)
+                    raise _missing(name, source=source, known=list(row), line=line)
         seen = True
         yield line, {name: _cell(row.get(name), source=source, line=line, column=name) for name in columns}
     if not seen:
@@ -198,21 +208,21 @@ def _jsonl_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
 
 
 def _parquet_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path)
         known = file.schema_arrow.names
         for name in columns:
             if name not in known:
-                raise _missing(name, source, known, 1)
+                raise _missing(name, source=source, known=known, line=1)
         number = 0
         for batch in file.iter_batches(columns=list(columns)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, {name: _cell(row[name], source=source, line=number, column=name) for name in columns}
-    except pyarrow.ArrowException as error:
+    except pa.ArrowException as error:
         raise DataError(f"{source}: not a Parquet file that can be read", why=str(error).splitlines()[0]) from None
 
 

@@ -1,0 +1,203 @@
+"""The search space of a study: every strategy's own ranges, overridden where the study file says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.errors import Problem, StudyFileError
+from tuner.study.catalogue import Catalogue, StrategyInfo
+from tuner.study.domains import Domain, Fixed, Hyperparameter, Range, Value
+from tuner.study.names import COMBINE, components, did_you_mean
+from tuner.study.ranges import Findings, read_domain
+from tuner.study.space import (
+    RELATIVE_LEARNING_RATE,
+    SHARED_HYPERPARAMETERS,
+    SearchSpace,
+    StrategySpace,
+    learning_rate_prior,
+)
+from tuner.study.spec import StudySpec
+
+LEARNING_RATE = Hyperparameter(
+    name="learning_rate",
+    domain=Range(low=1e-6, high=1e-2, log=True),
+    default=1e-4,
+    help="peak learning rate, absolute",
+    allowed=Range(low=1e-10, high=10.0),
+)
+"""What a study file may say instead of the relative learning rate; the default comes from the strategy's prior."""
+
+_SHARED = {knob.name: knob for knob in SHARED_HYPERPARAMETERS}
+_IN_BLOCKS = {name: knob for name, knob in _SHARED.items() if name != RELATIVE_LEARNING_RATE} | {
+    LEARNING_RATE.name: LEARNING_RATE
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedSpace:
+    """A search space, or the reasons why there is none.
+
+    Attributes:
+        space: Only to be used if there are no problems.
+        problems: Mistakes, with their dotted keys.
+        warnings: What was changed or looks odd, with its dotted key.
+    """
+
+    space: SearchSpace
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+def build_space(spec: StudySpec, *, catalogue: Catalogue, parameters: float) -> SearchSpace:
+    """The space that is searched.
+
+    Args:
+        spec: A valid study.
+        catalogue: The strategies that exist.
+        parameters: Number of parameters of the model; it decides where the learning rate is looked for.
+
+    Raises:
+        StudyFileError: If ``space`` has mistakes or names what does not exist.
+    """
+    resolved = resolve_space(spec.space, strategies=spec.strategies, catalogue=catalogue, parameters=parameters)
+    if resolved.problems:
+        raise StudyFileError(resolved.problems, source=spec.name)
+    return resolved.space
+
+
+def resolve_space(
+    raw: Mapping[str, Any], *, strategies: Sequence[str], catalogue: Catalogue, parameters: float
+) -> ResolvedSpace:
+    """As :func:`build_space`, from the raw section, with every mistake and warning.
+
+    Args:
+        raw: The section ``space``.
+        strategies: Strategies and combinations of the study; all their components exist.
+        catalogue: The strategies that exist.
+        parameters: Number of parameters of the model.
+    """
+    findings = Findings()
+    given = _Given()
+    parts = {part for strategy in strategies for part in components(strategy)}
+    for name, value in raw.items():
+        key = f"space.{name}"
+        if name in _SHARED or name == LEARNING_RATE.name:
+            knob = _SHARED.get(name, LEARNING_RATE)
+            given.note(name, read_domain(value, key=key, knob=knob, findings=findings))
+        elif name in strategies or name in catalogue.strategies:
+            if not isinstance(value, Mapping):
+                findings.refuse(key, f"must be a block of ranges for the strategy {name}")
+            elif name in strategies or name in parts:
+                _read_block(name, value, strategies=strategies, catalogue=catalogue, given=given, findings=findings)
+            else:
+                findings.warn(key, f'has no effect, since "{name}" is not among the strategies')
+        else:
+            _refuse_name(name, catalogue=catalogue, strategies=strategies, findings=findings)
+    if LEARNING_RATE.name in raw and RELATIVE_LEARNING_RATE in raw:
+        findings.refuse_key(
+            f"space.{RELATIVE_LEARNING_RATE}",
+            f"{LEARNING_RATE.name} and {RELATIVE_LEARNING_RATE} exclude each other; remove one",
+        )
+    blocks = [_block(strategy, catalogue=catalogue, parameters=parameters, given=given) for strategy in strategies]
+    return ResolvedSpace(
+        space=SearchSpace(strategies=tuple(blocks)),
+        problems=tuple(findings.problems),
+        warnings=tuple(findings.warnings),
+    )
+
+
+class _Given(dict[str, Domain]):
+    """What the study file gives: domains by the name under which they are searched."""
+
+    def note(self, name: str, domain: Domain | None) -> None:
+        """Keep a domain that has no mistake."""
+        if domain is not None:
+            self[name] = domain
+
+
+def _read_block(
+    strategy: str,
+    block: Mapping[str, Any],
+    *,
+    strategies: Sequence[str],
+    catalogue: Catalogue,
+    given: _Given,
+    findings: Findings,
+) -> None:
+    """One strategy's block: its own hyperparameters, and shared ones for it alone."""
+    own = (
+        {knob.name.removeprefix(f"{strategy}."): knob for knob in _own(strategy, catalogue)}
+        if COMBINE not in strategy
+        else {}
+    )
+    for name, value in block.items():
+        key = f"space.{strategy}.{name}"
+        if name in own:
+            given.note(own[name].name, read_domain(value, key=key, knob=own[name], findings=findings))
+        elif name in _IN_BLOCKS and strategy in strategies:
+            given.note(f"{strategy}.{name}", read_domain(value, key=key, knob=_IN_BLOCKS[name], findings=findings))
+        elif name in _IN_BLOCKS:
+            inside = [other for other in strategies if strategy in components(other)]
+            findings.refuse_key(
+                key, f'"{strategy}" is not among the strategies; write {name} in the block {" or ".join(inside)}'
+            )
+        elif name == RELATIVE_LEARNING_RATE:
+            findings.refuse_key(key, f"{name} is for all strategies; write {LEARNING_RATE.name} in the block of one")
+        else:
+            _refuse_knob(strategy, name, key=key, known=[*own, *_IN_BLOCKS], catalogue=catalogue, findings=findings)
+
+
+def _refuse_knob(
+    strategy: str, name: str, *, key: str, known: Sequence[str], catalogue: Catalogue, findings: Findings
+) -> None:
+    """Say what a strategy's block may hold; of a combination's component, where its hyperparameter belongs."""
+    for part in components(strategy):
+        if COMBINE in strategy and f"{part}.{name}" in {knob.name for knob in _own(part, catalogue)}:
+            findings.refuse_key(key, f"{name} belongs to {part}; write it in the block {part}")
+            return
+    findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
+
+
+def _refuse_name(name: str, *, catalogue: Catalogue, strategies: Sequence[str], findings: Findings) -> None:
+    """Say what was probably meant by a name that is neither a hyperparameter nor a strategy."""
+    key = f"space.{name}"
+    strategy, _, knob = name.partition(".")
+    owners = [part for part in catalogue.strategies if f"{part}.{name}" in {own.name for own in _own(part, catalogue)}]
+    if knob and strategy in catalogue.strategies:
+        findings.refuse_key(key, f'unknown key "{name}"; write it as a block, {strategy}: {{{knob}: ...}}')
+    elif owners:
+        findings.refuse_key(key, f'unknown key "{name}"; it belongs to a strategy, write {owners[0]}: {{{name}: ...}}')
+    elif COMBINE in name:
+        findings.refuse_key(key, f'"{name}" is not among the strategies{did_you_mean(name, strategies)}')
+    else:
+        known = [LEARNING_RATE.name, *_SHARED, *dict.fromkeys([*strategies, *catalogue.strategies])]
+        findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
+
+
+def _own(strategy: str, catalogue: Catalogue) -> tuple[Hyperparameter, ...]:
+    return catalogue.strategies[strategy].hyperparameters
+
+
+def _block(strategy: str, *, catalogue: Catalogue, parameters: float, given: Mapping[str, Domain]) -> StrategySpace:
+    infos: list[StrategyInfo] = [catalogue.strategies[part] for part in components(strategy)]
+    prior = learning_rate_prior([info.learning_rate for info in infos], parameters)
+    domains: dict[str, Domain] = {}
+    defaults: dict[str, Value] = {}
+    for knob in SHARED_HYPERPARAMETERS:
+        name, domain, default = knob.name, knob.domain, knob.default
+        if name == RELATIVE_LEARNING_RATE and (
+            LEARNING_RATE.name in given or f"{strategy}.{LEARNING_RATE.name}" in given
+        ):
+            name, default = LEARNING_RATE.name, prior
+        if f"{strategy}.{name}" in given:
+            name = f"{strategy}.{name}"
+        domains[name] = given.get(name, domain)
+        defaults[name] = default
+    for info in infos:
+        for knob in info.hyperparameters:
+            domains[knob.name] = given.get(knob.name, knob.domain)
+            defaults[knob.name] = knob.default
+    recipe = {name: domain.clip(defaults[name]) for name, domain in domains.items() if not isinstance(domain, Fixed)}
+    return StrategySpace(strategy=strategy, prior=prior, domains=domains, recipe=recipe)

@@ -1,0 +1,173 @@
+"""Mistakes of a study file in plain words: what each key may be, read off the same models that validate it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from tuner.errors import Problem
+from tuner.study.document import KeyProblem
+from tuner.study.names import did_you_mean
+from tuner.study.spec import STUDY_NAME, StudySpec
+
+_SHOWN = 60  # characters of a wrong value that are repeated
+
+Schema = Mapping[str, Any]
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it: text in quotes, control characters escaped, long ones cut."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "a block of keys"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        text = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        # JSON escapes control characters and, kept in ASCII, what turns the direction of writing.
+        plain = json.dumps(text, ensure_ascii=not text.isprintable())
+        return f"text {plain}"
+    return str(value)[:_SHOWN]
+
+
+def spec_problems(errors: Sequence[ErrorDetails]) -> list[Problem]:
+    """One problem for each key that pydantic found wrong.
+
+    Args:
+        errors: ``ValidationError.errors()`` of a :class:`StudySpec`.
+    """
+    problems: dict[str, Problem] = {}
+    for error in errors:
+        path, schema = _walk(error["loc"])
+        key = ".".join(str(part) for part in path)
+        if key not in problems:
+            problems[key] = _problem(error, path, schema)
+    return list(problems.values())
+
+
+def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> Problem:
+    key = ".".join(str(part) for part in path)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = _resolve(_walk(path[:-1])[1]).get("properties", {})
+        return KeyProblem(key=key, message=f'unknown key "{path[-1]}"{did_you_mean(str(path[-1]), known)}')
+    if kind == "missing" and len(path) == len(error["loc"]):
+        return KeyProblem(key=key, message=f"{key} is missing: {schema.get('description', _expected(schema))}")
+    if kind == "value_error":
+        return Problem(key=key, message=f"{key}: {error['ctx']['error']}")
+    value = error["input"]
+    options = _resolve(schema).get("enum", ())
+    if kind == "string_pattern_mismatch" and key == "name":
+        message = f"name may use A-Z a-z 0-9 . _ - (1 to 100, a letter or digit first), got {shown(value)}"
+    elif isinstance(value, str) and options:
+        message = f'{key}: unknown value "{value[:_SHOWN]}"{did_you_mean(value, options)}'
+        if "did you mean" in message:
+            message += f" ({key} is one of {', '.join(options)})"
+    elif kind == "too_short" and not value:
+        message = f"{key} is empty; give at least one"
+    else:
+        message = f"{key} must be {_expected(schema)}, got {shown(value)}{_quoting(schema, value)}"
+    return Problem(key=key, message=message)
+
+
+def _quoting(schema: Schema, value: Any) -> str:
+    """The usual reason why text became something else."""
+    if "string" in _types(schema) and isinstance(value, bool | int | float):
+        return "; put it in quotes"
+    if isinstance(value, str) and {"number", "integer"} & set(_types(schema)) and _is_number(value):
+        return "; remove the quotes"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@functools.cache
+def _root() -> dict[str, Any]:
+    return StudySpec.model_json_schema()
+
+
+def _resolve(schema: Schema) -> Schema:
+    """The schema behind a reference."""
+    if "$ref" in schema:
+        target: Schema = _root()["$defs"][schema["$ref"].rpartition("/")[2]]
+        return target
+    return schema
+
+
+def _walk(location: Sequence[str | int]) -> tuple[tuple[str | int, ...], Schema]:
+    """As far as a location goes through the study file; what pydantic adds (branches of a union) is left out."""
+    path: list[str | int] = []
+    schema: Schema = _root()
+    for index, part in enumerate(location):
+        inner = _resolve(schema)
+        if isinstance(part, str) and part in inner.get("properties", {}):
+            schema = inner["properties"][part]
+        elif isinstance(part, int) and inner.get("type") == "array" and "items" in inner:
+            schema = inner["items"]
+        elif index == len(location) - 1 and inner.get("additionalProperties") is False:
+            schema = {}
+        else:
+            break
+        path.append(part)
+    return tuple(path), schema
+
+
+def _types(schema: Schema) -> list[str]:
+    inner = _resolve(schema)
+    return [name for branch in inner.get("anyOf", [inner]) for name in [_resolve(branch).get("type", "")] if name]
+
+
+def _expected(schema: Schema) -> str:
+    """What a value may be, in words."""
+    inner = _resolve(schema)
+    if "anyOf" in inner:
+        return " or ".join(_expected(branch) for branch in inner["anyOf"] if branch.get("type") != "null")
+    if "enum" in inner:
+        return f"one of {', '.join(inner['enum'])}"
+    match inner.get("type"):
+        case "string":
+            return "a name" if inner.get("pattern") == STUDY_NAME else "text"
+        case "integer":
+            return f"a whole number{_bounds(inner)}"
+        case "number":
+            return f"a number{_bounds(inner)}"
+        case "boolean":
+            return "true or false"
+        case "array" if "prefixItems" in inner:
+            return f"a list of {len(inner['prefixItems'])} texts"
+        case "array":
+            return "a list, such as [head, lora]"
+        case "object" if keys := inner.get("properties"):
+            return f"a block with the keys {', '.join(keys)}"
+        case "object":
+            return "a block of keys"
+    return "something else"
+
+
+def _bounds(schema: Schema) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if below is not None and isinstance(below, int) and schema["type"] == "integer":
+        high = below - 1
+    if low is not None and high is not None:
+        return f" from {low:,} to {high:,}"
+    if above is not None and below is not None:
+        return f" between {above:g} and {below:g}"
+    if low is not None:
+        return f" of at least {low:,}"
+    if above is not None:
+        return f" above {above:g}"
+    return ""

@@ -1,0 +1,208 @@
+"""What a study file must obey beyond the types of its fields: names that exist, and values that fit each other.
+
+The rules read the raw data, so that they speak even where another part of the file is wrong; a value of the wrong type
+is passed over, since its own message says so already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import DataError, Problem
+from tuner.study.build import resolve_space
+from tuner.study.catalogue import Catalogue, TaskInfo
+from tuner.study.messages import shown
+from tuner.study.names import PRUNERS, SAMPLERS, components, did_you_mean
+from tuner.study.ranges import Findings
+from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
+from tuner.study.spec import TrainingSpec
+from tuner.study.table import FORMATS
+
+_ANY_SIZE = 1e8  # parameters; where only mistakes are looked for, the size of the model changes nothing
+_PATH_STARTS = ("/", "./", "../", "~")
+
+
+def rule_problems(data: Mapping[str, Any], *, catalogue: Catalogue, base: Path) -> list[Problem]:
+    """Every broken rule.
+
+    Args:
+        data: The study file's data, of any shape.
+        catalogue: Tasks and strategies that exist.
+        base: Folder to which relative paths are relative.
+    """
+    findings = Findings()
+    task = _task(data, catalogue=catalogue, findings=findings)
+    _objective(_section(data, "objective"), task=task, findings=findings)
+    _data(_section(data, "data"), findings=findings)
+    _model(data, base=base, findings=findings)
+    strategies = _strategies(data.get("strategies"), catalogue=catalogue, findings=findings)
+    if strategies:
+        raw = _section(data, "space")
+        resolved = resolve_space(raw, strategies=strategies, catalogue=catalogue, parameters=_ANY_SIZE)
+        findings.problems.extend(resolved.problems)
+    _search(data, findings=findings)
+    _budget(data, findings=findings)
+    return findings.problems
+
+
+def is_path(model: str, *, base: Path) -> bool:
+    """Whether ``model`` names a folder on this machine rather than a model on the hub."""
+    if is_package(model) or "\0" in model:
+        return False
+    return model.startswith(_PATH_STARTS) or (base / model).is_dir()
+
+
+def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = data.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _task(data: Mapping[str, Any], *, catalogue: Catalogue, findings: Findings) -> TaskInfo | None:
+    name = data.get("task")
+    if not isinstance(name, str):
+        return None
+    if name not in catalogue.tasks:
+        findings.refuse("task", f"unknown task {_quoted(name)}{did_you_mean(name, catalogue.tasks)}")
+    return catalogue.tasks.get(name)
+
+
+def _objective(objective: Mapping[str, Any], *, task: TaskInfo | None, findings: Findings) -> None:
+    name, goal = objective.get("metric"), objective.get("goal")
+    if task is None or not isinstance(name, str):
+        return
+    metrics = {metric.name: metric for metric in task.metrics}
+    if name not in metrics:
+        findings.refuse("objective.metric", f"{task.name} has no metric {_quoted(name)}{did_you_mean(name, metrics)}")
+    elif goal in ("maximize", "minimize") and goal != metrics[name].goal:
+        right = metrics[name].goal
+        findings.refuse(
+            "objective.goal", f"{name} is better the {_better(right)} it is; write {right} or remove the line"
+        )
+
+
+def _better(goal: str) -> str:
+    return "higher" if goal == "maximize" else "lower"
+
+
+def _strategies(given: Any, *, catalogue: Catalogue, findings: Findings) -> list[str]:
+    """The strategies that can be used; the others are noted."""
+    good: list[str] = []
+    seen: dict[frozenset[str], str] = {}
+    for index, name in enumerate(given if isinstance(given, list | tuple) else ()):
+        key = f"strategies.{index}"
+        if not isinstance(name, str):
+            continue
+        parts = components(name)
+        unknown = [part for part in parts if part not in catalogue.strategies]
+        single = [part for part in parts if part not in unknown and not catalogue.strategies[part].combinable]
+        if unknown:
+            meant = did_you_mean(unknown[0].strip(), catalogue.strategies)
+            findings.refuse(key, f"unknown strategy {_quoted(unknown[0])}{meant}")
+        elif len(parts) > 1 and single:
+            able = [other for other, info in catalogue.strategies.items() if info.combinable]
+            findings.refuse(key, f'"{single[0]}" cannot be combined with others; combinable: {", ".join(able)}')
+        elif len(set(parts)) < len(parts):
+            findings.refuse(key, f'"{name}" names a component twice')
+        elif frozenset(parts) in seen:
+            first = seen[frozenset(parts)]
+            findings.refuse(key, f'"{name}" is given twice' if first == name else f'"{name}" is the same as "{first}"')
+        else:
+            seen[frozenset(parts)] = name
+            good.append(name)
+    return good
+
+
+def _data(data: Mapping[str, Any], *, findings: Findings) -> None:
+    sources: dict[str, str] = {}
+    for name in ("train", "validation", "test"):
+        source = data.get(name)
+        if not isinstance(source, str):
+            continue
+        key = f"data.{name}"
+        _source(source, key=key, findings=findings)
+        if source in sources:
+            findings.refuse(key, f"is the same as {sources[source]}; the rows must be others")
+        sources.setdefault(source, key)
+    text, label = data.get("text", "text"), data.get("label", "label")
+    columns = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
+    for column in columns:
+        if column == label:
+            findings.refuse("data.label", f"{_quoted(str(label))} is also the column of the text")
+    if len(columns) == 2 and columns[0] == columns[1]:
+        findings.refuse("data.text", "a sentence pair needs two different columns")
+
+
+def _source(source: str, *, key: str, findings: Findings) -> None:
+    try:
+        if is_hub(source):
+            parse_hub(source)
+            return
+        if is_package(source):
+            split_package(source)
+    except DataError as error:
+        findings.refuse(key, error.message)
+        return
+    ending = Path(source).suffix.lower()
+    if not source.strip() or "\0" in source:
+        findings.refuse(key, f"must be a file, got {shown(source)}")
+    elif ending not in FORMATS:
+        what = f"files ending in {_quoted(ending)} cannot be read" if ending else f"{_quoted(source)} has no ending"
+        findings.refuse(key, f"{what}; known: {', '.join(FORMATS)}, package://..., hub://...")
+
+
+def _model(data: Mapping[str, Any], *, base: Path, findings: Findings) -> None:
+    model, revision = data.get("model"), data.get("revision")
+    if not isinstance(model, str):
+        return
+    local = is_package(model) or is_path(model, base=base)
+    if is_package(model):
+        try:
+            split_package(model)
+        except DataError as error:
+            findings.refuse("model", error.message)
+    elif not local and not is_hub_name(model):
+        findings.refuse(
+            "model", f"{_quoted(model)} is neither a folder here, nor OWNER/NAME on the hub, nor package://..."
+        )
+    if local and isinstance(revision, str):
+        findings.refuse("revision", "only a model on the hub has revisions; remove the line")
+
+
+def _search(data: Mapping[str, Any], *, findings: Findings) -> None:
+    search = _section(data, "search")
+    for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        choice = search.get(kind)
+        short = isinstance(choice, str)
+        name = choice if short else choice.get("name") if isinstance(choice, Mapping) else None
+        if isinstance(name, str) and name not in known:
+            key = f"search.{kind}" if short else f"search.{kind}.name"
+            findings.refuse(key, f"unknown {kind} {_quoted(name)}{did_you_mean(name, known)}")
+    options = _section(_section(search, "pruner"), "options")
+    epochs = _epochs(data)
+    for option in ("n_warmup_steps", "min_resource"):
+        warmup = options.get(option)
+        if isinstance(warmup, int) and epochs is not None and warmup >= epochs:
+            key = f"search.pruner.options.{option}"
+            findings.refuse(key, f"{warmup} is not below training.epochs {epochs}: nothing can be pruned")
+
+
+def _epochs(data: Mapping[str, Any]) -> int | None:
+    epochs = _section(data, "training").get("epochs", TrainingSpec().epochs)
+    return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) else None
+
+
+def _budget(data: Mapping[str, Any], *, findings: Findings) -> None:
+    if "budget" not in data:
+        return
+    budget = data["budget"]
+    if isinstance(budget, Mapping) and all(budget.get(limit) is None for limit in ("trials", "epochs", "gpu_hours")):
+        findings.refuse("budget", "give at least one of trials, epochs and gpu_hours")
+    limit, epochs = _section(data, "budget").get("epochs"), _epochs(data)
+    if isinstance(limit, int) and epochs is not None and 1 <= limit < epochs:
+        findings.refuse("budget.epochs", f"{limit} is less than the {epochs} epochs of one trial")
+
+
+def _quoted(name: str) -> str:
+    return shown(name).removeprefix("text ")
