@@ -28,7 +28,6 @@ ENV PATH=/opt/tuner/bin:$PATH \
     TUNER_FILES=/files
 USER 10001:10001
 WORKDIR /files
-VOLUME /files
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tuner"]
 CMD ["--help"]
