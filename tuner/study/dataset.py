@@ -1,0 +1,205 @@
+"""What a study's rows are: counted classes, empty cells, rows that stand in two splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tuner.errors import TunerError
+from tuner.study.ranges import Findings
+from tuner.study.sources import HubSource, is_hub, parse_hub
+from tuner.study.spec import StudySpec
+from tuner.study.table import Table, read_table
+
+ROWS_READ = 200_000
+"""Rows of each source that are looked at; what stands behind them is met by the training."""
+
+_RARE = 2  # rows of a class; a stratified split needs one on each side
+_MANY_CLASSES = 0.5  # classes per row; above it the label is rather a number or an id
+
+
+class ReadHub(Protocol):
+    """Reads rows from the hub; whoever may import ``datasets`` hands it in."""
+
+    def __call__(self, source: HubSource, *, columns: Sequence[str], limit: int | None = None) -> Table:
+        """The named columns of a hub data set.
+
+        Raises:
+            TunerError: If the hub cannot be reached, or has no such data set or column.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFacts:
+    """A study's rows, as facts.
+
+    Attributes:
+        train_rows: Rows that are trained on.
+        validation_rows: Rows that the search is judged by.
+        test_rows: Rows that only the finalists see; 0 without a test.
+        classes: Training rows of each class, the largest first, before a share is split off.
+        cut: Share of the training rows with more words than ``training.max_length``; tokens are never fewer than words.
+        complete: Whether all rows were looked at.
+    """
+
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    classes: Mapping[str, int] = field(default_factory=dict)
+    cut: float = 0.0
+    complete: bool = True
+
+
+def read_data(spec: StudySpec, *, read_hub: ReadHub | None, findings: Findings) -> DataFacts | None:
+    """The facts of a study's data.
+
+    Args:
+        spec: The study; paths in it are absolute.
+        read_hub: Reads hub data sets; without it they are passed over with a warning.
+        findings: Takes what is wrong or odd.
+
+    Returns:
+        The facts, or None if the training rows cannot be read.
+    """
+    validation = spec.data.validation if isinstance(spec.data.validation, str) else None
+    sources = {"train": spec.data.train, "validation": validation, "test": spec.data.test}
+    tables: dict[str, Table] = {}
+    for name, source in sources.items():
+        if source is None:
+            continue
+        table = _read(source, key=f"data.{name}", spec=spec, read_hub=read_hub, findings=findings)
+        if table is not None and _usable(table, key=f"data.{name}", spec=spec, findings=findings):
+            tables[name] = table
+    if "train" not in tables:
+        return None
+    classes = _classes(tables, spec=spec, findings=findings)
+    _overlaps(tables, spec=spec, findings=findings)
+    return _facts(tables, classes=classes, spec=spec, findings=findings)
+
+
+def text_columns(spec: StudySpec) -> tuple[str, ...]:
+    """The columns with text: one, or two for sentence pairs."""
+    return (spec.data.text,) if isinstance(spec.data.text, str) else spec.data.text
+
+
+def _read(source: str, *, key: str, spec: StudySpec, read_hub: ReadHub | None, findings: Findings) -> Table | None:
+    columns = [*text_columns(spec), spec.data.label]
+    try:
+        if not is_hub(source):
+            return read_table(source, columns=columns, limit=ROWS_READ)
+        if read_hub is not None:
+            return read_hub(parse_hub(source), columns=columns, limit=ROWS_READ)
+    except TunerError as error:
+        findings.refuse(key, error.message)
+        return None
+    findings.warn(key, f"{source} was not opened; the training will read it")
+    return None
+
+
+def _usable(table: Table, *, key: str, spec: StudySpec, findings: Findings) -> bool:
+    """Whether there are rows with labels and texts; empty texts are only warned of."""
+    if not len(table):
+        findings.refuse(key, f"{table.source} has 0 rows")
+        return False
+    for column in text_columns(spec):
+        empty = [line for line, cell in zip(table.lines, table.columns[column], strict=True) if not cell.strip()]
+        if len(empty) == len(table):
+            findings.refuse(key, f'{table.source}: column "{column}" is empty in all {len(table):,} rows')
+            return False
+        if empty:
+            findings.warn(
+                key, f'column "{column}" is empty in {len(empty):,} of {len(table):,} rows (first: line {empty[0]})'
+            )
+    labels = table.columns[spec.data.label]
+    empty = [line for line, cell in zip(table.lines, labels, strict=True) if not cell.strip()]
+    if empty:
+        where = f"{len(empty):,} of {len(table):,} rows (first: line {empty[0]})"
+        findings.refuse(key, f'{table.source}: column "{spec.data.label}" is empty in {where}; fill or remove them')
+    return not empty
+
+
+def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings) -> dict[str, int]:
+    """Training rows of each class; labels that only the other splits have are refused."""
+    train = tables["train"]
+    classes = dict(Counter(train.columns[spec.data.label]).most_common())
+    if len(classes) == 1:
+        findings.refuse(
+            "data.label", f'all {len(train):,} rows have the label "{next(iter(classes))}"; two classes are needed'
+        )
+    elif len(classes) > _MANY_CLASSES * len(train):
+        findings.warn(
+            "data.label", f"{len(classes):,} different labels in {len(train):,} rows; is it a number or an id?"
+        )
+    rare = [name for name, rows in classes.items() if rows < _RARE]
+    if rare and len(classes) > 1 and not isinstance(spec.data.validation, str):
+        findings.warn("data.label", f"{_some(rare)} has one row only, which cannot be in training and validation both")
+    for name in ("validation", "test"):
+        if name in tables:
+            strange = sorted(set(tables[name].columns[spec.data.label]) - set(classes))
+            if strange:
+                verb = "is" if len(strange) == 1 else "are"
+                findings.refuse(f"data.{name}", f"label {_some(strange)} {verb} not among the training labels")
+    return classes
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of many names."""
+    listed = ", ".join(f'"{name[:40]}"' for name in names[:3])
+    return f"{listed} and {len(names) - 3} more" if len(names) > 3 else listed
+
+
+def _overlaps(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings) -> None:
+    """Warn of texts that stand in two splits: they make results look better than they are."""
+    texts = {
+        name: [hash(row) for row in zip(*(table.columns[column] for column in text_columns(spec)), strict=True)]
+        for name, table in tables.items()
+    }
+    for name, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
+        if name in texts and other in texts:
+            known = set(texts[other])
+            both = sum(text in known for text in texts[name])
+            if both:
+                findings.warn(
+                    f"data.{name}", f"{both:,} of {len(texts[name]):,} rows have a text that is also in data.{other}"
+                )
+
+
+def _facts(
+    tables: Mapping[str, Table], *, classes: Mapping[str, int], spec: StudySpec, findings: Findings
+) -> DataFacts:
+    train = tables["train"]
+    rows = len(train)
+    validation_rows = len(tables["validation"]) if "validation" in tables else 0
+    if isinstance(spec.data.validation, float):
+        validation_rows = round(rows * spec.data.validation)
+        rows -= validation_rows
+        if min(validation_rows, rows) < len(classes):
+            share = f"{spec.data.validation:g} of {len(train):,} rows is {validation_rows:,}"
+            findings.refuse("data.validation", f"{share}; each of the {len(classes)} classes needs a row on both sides")
+    if spec.data.train_rows is not None:
+        if spec.data.train_rows < len(classes):
+            findings.refuse("data.train_rows", f"{spec.data.train_rows} rows cannot hold all {len(classes)} classes")
+        elif spec.data.train_rows > rows:
+            findings.warn("data.train_rows", f"there are only {rows:,} training rows; all are used")
+        rows = min(rows, spec.data.train_rows)
+    words = [sum(len(train.columns[column][row].split()) for column in text_columns(spec)) for row in range(len(train))]
+    cut = sum(count > spec.training.max_length for count in words) / len(train)
+    if cut > 0:
+        findings.warn(
+            "training.max_length", f"at least {cut:.1%} of the texts are cut at {spec.training.max_length} tokens"
+        )
+    complete = all(len(table) < ROWS_READ for table in tables.values())
+    if not complete:
+        findings.warn("data.train", f"only the first {ROWS_READ:,} rows of each file were looked at")
+    test_rows = len(tables["test"]) if "test" in tables else 0
+    return DataFacts(
+        train_rows=rows,
+        validation_rows=validation_rows,
+        test_rows=test_rows,
+        classes=classes,
+        cut=cut,
+        complete=complete,
+    )

@@ -1,0 +1,98 @@
+"""What a study will cost: trials, epochs and steps, before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tuner.study.domains import Choice, Domain, Fixed
+from tuner.study.space import SearchSpace
+from tuner.study.spec import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """The most that a study does; pruning and early stopping make it less.
+
+    Attributes:
+        strategies: Strategies and combinations that compete.
+        searched: Hyperparameters that are searched, counted over all strategies, shared ones once.
+        trials: Trials of the search, None where only epochs or hours bound it.
+        epochs: Epochs of one trial.
+        search_epochs: Epochs of the whole search, None where only hours bound it.
+        gpu_hours: Device hours after which the search ends, None without such a bound.
+        confirm_runs: Runs of the finalists with fresh seeds.
+        confirm_epochs: Epochs of these runs.
+        steps: Fewest and most optimizer steps of one epoch, None while the rows are not known.
+    """
+
+    strategies: int
+    searched: int
+    trials: int | None
+    epochs: int
+    search_epochs: int | None
+    gpu_hours: float | None
+    confirm_runs: int
+    confirm_epochs: int
+    steps: tuple[int, int] | None = None
+
+    def lines(self) -> tuple[str, ...]:
+        """The forecast in words, one fact a line."""
+        trials = "trials until the budget is used" if self.trials is None else f"at most {self.trials:,} trials"
+        epochs = "" if self.search_epochs is None else f", {self.search_epochs:,} epochs in all"
+        hours = "" if self.gpu_hours is None else f", {self.gpu_hours:g} device hours"
+        lines = [
+            f"{self.strategies} {_plural(self.strategies, 'strategy', 'strategies')}, {self.searched} searched hyperparameters",
+            f"search: {trials} of up to {self.epochs} {_plural(self.epochs, 'epoch', 'epochs')}{epochs}{hours}",
+        ]
+        if self.steps is not None:
+            low, high = self.steps
+            lines.append(f"steps: {low:,} in an epoch" if low == high else f"steps: {low:,} to {high:,} in an epoch")
+        if self.confirm_runs:
+            lines.append(f"confirmation: {self.confirm_runs} runs with fresh seeds, {self.confirm_epochs:,} epochs")
+        else:
+            lines.append("confirmation: none")
+        return tuple(lines)
+
+
+def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> Forecast:
+    """What a study does at most.
+
+    Args:
+        spec: The study.
+        space: Its search space.
+        train_rows: Rows that are trained on, if known.
+    """
+    epochs, budget = spec.training.epochs, spec.budget
+    bounds = [bound for bound in (budget.epochs, budget.trials and budget.trials * epochs) if bound is not None]
+    runs = spec.confirm.finalists * spec.confirm.seeds
+    names = {name for block in space.strategies for name in block.recipe}
+    sizes = [block.domains["batch_size"] for block in space.strategies if "batch_size" in block.domains]
+    return Forecast(
+        strategies=len(space.strategies),
+        searched=len(names),
+        trials=budget.trials,
+        epochs=epochs,
+        search_epochs=min(bounds, default=None),
+        gpu_hours=budget.gpu_hours,
+        confirm_runs=runs,
+        confirm_epochs=runs * epochs,
+        steps=_steps(sizes, train_rows) if train_rows and sizes else None,
+    )
+
+
+def _steps(sizes: list[Domain], rows: int) -> tuple[int, int]:
+    numbers = [number for size in sizes for number in _ends(size)]
+    return math.ceil(rows / max(numbers)), math.ceil(rows / min(numbers))
+
+
+def _ends(domain: Domain) -> tuple[float, ...]:
+    if isinstance(domain, Fixed):
+        return (float(domain.value),)
+    if isinstance(domain, Choice):
+        return tuple(float(option) for option in domain.options)
+    return (domain.low, domain.high)
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
