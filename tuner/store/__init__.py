@@ -1,0 +1,1 @@
+"""What happened: studies, runs, leases, metrics and events in one SQL database, beside Optuna's own tables."""

@@ -10,12 +10,12 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 import sqlalchemy
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import Insert, event
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import scoped_session, sessionmaker
@@ -27,7 +27,7 @@ from tuner.store.location import parse_url, sqlite_path
 Result = TypeVar("Result")
 
 _SQLITE_BUSY_SECONDS = 60
-_NETWORK_FILESYSTEMS = frozenset(
+NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smbfs", "smb3", "lustre", "ceph", "glusterfs", "9p", "fuse.sshfs"}
 )
 # Passing conflicts. MySQL: deadlock, lock wait, "record has changed since last read" (optuna#6065); SQLSTATE: serialisation
@@ -76,7 +76,7 @@ class Database:
         schema.require_current(database)
         return database
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -108,7 +108,7 @@ class Database:
         for attempt in range(1, _MOST_TRIES + 1):
             try:
                 with self._translated(), self._engine.connect() as connection:
-                    connection = connection.execution_options(tuner_writes=writes)
+                    connection.execution_options(tuner_writes=writes)
                     with connection.begin():
                         return function(connection)
             except _Conflict as conflict:
@@ -265,12 +265,19 @@ def _refuse_unusable_path(url: URL) -> None:
             f"storage: cannot create {path}", why=f"the folder {folder} does not exist", fix=f"mkdir -p {folder}"
         )
     filesystem = filesystem_of(str(folder))
-    if filesystem in _NETWORK_FILESYSTEMS:
+    if filesystem in NETWORK_FILESYSTEMS:
         raise ConfigurationError(
             f"storage: {path} is on {filesystem}",
             why="SQLite's locks are unsafe there",
             fix="use PostgreSQL, or a local disk",
         )
+
+
+def inserted_id(connection: Connection, statement: Insert) -> int:
+    """Insert one row and give its generated key."""
+    key = connection.execute(statement).inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def filesystem_of(folder: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -19,9 +19,9 @@ from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
 from tuner.store import events, optuna_rows
-from tuner.store.database import Database
-from tuner.store.records import BudgetUse, Outcome
-from tuner.store.studies import budget_use, lock_study
+from tuner.store.database import Database, inserted_id
+from tuner.store.records import BudgetUse, Outcome, StudyState
+from tuner.store.studies import budget_use, lock_study, why_search_is_over
 from tuner.store.tables import attempts, db_now, runs
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
@@ -110,7 +110,7 @@ def claim(
         ).first()
         if waiting is not None:
             return _take(tx, waiting, holder)
-        if state.value != "searching" or quota(budget_use(tx, study_id)):
+        if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id) or quota(budget_use(tx, study_id)):
             return None
         return _create(tx, study_id, holder, recipes=recipes, epochs=epochs, seed=seed)
 
@@ -123,7 +123,8 @@ def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, 
     ).scalar_one()
     recipe = recipes[number] if number < len(recipes) else None
     trial_id, number = optuna_rows.create_trial(tx, study_id=study_id, fixed_params=recipe)
-    run_id = tx.execute(
+    run_id = inserted_id(
+        tx,
         insert(runs).values(
             study_id=study_id,
             trial_id=trial_id,
@@ -142,8 +143,8 @@ def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, 
             checkpoint="",
             is_baseline=False,
             created_at=db_now(),
-        )
-    ).inserted_primary_key[0]
+        ),
+    )
     _open_attempt(tx, run_id, attempt=1, holder=holder)
     return _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
 
@@ -198,6 +199,11 @@ def _lease(row: Row[Any]) -> Lease:
         strategy=row.strategy,
         params=json.loads(row.params) if row.params is not None else None,
     )
+
+
+def with_proposal(lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> Lease:
+    """The lease of a run whose values were bound just now."""
+    return replace(lease, strategy=strategy, params=dict(params))
 
 
 def guard(tx: Connection, lease: Lease, **values: Any) -> None:

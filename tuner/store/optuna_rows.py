@@ -7,7 +7,7 @@ together. These few functions write the same rows that `optuna.storages.RDBStora
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from tuner.store.database import inserted_id
 from tuner.store.records import Outcome
 from tuner.store.tables import db_now
 
@@ -42,7 +43,7 @@ STATE_OF_OUTCOME: Mapping[Outcome, TrialState] = {
 
 def create_study(connection: Connection, *, name: str, maximize: bool) -> int:
     """Insert a study with one objective; returns Optuna's study id."""
-    study_id = int(connection.execute(insert(_studies).values(study_name=name)).inserted_primary_key[0])
+    study_id = inserted_id(connection, insert(_studies).values(study_name=name))
     direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
     connection.execute(insert(_directions).values(study_id=study_id, direction=direction, objective=0))
     return study_id
@@ -89,7 +90,7 @@ def create_trial(connection: Connection, *, study_id: int, fixed_params: Mapping
     """
     number = connection.execute(select(func.count()).where(_trials.c.study_id == study_id)).scalar_one()
     row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING, "datetime_start": _utc_now(connection)}
-    trial_id = int(connection.execute(insert(_trials).values(row)).inserted_primary_key[0])
+    trial_id = inserted_id(connection, insert(_trials).values(row))
     if fixed_params is not None:
         connection.execute(
             insert(_system_attributes).values(
@@ -137,7 +138,7 @@ def set_user_attributes(connection: Connection, trial_id: int, attributes: Mappi
         )
 
 
-def _utc_now(connection: Connection) -> datetime.datetime:
+def _utc_now(connection: Connection) -> dt.datetime:
     """The database's clock as Optuna stores it: naive UTC."""
     seconds = float(connection.execute(select(db_now())).scalar_one())
-    return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC).replace(tzinfo=None)
+    return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).replace(tzinfo=None)

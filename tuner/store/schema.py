@@ -141,7 +141,7 @@ def upgrade(database: Database) -> SchemaState:
 
 
 def _create_optuna_tables(database: Database) -> None:
-    database.write(lambda connection: optuna_models.BaseModel.metadata.create_all(connection))
+    database.write(optuna_models.BaseModel.metadata.create_all)
     storage: RDBStorage = database.optuna_storage()  # its constructor writes the version rows
     storage.remove_session()
 

@@ -58,6 +58,7 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
                 maximize=maximize,
                 state=StudyState.SEARCHING.value,
                 state_reason="",
+                search_over="",
                 priority=0,
                 created_at=db_now(),
             )
@@ -165,6 +166,40 @@ def lock_study(tx: Connection, study_id: int) -> StudyState | None:
     """Take the study's lock until the end of the transaction; its state, or None if it was deleted."""
     row = tx.execute(select(studies.c.state).where(studies.c.study_id == study_id).with_for_update()).first()
     return StudyState(row.state) if row else None
+
+
+def end_search(db: Database, study_id: int, *, reason: str) -> None:
+    """Let no new trial start, whatever is left of the budget; the open ones go on."""
+
+    def _end(tx: Connection) -> None:
+        ended = tx.execute(
+            update(studies)
+            .where(studies.c.study_id == study_id, studies.c.search_over == "")
+            .values(search_over=reason)
+        )
+        if ended.rowcount == 1:
+            events.record(tx, "search_over", reason, study_id=study_id)
+
+    db.write(_end)
+
+
+def why_search_is_over(tx: Connection, study_id: int) -> str:
+    """What :func:`end_search` said, or an empty string."""
+    return str(tx.execute(select(studies.c.search_over).where(studies.c.study_id == study_id)).scalar_one())
+
+
+def pause_study(db: Database, study_id: int, *, reason: str) -> bool:
+    """Let nothing of an open study be claimed until it is resumed; False if it was not open."""
+
+    def _pause(tx: Connection) -> bool:
+        state = lock_study(tx, study_id)
+        return (
+            state is not None
+            and state.is_open
+            and move_study(tx, study_id=study_id, source=state, target=StudyState.PAUSED, reason=reason)
+        )
+
+    return db.write(_pause)
 
 
 def budget_use(tx: Connection, study_id: int) -> BudgetUse:

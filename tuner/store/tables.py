@@ -46,6 +46,7 @@ studies = Table(
     Column("maximize", Boolean, nullable=False),
     Column("state", String(16), nullable=False),
     Column("state_reason", _LongText, nullable=False),
+    Column("search_over", _LongText, nullable=False),  # why no new trial may start, beside the budget; empty: one may
     Column("priority", Integer, nullable=False),
     Column("created_at", _Double, nullable=False),
     Column("finished_at", _Double),
@@ -156,17 +157,17 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as an SQL function w
 
 
 @compiles(db_now, "sqlite")
-def _sqlite_now(element: db_now, compiler: Any, **_: Any) -> str:
+def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(db_now, "postgresql")
-def _postgresql_now(element: db_now, compiler: Any, **_: Any) -> str:
+def _postgresql_now(_element: db_now, _compiler: Any, **_: Any) -> str:
     # Not now(): that is the start of the transaction, which may have waited for a lock.
     return "extract(epoch from clock_timestamp())::double precision"
 
 
 @compiles(db_now, "mysql")
 @compiles(db_now, "mariadb")
-def _mysql_now(element: db_now, compiler: Any, **_: Any) -> str:
+def _mysql_now(_element: db_now, _compiler: Any, **_: Any) -> str:
     return "(unix_timestamp(now(6)) + 0e0)"

@@ -89,4 +89,4 @@ def domain_from_json(data: Mapping[str, Any]) -> Domain:
     fields = {key: value for key, value in data.items() if key != "type"}
     if data["type"] == "choice":
         return Choice(options=tuple(fields["options"]))
-    return {"range": Range, "fixed": Fixed}[data["type"]](**fields)
+    return Range(**fields) if data["type"] == "range" else Fixed(**fields)

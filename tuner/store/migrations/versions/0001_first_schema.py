@@ -42,6 +42,7 @@ def upgrade() -> None:
     sa.Column('maximize', sa.Boolean(), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('state_reason', LONG_TEXT, nullable=False),
+    sa.Column("search_over", LONG_TEXT, nullable=False),
     sa.Column('priority', sa.Integer(), nullable=False),
     sa.Column('created_at', DOUBLE, nullable=False),
     sa.Column('finished_at', DOUBLE, nullable=True),

@@ -1,0 +1,57 @@
+"""When the search is over, in words."""
+
+from __future__ import annotations
+
+from tuner.store.records import BudgetUse
+from tuner.study.spec import StudySpec
+
+CONFIRM_SHARE = 0.2
+"""Share of the device hours that is kept back for the confirmation, if one is asked for."""
+
+
+def search_seconds(spec: StudySpec) -> float | None:
+    """Device seconds that the search may use; None without such a limit."""
+    if spec.budget.gpu_hours is None:
+        return None
+    share = 1.0 - CONFIRM_SHARE if spec.confirm.finalists else 1.0
+    return spec.budget.gpu_hours * 3600.0 * share
+
+
+def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
+    """Why no new trial may start, or an empty string if one may.
+
+    A new trial needs room for all its epochs: a budget is a promise, not a guess.
+    """
+    budget = spec.budget
+    if budget.trials is not None and used.trials >= budget.trials:
+        return f"budget of {budget.trials} trials is used"
+    if budget.epochs is not None and used.epochs + spec.training.epochs > budget.epochs:
+        return f"budget of {budget.epochs} epochs is used ({used.epochs} trained, {spec.training.epochs} are needed for a trial)"
+    seconds = search_seconds(spec)
+    if seconds is not None and used.gpu_seconds - used.confirm_seconds >= seconds:
+        kept = " (a fifth is kept for the confirmation)" if spec.confirm.finalists else ""
+        return f"budget of {budget.gpu_hours:g} device hours is used{kept}"
+    return ""
+
+
+def must_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> bool:
+    """Whether running trials must stop because the device hours are used up."""
+    if spec.budget.gpu_hours is None:
+        return False
+    if in_search:
+        limit = search_seconds(spec)
+        return limit is not None and used.gpu_seconds - used.confirm_seconds >= limit
+    return used.gpu_seconds >= spec.budget.gpu_hours * 3600.0
+
+
+def used_share(spec: StudySpec, used: BudgetUse) -> float:
+    """Used share of the tightest limit, 0 to 1."""
+    shares = [0.0]
+    if spec.budget.trials is not None:
+        shares.append(used.trials / spec.budget.trials)
+    if spec.budget.epochs is not None:
+        shares.append(used.epochs / spec.budget.epochs)
+    seconds = search_seconds(spec)
+    if seconds is not None:
+        shares.append((used.gpu_seconds - used.confirm_seconds) / seconds)
+    return min(1.0, max(shares))

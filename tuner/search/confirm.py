@@ -1,0 +1,67 @@
+"""Which trials are trained again with fresh seeds, and with which seeds.
+
+The score of the best of n trials overstates its true score (measured on multi-seed tables: +1.35 points for the best of 100),
+so the best few compete again on fresh seeds. The default recipe of the baseline strategy is always among them: a search that
+cannot beat it should say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.store.confirmation import Finalist
+from tuner.store.records import Outcome, StudyRecord, TrialRecord
+
+BASELINES = ("full",)
+"""Strategies whose default recipe is what people would do without tuner; the study's first strategy stands in."""
+
+_SEED_STEP = 1_000_003  # fresh seeds are far from the search's seed and from each other
+
+
+def choose_finalists(trials: Sequence[TrialRecord], *, study: StudyRecord) -> list[Finalist]:
+    """The best complete trials, one for each configuration, and the baseline's recipe.
+
+    Args:
+        trials: All trials of the study.
+        study: Asks for so many finalists, and says whether more is better.
+
+    Returns:
+        In order of rank; empty if the study asks for no confirmation or nothing is complete.
+    """
+    asked = study.spec.confirm.finalists
+    complete = [trial for trial in trials if trial.outcome is Outcome.COMPLETE and trial.value is not None]
+    if asked == 0 or not complete:
+        return []
+    sign = -1.0 if study.maximize else 1.0
+    complete.sort(key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
+    chosen: list[TrialRecord] = []
+    for trial in complete:
+        if len(chosen) < asked and all(_configuration(trial) != _configuration(other) for other in chosen):
+            chosen.append(trial)
+    baseline = find_baseline(trials, study=study)
+    if baseline is not None and all(trial.number != baseline.number for trial in chosen):
+        chosen.append(baseline)
+    return [
+        Finalist(number=trial.number, rank=rank, is_baseline=baseline is not None and trial.number == baseline.number)
+        for rank, trial in enumerate(chosen, start=1)
+    ]
+
+
+def find_baseline(trials: Sequence[TrialRecord], *, study: StudyRecord) -> TrialRecord | None:
+    """The trial of the default recipe that the winner is compared with; None if it could not run here."""
+    names = study.space.names
+    strategy = next((name for name in BASELINES if name in names), names[0])
+    for trial in trials:
+        if trial.is_recipe and trial.strategy == strategy:
+            return trial if trial.outcome in (Outcome.COMPLETE, Outcome.PRUNED) else None
+    return None
+
+
+def fresh_seeds(study: StudyRecord) -> list[int]:
+    """Seeds that the search did not use, the same for every finalist so that comparisons are paired."""
+    first = study.spec.training.seed
+    return [(first + _SEED_STEP * index) % 2**31 for index in range(1, study.spec.confirm.seeds + 1)]
+
+
+def _configuration(trial: TrialRecord) -> tuple[str, tuple[tuple[str, object], ...]]:
+    return trial.strategy, tuple(sorted(trial.params.items()))

@@ -1,0 +1,301 @@
+"""The study driver: hands out trials, judges their reports, ends the search. Ask-and-tell over Optuna.
+
+Every worker has its own driver; all they share is the database. A trial's proposal depends on the history and the trial's number only,
+never on the worker: the sampler is seeded anew for each trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from tuner.errors import TrialError, UnavailableError
+from tuner.search.budget import must_stop, why_no_new_trial
+from tuner.search.confirm import choose_finalists, fresh_seeds
+from tuner.search.pruners import make_pruner
+from tuner.search.samplers import make_sampler
+from tuner.store import confirmation, leases, studies
+from tuner.store.database import Database, plain_cause
+from tuner.store.leases import Holder, Lease
+from tuner.store.metrics import store_report
+from tuner.store.optuna_rows import STATE_OF_OUTCOME
+from tuner.store.queries import load_snapshot
+from tuner.store.records import Outcome, StudyRecord, StudyState
+from tuner.study.domains import Choice, Fixed, Range, Value
+from tuner.study.plan import TrialResult, Verdict
+
+_STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
+_FAILURES_BEFORE_PAUSE = 5
+
+
+class StudyDriver:
+    """Claim, report and finish for one study.
+
+    Attributes:
+        study: The study as it was when last read.
+    """
+
+    def __init__(self, db: Database, *, name: str) -> None:
+        """Read the study and prepare its sampler and pruner.
+
+        Raises:
+            NotFoundError: If there is no such study.
+            ConfigurationError: If its sampler or pruner cannot be made.
+            UnavailableError: If the database cannot be reached.
+        """
+        self._db = db
+        self.study: StudyRecord = studies.find_study(db, name)
+        self._optuna = _load(db, self.study)
+
+    def claim(self, holder: Holder) -> Lease | None:
+        """Take a run, with its values proposed; None if there is nothing to do now.
+
+        Raises:
+            LeaseLost: If another worker took the run over while its values were proposed.
+            UnavailableError: If the database cannot be reached.
+        """
+        spec = self.study.spec
+        lease = leases.claim(
+            self._db,
+            study_id=self.study.study_id,
+            holder=holder,
+            quota=lambda used: why_no_new_trial(spec, used),
+            recipes=[{"strategy": block.strategy, **block.recipe} for block in self.study.space.strategies],
+            epochs=spec.training.epochs,
+            seed=spec.training.seed,
+        )
+        if lease is None or lease.strategy is not None:
+            return lease
+        strategy, params = self._propose(lease)
+        leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
+        return leases.with_proposal(lease, strategy=strategy, params=params)
+
+    def report(
+        self, lease: Lease, *, epoch: int, metrics: Mapping[str, float], seconds: float, extend: float
+    ) -> tuple[Verdict, str]:
+        """Store an epoch and say whether the run goes on.
+
+        Args:
+            lease: The run's lease.
+            epoch: 1-based.
+            metrics: Validation metrics; must hold the objective's.
+            seconds: Device seconds of this attempt so far.
+            extend: Seconds by which the lease is extended.
+
+        Returns:
+            The verdict, and why in words if the run must stop.
+
+        Raises:
+            LeaseLost: If the run is no longer ours.
+            TrialError: If the objective's metric is missing or not finite.
+            UnavailableError: If the database cannot be reached.
+        """
+        objective = self._objective(metrics)
+        store_report(self._db, lease, epoch=epoch, values=metrics, objective=objective, seconds=seconds, extend=extend)
+        spec = self.study.spec
+        if spec.budget.gpu_hours is not None:
+            used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
+            if must_stop(spec, used, in_search=lease.purpose == "search"):
+                return Verdict.PRUNE, f"budget of {spec.budget.gpu_hours:g} device hours is used"
+        if lease.purpose != "search" or epoch >= spec.training.epochs:
+            return Verdict.GO_ON, ""
+        with _translated(self._db):
+            trial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - the study has no read of one trial
+            if self._optuna.pruner.prune(self._optuna, trial):
+                return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
+        return Verdict.GO_ON, ""
+
+    def finish(self, lease: Lease, *, result: TrialResult, reason: str = "") -> tuple[Outcome, float | None]:
+        """Store the end of a run that ended well, pruned ones included.
+
+        Args:
+            lease: The run's lease.
+            result: What the training answered.
+            reason: Why it was pruned, in words.
+
+        Returns:
+            The outcome and the objective's value.
+
+        Raises:
+            LeaseLost: If the run is no longer ours; nothing was written.
+            UnavailableError: If the database cannot be reached.
+        """
+        outcome = Outcome.PRUNED if result.ended_by == Verdict.PRUNE.value else Outcome.COMPLETE
+        value = self._last_reported(lease) if outcome is Outcome.PRUNED else self._objective(result.metrics)
+        self._tell_sampler(lease, outcome, value)
+        leases.finish(
+            self._db, lease, outcome=outcome, reason=reason, seconds=result.seconds, value=value, result=result
+        )
+        return outcome, value
+
+    def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
+        """Store the end of a run that cannot succeed: infeasible or failed.
+
+        If the first trials of a study all fail, it is paused: something is wrong with the data or the code, and the rest of the
+        budget should not be spent on finding out.
+
+        Raises:
+            LeaseLost: If the run is no longer ours; nothing was written.
+            UnavailableError: If the database cannot be reached.
+        """
+        self._tell_sampler(lease, outcome, None)
+        leases.finish(self._db, lease, outcome=outcome, reason=reason, seconds=seconds, log_tail=log_tail)
+        counts = studies.find_study(self._db, self.study.name).counts
+        if not counts["complete"] and not counts["pruned"] and counts["failed"] >= _FAILURES_BEFORE_PAUSE:
+            studies.pause_study(
+                self._db,
+                lease.study_id,
+                reason=f"the first {counts['failed']} trials failed, the last with: {reason}",
+            )
+
+    def advance(self) -> StudyRecord:
+        """Move the study on if its search or its confirmation is over; the study as it is then.
+
+        Raises:
+            UnavailableError: If the database cannot be reached.
+        """
+        self.study = study = studies.find_study(self._db, self.study.name)
+        if study.state is StudyState.SEARCHING:
+            leases.reclaim_expired(self._db, study.study_id)
+            over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
+            reason = over or why_no_new_trial(study.spec, study.used)
+            if reason and not study.counts["running"] and not study.counts["waiting"]:
+                trials = load_snapshot(self._db, study.name).trials
+                confirmation.start_confirmation(
+                    self._db,
+                    study_id=study.study_id,
+                    finalists=choose_finalists(trials, study=study),
+                    seeds=fresh_seeds(study),
+                    epochs=study.spec.training.epochs,
+                    reason=reason,
+                )
+        elif study.state is StudyState.CONFIRMING:
+            confirmation.finish_confirmation(self._db, study_id=study.study_id)
+        else:
+            return study
+        self.study = studies.find_study(self._db, study.name)
+        return self.study
+
+    def _propose(self, lease: Lease) -> tuple[str, dict[str, Value]]:
+        """Sample a strategy and its values; what an earlier attempt sampled already is kept."""
+        space = self.study.space
+        self._optuna.sampler = self._sampler(lease.number)
+        with _translated(self._db), warnings.catch_warnings():
+            # A recipe's value outside a range is clipped before; experimental samplers are the user's choice.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            _forget_history(self._optuna)
+            trial = optuna.trial.Trial(self._optuna, lease.trial_id)
+            strategy = str(_suggest(trial, "strategy", Choice(options=space.names)))
+            proposal = {
+                name: _suggest(trial, name, domain)
+                for name, domain in space.block(strategy).domains.items()
+                if not isinstance(domain, Fixed)
+            }
+        return strategy, space.absolute(strategy, proposal)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        spec = self.study.spec.search
+        seed = spec.seed
+        if seed is not None and spec.sampler.name not in _STEADY_SEED:
+            seed = (seed * 1_000_003 + number) % 2**31
+        return make_sampler(spec.sampler, space=self.study.space, seed=seed)
+
+    def _tell_sampler(self, lease: Lease, outcome: Outcome, value: float | None) -> None:
+        """Give the sampler its word before a trial's end, as `Study.tell` does; it may say that the space is exhausted."""
+        if lease.purpose != "search":
+            return
+        self._optuna.sampler = self._sampler(lease.number)
+        with _translated(self._db), _stoppable(self._optuna) as study:
+            _forget_history(study)
+            trial = study._storage.get_trial(lease.trial_id)  # noqa: SLF001 - as above
+            study.sampler.after_trial(study, trial, STATE_OF_OUTCOME[outcome], None if value is None else [value])
+            exhausted = study._stop_flag  # noqa: SLF001 - how samplers say it; Optuna has no public read
+        if exhausted:
+            studies.end_search(self._db, lease.study_id, reason="every point of the space was tried")
+
+    def _objective(self, metrics: Mapping[str, float]) -> float:
+        name = self.study.metric
+        value = metrics.get(name)
+        if value is None:
+            raise TrialError(
+                f'no metric "{name}" was reported', why=f"got {', '.join(sorted(metrics))}", fix="set objective.metric"
+            )
+        if not math.isfinite(value):
+            raise TrialError(f"{name} is {value}")
+        return float(value)
+
+    def _last_reported(self, lease: Lease) -> float | None:
+        with _translated(self._db):
+            trial: FrozenTrial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - as above
+        return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
+
+    def _why_pruned(self, *, epoch: int, value: float) -> str:
+        """Where this trial stands among all that reported the same epoch."""
+        there = [
+            trial.intermediate_values[epoch]
+            for trial in self._optuna.get_trials(deepcopy=False)
+            if epoch in trial.intermediate_values
+        ]
+        better = sum(other > value if self.study.maximize else other < value for other in there)
+        best = max(there) if self.study.maximize else min(there)
+        return f"{self.study.metric} {value:.4g} at epoch {epoch} is rank {better + 1} of {len(there)} there (best {best:.4g})"
+
+
+def _load(db: Database, study: StudyRecord) -> optuna.Study:
+    optuna.logging.set_verbosity(logging.WARNING)
+    spec = study.spec
+    pruner = make_pruner(spec.search.pruner, epochs=spec.training.epochs)
+    sampler = make_sampler(spec.search.sampler, space=study.space, seed=spec.search.seed)
+    with _translated(db):
+        return optuna.load_study(study_name=study.name, storage=db.optuna_storage(), sampler=sampler, pruner=pruner)
+
+
+def _suggest(trial: optuna.trial.Trial, name: str, domain: Range | Choice) -> Value:
+    # `_suggest` is what every public suggest_* ends in; it takes the distribution as it is.
+    value: Value = trial._suggest(name, _distribution(domain))  # noqa: SLF001 - see above
+    return value
+
+
+def _distribution(domain: Range | Choice) -> BaseDistribution:
+    """A domain as Optuna's distribution."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(choices=domain.options)
+    if domain.kind == "int":
+        return IntDistribution(low=int(domain.low), high=int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(low=domain.low, high=domain.high, log=domain.log, step=domain.step)
+
+
+def _forget_history(study: optuna.Study) -> None:
+    """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""
+    study._thread_local.cached_all_trials = None  # noqa: SLF001 - what `ask` does first
+    study.get_trials(deepcopy=False)
+
+
+@contextlib.contextmanager
+def _stoppable(study: optuna.Study) -> Iterator[optuna.Study]:
+    """Let a sampler call `Study.stop`, which Optuna allows inside `optimize` only."""
+    local: Any = study._thread_local  # noqa: SLF001 - the flag that `optimize` sets
+    study._stop_flag = False  # noqa: SLF001
+    local.in_optimize_loop = True
+    try:
+        yield study
+    finally:
+        local.in_optimize_loop = False
+
+
+@contextlib.contextmanager
+def _translated(db: Database) -> Iterator[None]:
+    """Optuna dresses every database error as "invalid data ... exceeding max length": say what it was."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise UnavailableError(f"database {db.safe_url}: {plain_cause(error.__cause__ or error)}") from error
