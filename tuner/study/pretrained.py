@@ -200,7 +200,7 @@ def count_parameters(file: Path) -> int:
             header = json.loads(stream.read(length))
         shapes = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
         end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
-        parameters = sum(math.prod(shape) for shape in shapes.values())
+        parameters = sum(math.prod(int(length) for length in shape) for shape in shapes.values())
     except OSError as error:
         raise DataError(f"{file}: cannot be read", why=error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):

@@ -144,12 +144,13 @@ class SearchSpace:
         values: dict[str, Value] = {}
         for name, domain in block.domains.items():
             value = domain.value if isinstance(domain, Fixed) else proposal[name]
+            plain = name.removeprefix(f"{strategy}.")
             if name == RELATIVE_LEARNING_RATE:
                 values["learning_rate"] = block.prior * 10.0 ** float(value)
-            elif name == f"{strategy}.learning_rate":
-                values["learning_rate"] = value
-            elif name.startswith(f"{strategy}.") and name.removeprefix(f"{strategy}.") in _SHARED_NAMES:
-                values[name.removeprefix(f"{strategy}.")] = value
+            elif plain in _PLAIN_NAMES and plain not in block.domains:
+                # The study file gave this strategy its own range of a shared hyperparameter. Where the shared one is
+                # there too, the dotted one is the strategy's own (``lora.dropout`` beside ``dropout``).
+                values[plain] = value
             else:
                 values[name] = value
         return values
@@ -182,7 +183,7 @@ class SearchSpace:
         )
 
 
-_SHARED_NAMES = frozenset(knob.name for knob in SHARED_HYPERPARAMETERS) - {RELATIVE_LEARNING_RATE}
+_PLAIN_NAMES = frozenset(knob.name for knob in SHARED_HYPERPARAMETERS) - {RELATIVE_LEARNING_RATE} | {"learning_rate"}
 
 
 def learning_rate_prior(curves: Sequence[Sequence[tuple[float, float]]], parameters: float) -> float:
