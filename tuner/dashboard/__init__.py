@@ -1,0 +1,1 @@
+"""The web app: Optuna's dashboard behind a guard, for one database."""

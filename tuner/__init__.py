@@ -1,0 +1,31 @@
+"""tuner: which fine-tuning method, with which hyperparameters, and how sure is that answer?
+
+The same service as the command line, for programs::
+
+    import tuner
+
+    study = tuner.create_study("studies/quickstart.yaml", storage="sqlite:///tuner.db")
+    tuner.run_worker(studies=[study.name], storage="sqlite:///tuner.db")
+    best = tuner.best(study.name, storage="sqlite:///tuner.db")
+    tuner.report(study.name, path="report.html", storage="sqlite:///tuner.db")
+
+Importing this package imports nothing heavy; each function imports what it needs. Errors are
+:class:`tuner.errors.TunerError` and its subclasses.
+"""
+
+from __future__ import annotations
+
+from tuner.api import best, catalogue, check_study, create_study, list_studies, load_study, report, run_worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "best",
+    "catalogue",
+    "check_study",
+    "create_study",
+    "list_studies",
+    "load_study",
+    "report",
+    "run_worker",
+]

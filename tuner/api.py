@@ -1,0 +1,260 @@
+"""The functions behind ``import tuner``; the command line calls the same ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
+    from tuner.study.catalogue import Catalogue
+    from tuner.study.check import CheckReport
+    from tuner.study.spec import StudySpec
+    from tuner.worker.supervisor import WorkerSummary
+
+PathLike = str | os.PathLike[str]
+
+
+def catalogue() -> Catalogue:
+    """Everything that a study file may name: strategies with their hyperparameters, tasks with their metrics.
+
+    Example:
+        >>> import tuner
+        >>> sorted(tuner.catalogue().strategies)[:2]
+        ['bitfit', 'full']
+    """
+    from tuner.strategies import STRATEGIES
+    from tuner.study.catalogue import Catalogue
+    from tuner.tasks import TASKS
+
+    return Catalogue(
+        strategies={name: strategy.info for name, strategy in STRATEGIES.items()},
+        tasks={name: task.info for name, task in TASKS.items()},
+    )
+
+
+def check_study(study: PathLike | Mapping[str, Any]) -> tuple[StudySpec, CheckReport]:
+    """Read a study and look at its model and its data, without storing anything.
+
+    Args:
+        study: A study file, or the same content as a mapping (paths in it are relative to the current folder).
+
+    Returns:
+        The validated study, and what was found; the report's ``problems`` must be empty for the study to be created.
+
+    Raises:
+        StudyFileError: With all mistakes, if the study cannot be read.
+
+    Example:
+        >>> import tuner
+        >>> spec, found = tuner.check_study("study.yaml")
+        >>> spec.name, found.problems
+        ('example', ())
+    """
+    from dataclasses import replace
+
+    from tuner.study import check, file
+
+    known = catalogue()
+    if isinstance(study, Mapping):
+        spec = file.validate_study(study, catalogue=known)
+        return spec, check.check_study(spec, catalogue=known)
+    spec = file.load_study_file(os.fspath(study), catalogue=known)
+    found = check.check_study(spec, catalogue=known)
+    return spec, replace(
+        found,
+        problems=file.locate(found.problems, path=os.fspath(study)),
+        warnings=file.locate(found.warnings, path=os.fspath(study)),
+    )
+
+
+def create_study(study: PathLike | Mapping[str, Any], *, storage: str | None = None) -> StudyRecord:
+    """Check a study and store it, ready for workers. Creating the same study again changes nothing.
+
+    Args:
+        study: A study file, or the same content as a mapping (paths in it are relative to the current folder).
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Raises:
+        StudyFileError: With all mistakes.
+        ConflictError: If another study of this name is stored; the message says what differs.
+        UnavailableError: If the database cannot be reached.
+
+    Example:
+        >>> import tuner
+        >>> record = tuner.create_study("study.yaml", storage="sqlite:///tuner.db")
+        >>> record.name, record.state.value
+        ('example', 'searching')
+    """
+    from tuner.errors import StudyFileError
+    from tuner.store import location, studies
+    from tuner.store.database import Database
+
+    spec, found = check_study(study)
+    if found.problems:
+        raise StudyFileError(found.problems, source="study" if isinstance(study, Mapping) else os.fspath(study))
+    with Database.open(location.storage_url(storage), create=True) as database:
+        return studies.create_study(database, spec=spec, space=found.space, maximize=_is_maximized(spec))
+
+
+def _is_maximized(spec: StudySpec) -> bool:
+    if spec.objective.goal is not None:
+        return spec.objective.goal == "maximize"
+    metrics = catalogue().tasks[spec.task].metrics
+    return next(metric.goal == "maximize" for metric in metrics if metric.name == spec.objective.metric)
+
+
+def run_worker(
+    *,
+    studies: Sequence[str] = (),
+    storage: str | None = None,
+    files: PathLike | None = None,
+    devices: str = "auto",
+    per_device: int = 1,
+    until_done: bool = True,
+    max_trials: int | None = None,
+    lease: float = 90.0,
+    heartbeat: float = 15.0,
+) -> WorkerSummary:
+    """Train trials here until the studies are finished. Any number of workers may run at once, on any boxes.
+
+    Args:
+        studies: Names of the studies to serve; empty: every open study.
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+        files: Folder for checkpoints and caches; else ``TUNER_FILES``, else ``tuner-files`` beside the SQLite file.
+        devices: ``auto`` (all GPUs, else the CPU), ``cpu``, or a list such as ``cuda:0,1``.
+        per_device: Trials at once on each device.
+        until_done: Return when the studies are finished; otherwise wait for more.
+        max_trials: Return after this many runs.
+        lease: Seconds after which another worker takes over a trial of a worker that died.
+        heartbeat: Seconds between two signs of life.
+
+    Raises:
+        NotFoundError: If a named study does not exist.
+        UsageError: If the settings contradict each other.
+        UnavailableError: If the database or a device cannot be reached.
+
+    Example:
+        >>> import tuner
+        >>> summary = tuner.run_worker(studies=["example"], storage="sqlite:///tuner.db", devices="cpu")
+        >>> summary.studies["example"].value
+        'finished'
+    """
+    import sys
+
+    from tuner.store import location
+    from tuner.worker import supervisor
+    from tuner.worker.display import PlainDisplay
+    from tuner.worker.options import WorkerOptions
+
+    url = location.storage_url(storage)
+    options = WorkerOptions(
+        storage=url,
+        files=location.files_dir(files, url),
+        studies=tuple(studies),
+        devices=devices,
+        per_device=per_device,
+        until_done=until_done,
+        max_trials=max_trials,
+        lease=lease,
+        heartbeat=heartbeat,
+    )
+    return supervisor.run_worker(options, display=PlainDisplay(sys.stderr))
+
+
+def list_studies(*, storage: str | None = None) -> list[StudyRecord]:
+    """All studies of a database, oldest first.
+
+    Args:
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Raises:
+        UnavailableError: If the database cannot be reached.
+
+    Example:
+        >>> import tuner
+        >>> [study.name for study in tuner.list_studies(storage="sqlite:///tuner.db")]
+        ['example']
+    """
+    from tuner.store import location, studies
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        return studies.list_studies(database)
+
+
+def load_study(name: str, *, storage: str | None = None) -> StudySnapshot:
+    """A study and all its trials, as they are now.
+
+    Args:
+        name: The study.
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        UnavailableError: If the database cannot be reached.
+
+    Example:
+        >>> import tuner
+        >>> snapshot = tuner.load_study("example", storage="sqlite:///tuner.db")
+        >>> len(snapshot.trials), snapshot.trials[0].is_recipe
+        (2, True)
+    """
+    from tuner.store import location, queries
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        return queries.load_snapshot(database, name)
+
+
+def best(name: str, *, storage: str | None = None) -> TrialRecord:
+    """The trial that wins as far as is known: by fresh seeds where there are any, else by its value in the search.
+
+    Args:
+        name: The study.
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Raises:
+        NotFoundError: If there is no such study, or no trial of it is complete.
+        UnavailableError: If the database cannot be reached.
+
+    Example:
+        >>> import tuner
+        >>> winner = tuner.best("example", storage="sqlite:///tuner.db")
+        >>> winner.strategy in ("head", "bitfit"), "learning_rate" in winner.params
+        (True, True)
+    """
+    from tuner.errors import NotFoundError
+    from tuner.report.verdict import choose_winner
+
+    winner = choose_winner(load_study(name, storage=storage))
+    if winner is None:
+        raise NotFoundError(f'study "{name}" has no complete trial yet', fix=f"look closer: tuner study trials {name}")
+    return winner.trial
+
+
+def report(name: str, *, path: PathLike, storage: str | None = None) -> Path:
+    """Write the report of a study: one HTML file that needs no network.
+
+    Args:
+        name: The study.
+        path: The file to write; one that exists is replaced.
+        storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        UnavailableError: If the database cannot be reached or the file cannot be written.
+
+    Example:
+        >>> import tuner
+        >>> tuner.report("example", path="report.html", storage="sqlite:///tuner.db").name
+        'report.html'
+    """
+    from tuner.report import write_report
+
+    return write_report(load_study(name, storage=storage), Path(path))

@@ -1,0 +1,61 @@
+"""The file that an unexpected error leaves behind, without passwords."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tuner import __version__
+
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_URL_USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*://)[^\s/@'\"]*@", re.IGNORECASE)
+
+
+def write(error: BaseException) -> Path:
+    """Write the traceback of an error to a private file and return its path."""
+    text = "\n".join(
+        [
+            f"tuner {__version__}, Python {platform.python_version()}, {platform.platform()}",
+            f"command: {' '.join(sys.argv)}",
+            "",
+            "".join(traceback.format_exception(error)),
+        ]
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    descriptor, name = tempfile.mkstemp(prefix=f"tuner-crash-{stamp}-", suffix=".txt")  # readable by its owner only
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(redact(text, secrets=known_secrets(argv=sys.argv, environment=os.environ)))
+    return Path(name)
+
+
+def known_secrets(*, argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Texts that must not be shown: passwords in URLs, and the values of variables that are named like secrets."""
+    secrets: set[str] = set()
+    for text in (*argv, *environment.values()):
+        if "://" in text:
+            secrets |= _passwords(text.split("=", 1)[1] if text.startswith("--") and "=" in text else text)
+    secrets |= {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    return sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
+
+
+def _passwords(url: str) -> set[str]:
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return {url}  # not a URL that can be taken apart: hide all of it
+    return {password, unquote(password)} if password else set()
+
+
+def redact(text: str, *, secrets: Sequence[str]) -> str:
+    """The text without the secrets, and without the user part of any URL."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return _URL_USER.sub(r"\g<scheme>***@", text)

@@ -1,0 +1,116 @@
+"""``tuner db``: the schema of the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tuner.cli.options import Json, Storage
+from tuner.cli.output import emit, line, message, next_steps
+from tuner.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from tuner.store.schema import SchemaState
+
+app = typer.Typer(
+    help="""Prepare the database. `tuner study create` does it too.
+
+\b
+Examples:
+  tuner db init --storage postgresql://tuner@db/tuner
+  tuner db check
+  tuner db upgrade
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def init(*, storage: Storage = None) -> None:
+    """Create the tables where they are missing. Safe to run again, and from many places at once.
+
+    \b
+    Examples:
+      tuner db init
+      tuner db init --storage postgresql://tuner@db/tuner
+    """
+    from tuner.store import location
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage), create=True) as database:
+        line(f"database {database.safe_url} is ready")
+    next_steps("tuner study create FILE")
+
+
+@app.command()
+def upgrade(*, storage: Storage = None) -> None:
+    """Bring the tables of an older tuner to this one's schema. Make a backup first.
+
+    \b
+    Examples:
+      tuner db upgrade
+    """
+    from tuner.store import location, schema
+    from tuner.store.database import Database
+
+    url = location.parse_url(location.storage_url(storage))
+    require_file(location.sqlite_path(url))
+    with Database(url) as database:
+        before = schema.read_state(database)
+        after = schema.upgrade(database)
+        if before.tuner == after.tuner:
+            line(f"database {database.safe_url} has the schema of this tuner already ({after.tuner})")
+        else:
+            line(f"database {database.safe_url}: schema {before.tuner or 'none'} is now {after.tuner}")
+
+
+@app.command()
+def check(*, storage: Storage = None, as_json: Json = False) -> None:
+    """Say which schema the database has and which one this tuner needs; status 78 if they differ.
+
+    \b
+    Examples:
+      tuner db check
+      tuner db check --json
+    """
+    from tuner.store import location, schema
+    from tuner.store.database import Database
+
+    url = location.parse_url(location.storage_url(storage))
+    require_file(location.sqlite_path(url))
+    with Database(url, read_only=True) as database:
+        state = schema.read_state(database)
+        if as_json:
+            emit({"database": database.safe_url, **schema_document(state)})
+        else:
+            line(f"database {database.safe_url}")
+            line(f"  tuner schema   {state.tuner or 'none'} (this tuner needs {state.tuner_head})")
+            line(f"  optuna schema  {state.optuna or 'none'} (this Optuna needs {state.optuna_head})")
+    if not state.is_current:
+        message("the schema does not fit")
+        next_steps("tuner db init" if state.tuner is None else "tuner db upgrade")
+        raise typer.Exit(ConfigurationError.exit_code)
+
+
+def require_file(path: Path | None) -> None:
+    """Refuse a SQLite file that is not there: connecting to it would create it.
+
+    Raises:
+        UnavailableError: If it is not there.
+    """
+    if path is not None and not path.exists():
+        raise UnavailableError(f"no database at {path}", fix="tuner db init, or name another with --storage")
+
+
+def schema_document(state: SchemaState) -> dict[str, Any]:
+    """The two schemas, as JSON."""
+    return {
+        "is_current": state.is_current,
+        "tuner": state.tuner,
+        "tuner_needed": state.tuner_head,
+        "optuna": state.optuna,
+        "optuna_needed": state.optuna_head,
+    }

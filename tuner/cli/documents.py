@@ -1,0 +1,201 @@
+"""Records as JSON documents: the stable interface that docs/json.md describes and a test holds to its schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.report.verdict import FinalistScore, Winner, choose_winner
+from tuner.store.records import (
+    AttemptRecord,
+    BudgetUse,
+    FinalistRecord,
+    StudyRecord,
+    StudySnapshot,
+    TrialRecord,
+    WorkerRecord,
+)
+from tuner.study.domains import Choice, Domain, Fixed
+
+OUTCOMES = ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+"""Keys of every count of trials, in the order in which they are shown."""
+
+
+def study_document(snapshot: StudySnapshot) -> dict[str, Any]:
+    """``tuner study show``."""
+    winner = choose_winner(snapshot)
+    return {
+        **study_row(snapshot.study),
+        "best": None if winner is None else best_document(winner, snapshot.study.metric),
+        "finalists": [finalist_document(finalist, snapshot) for finalist in snapshot.finalists],
+        "workers": [worker_document(worker) for worker in snapshot.workers],
+        "read_at": snapshot.read_at,
+    }
+
+
+def study_row(study: StudyRecord) -> dict[str, Any]:
+    """One study of ``tuner study list``."""
+    spec = study.spec
+    return {
+        "name": study.name,
+        "state": study.state.value,
+        "state_reason": study.state_reason,
+        "task": spec.task,
+        "model": spec.model,
+        "objective": {"metric": study.metric, "goal": "maximize" if study.maximize else "minimize"},
+        "strategies": list(study.space.names),
+        "trials": {outcome: study.counts[outcome] for outcome in OUTCOMES},
+        "budget": {"asked": spec.budget.model_dump(mode="json"), "used": budget_document(study.used)},
+        "created_at": study.created_at,
+        "finished_at": study.finished_at,
+    }
+
+
+def budget_document(used: BudgetUse) -> dict[str, Any]:
+    """What a study has used of its budget."""
+    return {
+        "trials": used.trials,
+        "epochs": used.epochs,
+        "gpu_hours": used.gpu_seconds / 3600.0,
+        "confirm_gpu_hours": used.confirm_seconds / 3600.0,
+    }
+
+
+def best_document(winner: Winner, metric: str) -> dict[str, Any]:
+    """The trial that wins as far as is known, and what that stands on."""
+    trial, score = winner.trial, winner.score
+    return {
+        "number": trial.number,
+        "strategy": trial.strategy,
+        "params": dict(trial.params),
+        "values": {metric: trial.value},
+        "basis": winner.basis.value,
+        "fresh_seeds": None if score is None else fresh_seeds_document(score),
+        "metrics": metrics_that_count(trial),
+        "epoch": trial.best_epoch,
+        "trainable_params": trial.trainable_params,
+        "seconds": trial.seconds,
+        "checkpoint": trial.checkpoint,
+    }
+
+
+def fresh_seeds_document(score: FinalistScore) -> dict[str, Any]:
+    """A finalist's scores after re-training with fresh seeds."""
+    return {
+        "seeds": list(score.seeds),
+        "validation": list(score.validation),
+        "validation_mean": score.mean,
+        "validation_sd": score.sd,
+        "test": list(score.test),
+        "test_mean": score.test_mean,
+        "test_sd": score.test_sd,
+    }
+
+
+def metrics_that_count(trial: TrialRecord) -> dict[str, float]:
+    """All metrics of the epoch that counts; empty before the first report."""
+    for record in trial.epochs:
+        if record.epoch == trial.best_epoch:
+            return dict(record.metrics)
+    return {}
+
+
+def finalist_document(finalist: FinalistRecord, snapshot: StudySnapshot) -> dict[str, Any]:
+    """A trial chosen for confirmation, with its re-trainings."""
+    trial = snapshot.trial(finalist.number)
+    return {
+        "number": finalist.number,
+        "rank": finalist.rank,
+        "is_baseline": finalist.is_baseline,
+        "strategy": trial.strategy,
+        "params": dict(trial.params),
+        "runs": [
+            {
+                "seed": run.seed,
+                "state": run.outcome.value,
+                "reason": run.reason,
+                "metrics": dict(run.metrics),
+                "test": None if run.test is None else dict(run.test.metrics),
+                "seconds": run.seconds,
+                "checkpoint": run.checkpoint,
+            }
+            for run in finalist.runs
+        ],
+    }
+
+
+def trial_document(trial: TrialRecord, metric: str) -> dict[str, Any]:
+    """One trial of ``tuner study trials``."""
+    return {
+        "number": trial.number,
+        "state": trial.outcome.value,
+        "reason": trial.reason,
+        "strategy": trial.strategy,
+        "params": dict(trial.params),
+        "is_recipe": trial.is_recipe,
+        "values": {} if trial.value is None else {metric: trial.value},
+        "best_epoch": trial.best_epoch,
+        "epochs": [
+            {
+                "epoch": record.epoch,
+                "metrics": dict(record.metrics),
+                "seconds": record.seconds,
+                "attempt": record.attempt,
+            }
+            for record in trial.epochs
+        ],
+        "seconds": trial.seconds,
+        "trainable_params": trial.trainable_params,
+        "peak_memory": trial.peak_memory,
+        "checkpoint": trial.checkpoint,
+        "notes": list(trial.notes),
+        "attempts": [_attempt(attempt) for attempt in trial.attempts],
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+    }
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "attempt": attempt.attempt,
+        "worker": attempt.worker,
+        "host": attempt.host,
+        "slot": attempt.slot,
+        "state": attempt.outcome.value,
+        "reason": attempt.reason,
+        "seconds": attempt.seconds,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "log_tail": attempt.log_tail,
+    }
+
+
+def worker_document(worker: WorkerRecord) -> dict[str, Any]:
+    """One worker of ``tuner worker list``."""
+    return {
+        "worker": worker.worker,
+        "host": worker.host,
+        "pid": worker.pid,
+        "devices": list(worker.devices),
+        "state": worker.state,
+        "is_alive": worker.is_alive,
+        "started_at": worker.started_at,
+        "seen_at": worker.seen_at,
+        "running": list(worker.running),
+    }
+
+
+def domain_words(domain: Domain) -> str:
+    """A domain in a few words: ``0.0001 to 0.3 (log)``."""
+    if isinstance(domain, Fixed):
+        return f"fixed at {domain.value}"
+    if isinstance(domain, Choice):
+        return " | ".join(str(option) for option in domain.options)
+    step = f", step {domain.step:g}" if domain.step is not None else ""
+    return f"{domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}{step}"
+
+
+def counts_words(counts: Mapping[str, int]) -> str:
+    """Trials by outcome in words, those that are zero left out."""
+    parts: Sequence[str] = [f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts.get(outcome)]
+    return ", ".join(parts) if parts else "none yet"

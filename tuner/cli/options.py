@@ -1,0 +1,31 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        show_default=False,
+        help="database; else TUNER_STORAGE, else sqlite:///tuner.db",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON as described in docs/json.md")]
+Files = Annotated[
+    Path | None,
+    typer.Option(
+        "--files",
+        metavar="DIR",
+        show_default=False,
+        help="folder for checkpoints and caches; else TUNER_FILES, else tuner-files beside the database",
+    ),
+]
+StudyName = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="the study")]
+StudyFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="the study file (YAML)")]
+UntilDone = Annotated[bool, typer.Option("--until-done", help="return when the study is finished")]

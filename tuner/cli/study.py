@@ -1,0 +1,313 @@
+"""``tuner study``: what is asked, what happened, and the answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Json, Storage, StudyFile, StudyName, UntilDone
+from tuner.cli.output import emit, line, message, next_steps, terminal_width
+from tuner.errors import NotFoundError, StudyFileError, UsageError
+
+app = typer.Typer(
+    help="""Ask a question, see what happened, get the answer.
+
+\b
+Examples:
+  tuner study check my-study.yaml
+  tuner study create my-study.yaml
+  tuner study watch my-study --until-done
+  tuner study best my-study --json
+  tuner study report my-study report.html
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def check(*, file: StudyFile, as_json: Json = False) -> None:
+    """Say what is wrong with a study file, or what it will do; stores nothing.
+
+    \b
+    Examples:
+      tuner study check my-study.yaml
+      tuner study check my-study.yaml --json
+    """
+    from tuner import api
+    from tuner.cli import check as pages
+
+    try:
+        spec, found = api.check_study(file)
+    except StudyFileError as error:
+        if not as_json:
+            raise
+        emit(pages.broken_document(error.problems))
+        raise typer.Exit(error.exit_code) from error
+    if as_json:
+        emit(pages.check_document(spec, found))
+        raise typer.Exit(StudyFileError.exit_code if found.problems else 0)
+    for warning in found.warnings:
+        message(f"{file}{f':{warning.line}:{warning.column}' if warning.line else ''}: warning: {warning.message}")
+    if found.problems:
+        raise StudyFileError(found.problems, source=str(file))
+    for text in pages.check_lines(spec, found):
+        line(text)
+    next_steps(f"tuner study create {file}")
+
+
+@app.command()
+def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -> None:
+    """Check a study file and store its question, ready for workers. Safe to run again.
+
+    \b
+    Examples:
+      tuner study create my-study.yaml
+      tuner study create my-study.yaml --storage postgresql://tuner@db/tuner
+    """
+    from tuner import api
+    from tuner.cli.documents import study_row
+
+    study = api.create_study(file, storage=storage)
+    seen = study.counts
+    is_new = not study.used.trials and not sum(seen.values())
+    if as_json:
+        emit({"study": study_row(study)})
+        return
+    what = "is ready" if is_new else f"is already there, {sum(seen.values())} trials"
+    line(f"study {study.name} {what} ({study.state.value})")
+    if study.state.is_open:
+        next_steps(f"tuner worker start --study {study.name} --until-done", f"tuner study watch {study.name}")
+    else:
+        next_steps(f"tuner study show {study.name}")
+
+
+@app.command("list")
+def list_(*, storage: Storage = None, as_json: Json = False) -> None:
+    """List the studies of the database.
+
+    \b
+    Examples:
+      tuner study list
+      tuner study list --json
+    """
+    import time
+
+    from tuner import api
+    from tuner.cli.documents import study_row
+    from tuner.cli.views import studies_lines
+
+    studies = api.list_studies(storage=storage)
+    if as_json:
+        emit({"studies": [study_row(study) for study in studies]})
+        return
+    if not studies:
+        message("no studies yet")
+        next_steps("tuner study create FILE", "tuner demo")
+        return
+    for text in studies_lines(studies, now=time.time(), width=terminal_width()):
+        line(text)
+
+
+@app.command()
+def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> None:
+    """Show the state of a study: trials by outcome, the best so far, the finalists.
+
+    \b
+    Examples:
+      tuner study show my-study
+      tuner study show my-study --json | jq .best
+    """
+    from tuner import api
+    from tuner.cli.documents import study_document
+    from tuner.cli.views import study_lines
+
+    snapshot = api.load_study(name, storage=storage)
+    if as_json:
+        emit(study_document(snapshot))
+        return
+    for text in study_lines(snapshot):
+        line(text)
+    if snapshot.study.state.is_open and not any(worker.is_alive for worker in snapshot.workers):
+        next_steps(f"tuner worker start --study {name} --until-done")
+    else:
+        next_steps(f"tuner study trials {name}", f"tuner study report {name}")
+
+
+@app.command()
+def watch(
+    *,
+    name: StudyName,
+    until_done: UntilDone = False,
+    interval: Annotated[float, typer.Option("--interval", min=0.1, help="seconds between two looks")] = 2.0,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a study as it goes; off a terminal, one line for each change.
+
+    With --until-done it returns when the study is finished, with status 3 if no trial is complete.
+
+    \b
+    Examples:
+      tuner study watch my-study
+      tuner study watch my-study --until-done | tee progress.log
+      tuner study watch my-study --json            one JSON document a line
+    """
+    from tuner.cli import watch as follow
+
+    study = follow.follow(name, until_done=until_done, interval=interval, storage=storage, as_json=as_json)
+    if until_done and not study.counts["complete"]:
+        message(f"study {name} is {study.state.value} with no complete trial")
+        next_steps(f"tuner study trials {name}")
+        raise typer.Exit(3)
+
+
+@app.command()
+def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> None:
+    """Print the winner: its strategy and hyperparameters, and what that choice stands on.
+
+    Status 3 if the study is finished and no trial is complete, 4 if none is complete yet.
+
+    \b
+    Examples:
+      tuner study best my-study
+      tuner study best my-study --json | jq .best.params
+    """
+    from tuner import api
+    from tuner.cli.documents import best_document
+    from tuner.cli.views import number, winner_words
+    from tuner.report.verdict import choose_winner
+
+    snapshot = api.load_study(name, storage=storage)
+    winner = choose_winner(snapshot)
+    if winner is None:
+        error = NotFoundError(f'study "{name}" has no complete trial', fix=f"look closer: tuner study trials {name}")
+        if snapshot.study.state.is_open:
+            raise error
+        message(f"error: {error}")
+        raise typer.Exit(3)
+    if as_json:
+        emit({"name": name, "best": best_document(winner, snapshot.study.metric)})
+        return
+    for text in winner_words(winner, snapshot.study.metric):
+        line(text)
+    for key, value in sorted(winner.trial.params.items()):
+        line(f"  {key:<18} {number(value)}")
+    if winner.trial.checkpoint:
+        line(f"  {'weights':<18} {winner.trial.checkpoint}")
+    next_steps(f"tuner study report {name}")
+
+
+@app.command()
+def trials(
+    *,
+    name: StudyName,
+    state: Annotated[
+        str | None, typer.Option("--state", metavar="STATE", help="only complete, pruned, failed, infeasible, ...")
+    ] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """List the trials of a study: each with its state and why it is in it.
+
+    \b
+    Examples:
+      tuner study trials my-study
+      tuner study trials my-study --state failed
+      tuner study trials my-study --json | jq '.trials[] | select(.state == "complete")'
+    """
+    from tuner import api
+    from tuner.cli.documents import OUTCOMES, trial_document
+    from tuner.cli.views import trials_lines
+    from tuner.study.names import did_you_mean
+
+    if state is not None and state not in OUTCOMES:
+        raise UsageError(f'--state: no state "{state}"{did_you_mean(state, OUTCOMES)}', fix=f"use {', '.join(OUTCOMES)}")
+    snapshot = api.load_study(name, storage=storage)
+    chosen = [trial for trial in snapshot.trials if state is None or trial.outcome.value == state]
+    metric = snapshot.study.metric
+    if as_json:
+        emit({"name": name, "trials": [trial_document(trial, metric) for trial in chosen]})
+        return
+    if not chosen:
+        message(f"study {name} has no {f'{state} ' if state else ''}trials")
+        return
+    for text in trials_lines(chosen, metric, width=terminal_width()):
+        line(text)
+
+
+@app.command()
+def report(
+    *,
+    name: StudyName,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", show_default=False, help="file to write; else NAME.html")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write the answer as one HTML page that needs no network, and print where it is.
+
+    \b
+    Examples:
+      tuner study report my-study
+      tuner study report my-study /tmp/report.html
+    """
+    from tuner import api
+
+    line(str(api.report(name, path=path or Path(f"{name}.html"), storage=storage)))
+
+
+@app.command()
+def delete(
+    *,
+    name: StudyName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be deleted; change nothing")] = False,
+    storage: Storage = None,
+) -> None:
+    """Delete a study and its trials from the database; checkpoints on disk stay.
+
+    \b
+    Examples:
+      tuner study delete old-study --dry-run
+      tuner study delete old-study --yes
+    """
+    from tuner.store import location, studies
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        study = studies.find_study(database, name)
+        what = f"study {name} with {sum(study.counts.values())} trials from {database.safe_url}"
+        if dry_run:
+            line(f"would delete {what}")
+            return
+        if study.counts["running"]:
+            message(f"{study.counts['running']} trials are running; their workers will drop them")
+        if not yes:
+            if not sys.stdin.isatty():
+                raise UsageError("delete needs --yes when not on a terminal", fix=f"tuner study delete {name} --yes")
+            if not typer.confirm(f"delete {what}?", err=True):
+                message("nothing was deleted")
+                raise typer.Exit(1)
+        studies.delete_study(database, name)
+    line(f"deleted {what}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of study files, for completion in an editor.
+
+    \b
+    Examples:
+      tuner study schema > study.schema.json
+      echo '# yaml-language-server: $schema=study.schema.json' | cat - my-study.yaml
+    """
+    import json
+
+    from tuner import api
+    from tuner.study.schema import study_schema
+
+    line(json.dumps(study_schema(api.catalogue()), indent=2))

@@ -1,0 +1,182 @@
+"""Records as text for people: short lines that fit 80 columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from tuner.cli.documents import counts_words
+from tuner.cli.output import table
+from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
+from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
+from tuner.study.domains import Value
+from tuner.terminal import duration
+
+
+def ago(moment: float, *, now: float) -> str:
+    """How long ago a moment was."""
+    return f"{duration(max(0.0, now - moment))} ago"
+
+
+def number(value: Value) -> str:
+    """A hyperparameter's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def params_words(params: Mapping[str, Value]) -> str:
+    """Hyperparameters on one line, the learning rate first."""
+    names = sorted(params, key=lambda name: (name != "learning_rate", "." in name, name))
+    return "  ".join(f"{name} {number(params[name])}" for name in names)
+
+
+def budget_words(study: StudyRecord) -> str:
+    """Used and asked, for each limit of the study."""
+    asked, used = study.spec.budget, study.used
+    parts = []
+    if asked.trials is not None:
+        parts.append(f"{used.trials} of {asked.trials} trials")
+    if asked.epochs is not None:
+        parts.append(f"{used.epochs} of {asked.epochs} epochs")
+    if asked.gpu_hours is not None:
+        parts.append(f"{used.gpu_seconds / 3600:.2f} of {asked.gpu_hours:g} device hours")
+    else:
+        parts.append(f"{duration(used.gpu_seconds)} of device time")
+    return ", ".join(parts)
+
+
+def study_lines(snapshot: StudySnapshot) -> list[str]:
+    """``tuner study show``."""
+    study = snapshot.study
+    reason = f" ({study.state_reason})" if study.state_reason else ""
+    rows = [
+        ("state", f"{study.state.value}{reason}"),
+        ("task", study.spec.task),
+        ("model", study.spec.model),
+        ("data", study.spec.data.train),
+        ("objective", f"{study.metric}, {'more' if study.maximize else 'less'} is better"),
+        ("strategies", ", ".join(study.space.names)),
+        ("trials", counts_words(study.counts)),
+        ("budget", budget_words(study)),
+        *_best_rows(snapshot),
+    ]
+    lines = [study.name, *(f"  {name:<12}{text}" for name, text in rows)]
+    if snapshot.finalists:
+        lines += ["", *finalist_lines(snapshot)]
+    alive = [worker for worker in snapshot.workers if worker.is_alive]
+    if study.state.is_open and not alive:
+        lines += ["", "  no worker is running for it"]
+    return lines
+
+
+def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
+    winner = choose_winner(snapshot)
+    if winner is None:
+        return [("best", "none yet: no trial is complete")]
+    first, *more = winner_words(winner, snapshot.study.metric)
+    return [("best", first), *(("", line) for line in more), *_wrapped(winner.trial.params)]
+
+
+def winner_words(winner: Winner, metric: str) -> list[str]:
+    """The winner in two lines: which trial, and what that stands on."""
+    trial, score = winner.trial, winner.score
+    recipe = ", the strategy's default recipe" if trial.is_recipe else ""
+    lines = [f"trial {trial.number}, {trial.strategy}{recipe}: {metric} {winner.claimed:.4f} in the search"]
+    if score is not None and score.mean is not None:
+        seeds = f"{len(score.seeds)} fresh seed{'s' if len(score.seeds) != 1 else ''}"
+        test = f", {score.test_mean:.4f} on the test rows" if score.test_mean is not None else ""
+        lines.append(f"{metric} {score.mean:.4f} with {seeds}{test}")
+    if winner.basis is Basis.SEARCH:
+        lines.append("one seed only: expect a little less of it")
+    elif winner.basis is Basis.CONFIRMING:
+        lines.append("provisional: more fresh seeds are to come")
+    return lines
+
+
+def _wrapped(params: Mapping[str, Value]) -> list[tuple[str, str]]:
+    rows: list[str] = []
+    for word in params_words(params).split("  "):
+        if rows and len(rows[-1]) + 2 + len(word) <= 64:
+            rows[-1] += f"  {word}"
+        else:
+            rows.append(word)
+    return [("", row) for row in rows]
+
+
+def finalist_lines(snapshot: StudySnapshot, *, width: int | None = None) -> list[str]:
+    """The finalists, best first, with their fresh seeds: mean and standard deviation on validation and test rows."""
+    rows = [
+        (
+            str(score.trial.number),
+            f"{score.trial.strategy}{' (baseline)' if score.is_baseline else ''}",
+            "-" if score.trial.value is None else f"{score.trial.value:.4f}",
+            f"{score.planned - score.open} of {score.planned}",
+            _mean_sd(score.mean, score.sd),
+            _mean_sd(score.test_mean, score.test_sd),
+        )
+        for score in score_finalists(snapshot)
+    ]
+    return table(("FINALIST", "STRATEGY", "SEARCH", "SEEDS", "VALIDATION", "TEST"), rows, width=width)
+
+
+def _mean_sd(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | None) -> list[str]:
+    """``tuner study list``."""
+    rows = [
+        (
+            study.name,
+            study.state.value,
+            str(study.counts["complete"]),
+            str(study.counts["pruned"]),
+            str(study.counts["failed"] + study.counts["infeasible"]),
+            str(study.counts["running"]),
+            budget_words(study),
+            ago(study.created_at, now=now),
+        )
+        for study in studies
+    ]
+    return table(("STUDY", "STATE", "DONE", "PRUNED", "BAD", "RUNNING", "BUDGET", "CREATED"), rows, width=width)
+
+
+def trials_lines(trials: Sequence[TrialRecord], metric: str, *, width: int | None) -> list[str]:
+    """``tuner study trials``."""
+    rows = [
+        (
+            str(trial.number),
+            trial.outcome.value,
+            trial.strategy or "-",
+            "-" if trial.value is None else f"{trial.value:.4f}",
+            str(len(trial.epochs)),
+            duration(trial.seconds),
+            str(len(trial.attempts)),
+            trial.reason or params_words(trial.params),
+        )
+        for trial in trials
+    ]
+    return table(("TRIAL", "STATE", "STRATEGY", metric.upper(), "EPOCHS", "TIME", "TRIES", "WHY / PARAMS"), rows, width=width)
+
+
+def workers_lines(workers: Sequence[WorkerRecord], *, now: float, width: int | None) -> list[str]:
+    """``tuner worker list``."""
+    rows = [
+        (
+            worker.worker,
+            worker.host,
+            str(worker.pid),
+            ",".join(worker.devices),
+            worker.state if worker.is_alive else "gone",
+            ago(worker.seen_at, now=now),
+            ", ".join(worker.running) or "-",
+        )
+        for worker in workers
+    ]
+    return table(("WORKER", "HOST", "PID", "DEVICES", "STATE", "SEEN", "RUNNING"), rows, width=width)
+
+
+def clock(moment: float) -> str:
+    """A time of day, local."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))

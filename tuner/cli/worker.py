@@ -1,0 +1,135 @@
+"""``tuner worker``: who trains."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.options import Files, Json, Storage, UntilDone
+from tuner.cli.output import emit, line, message, next_steps, terminal_width
+
+if TYPE_CHECKING:
+    from tuner.worker.supervisor import WorkerSummary
+
+app = typer.Typer(
+    help="""Train trials here, and see who trains.
+
+\b
+Examples:
+  tuner worker start --study my-study --until-done
+  tuner worker start --devices cuda:0,1 --per-device 2
+  tuner worker list
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def start(
+    *,
+    study: Annotated[
+        list[str] | None,
+        typer.Option("--study", metavar="NAME", show_default=False, help="serve this study (again for more); else all"),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", metavar="LIST", help="auto (all GPUs, else the CPU), cpu, or cuda:0,1")
+    ] = "auto",
+    per_device: Annotated[int, typer.Option("--per-device", metavar="N", help="trials at once on each device")] = 1,
+    until_done: UntilDone = False,
+    max_trials: Annotated[
+        int | None, typer.Option("--max-trials", metavar="N", show_default=False, help="return after this many runs")
+    ] = None,
+    lease: Annotated[
+        float, typer.Option("--lease", metavar="SECONDS", help="a trial of a dead worker is taken over after this")
+    ] = 90.0,
+    heartbeat: Annotated[
+        float, typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most")
+    ] = 15.0,
+    files: Files = None,
+    storage: Storage = None,
+) -> None:
+    """Take trials from the database and train them, until stopped or done.
+
+    Start as many workers as you have boxes: they share the work through the database. Ctrl-C or SIGTERM checkpoints
+    the running trials and gives them back; any worker goes on from there. With --until-done the status is 3 if a served
+    study finished with no complete trial.
+
+    \b
+    Examples:
+      tuner worker start --study my-study --until-done
+      tuner worker start --devices cuda:0,1 --per-device 2
+      TUNER_STORAGE=postgresql://tuner@db/tuner tuner worker start
+    """
+    from tuner.store import location
+    from tuner.worker import supervisor
+    from tuner.worker.display import choose_display
+    from tuner.worker.options import WorkerOptions
+
+    url = location.storage_url(storage)
+    options = WorkerOptions(
+        storage=url,
+        files=location.files_dir(files, url),
+        studies=tuple(dict.fromkeys(study or ())),
+        devices=devices,
+        per_device=per_device,
+        until_done=until_done,
+        max_trials=max_trials,
+        lease=lease,
+        heartbeat=heartbeat,
+    )
+    summary = supervisor.run_worker(options, display=choose_display(sys.stderr))
+    raise typer.Exit(conclude(summary, storage=storage))
+
+
+def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
+    """Say what came of a worker's studies and what to do next; return the exit status."""
+    from tuner import api
+    from tuner.store.records import StudyState
+
+    status = 0
+    steps: list[str] = []
+    message(f"this worker ended {summary.trials} run{'s' if summary.trials != 1 else ''}")
+    for name, state in summary.studies.items():
+        complete = api.load_study(name, storage=storage).study.counts["complete"]
+        if state is StudyState.FINISHED and not complete:
+            message(f"study {name} finished with no complete trial")
+            steps.append(f"tuner study trials {name}")
+            status = 3
+        elif state is StudyState.FINISHED:
+            steps += [f"tuner study best {name}", f"tuner study report {name}"]
+        elif state.is_open:
+            steps += [f"tuner worker start --study {name} --until-done", f"tuner study show {name}"]
+    next_steps(*steps[:4])
+    return status
+
+
+@app.command("list")
+def list_(*, storage: Storage = None, as_json: Json = False) -> None:
+    """List the workers of the database: where they run, what on, and when they were last seen.
+
+    \b
+    Examples:
+      tuner worker list
+      tuner worker list --json
+    """
+    import time
+
+    from tuner.cli.documents import worker_document
+    from tuner.cli.views import workers_lines
+    from tuner.store import location, queries
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        workers = queries.list_workers(database)
+    if as_json:
+        emit({"workers": [worker_document(worker) for worker in workers]})
+        return
+    if not workers:
+        message("no workers yet")
+        next_steps("tuner worker start")
+        return
+    for text in workers_lines(workers, now=time.time(), width=terminal_width()):
+        line(text)

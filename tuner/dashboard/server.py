@@ -1,0 +1,82 @@
+"""The HTTP server of the dashboard."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import waitress
+
+from tuner.dashboard.guard import guard
+from tuner.dashboard.studies import StudiesApp
+from tuner.errors import UnavailableError
+from tuner.store.location import parse_url
+
+_THREADS = 4
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class DashboardServer:
+    """The dashboard, bound to its address; :meth:`serve` answers requests."""
+
+    def __init__(
+        self, storage: str, *, host: str, port: int, allow_write: bool = False, allowed_hosts: tuple[str, ...] = ()
+    ) -> None:
+        """Bind the address, so that a port in use is said before anything else.
+
+        Args:
+            storage: Database URL; it stays in this process.
+            host: Address to listen on.
+            port: Port; 0 for any free one.
+            allow_write: Let visitors change and delete studies.
+            allowed_hosts: Names of this server beside ``localhost``, plain addresses and ``host``.
+
+        Raises:
+            ConfigurationError: If the URL is wrong.
+            UnavailableError: If the address cannot be had.
+        """
+        self.safe_url = parse_url(storage).render_as_string(hide_password=True)
+        self._studies = StudiesApp(storage, allow_write=allow_write)
+        self._socket = _bound(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self._server = waitress.create_server(
+            guard(self._studies, names=(host, *allowed_hosts), allow_write=allow_write),
+            sockets=[self._socket],
+            threads=_THREADS,
+            ident=None,
+        )
+
+    def serve(self) -> None:
+        """Answer requests until :meth:`close` or Ctrl-C."""
+        try:
+            self._server.run()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop answering; may be called from another thread, and more than once."""
+        self._server.close()
+        self._studies.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}", why=getattr(error, "strerror", None) or str(error), fix="choose another --port"
+        ) from error
+    return listener
