@@ -220,15 +220,19 @@ def _tab(text: str, last: int) -> tuple[int, int] | None:
 
 def _place(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int]:
     mark = error.problem_mark or error.context_mark
+    if (error.problem or "").startswith(_UNCLOSED) and error.context_mark is not None:
+        mark = error.context_mark  # where it starts; the parser's mark is where the next thing or the file ends
     if mark is None:
         return 1, 1
     return _tab(text, mark.line + 1) or (mark.line + 1, mark.column + 1)
 
 
+_UNCLOSED = ("expected ',' or", "found unexpected end of stream")
 _PLAIN = {
     "mapping values are not allowed here": "a colon followed by a space stands inside a value; put the value in quotes",
     "could not find expected ':'": 'this line has no colon after its key; write "key: value"',
     "expected <block end>, but found '<block mapping start>'": "this line is indented differently from the lines around it",
+    "expected <block end>, but found '-'": "a list item stands where a key is expected; indent the list under its key",
     "expected <block end>, but found '<scalar>'": "there is text after the end of the value; put the value in quotes",
     "expected ',' or ']'": "a list that starts with [ is not closed with ]",
     "expected ',' or '}'": "a block that starts with { is not closed with }",

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tuner.errors import Problem
 from tuner.study.document import KeyProblem
 from tuner.study.names import did_you_mean
-from tuner.study.spec import STUDY_NAME, StudySpec
+from tuner.study.spec import StudySpec
 
 _SHOWN = 60  # characters of a wrong value that are repeated
 
@@ -37,6 +37,17 @@ def shown(value: Any) -> str:
     return str(value)[:_SHOWN]
 
 
+def quoted(text: str) -> str:
+    """A name as a message repeats it: in quotes, control characters escaped, cut if it is long."""
+    return shown(text).removeprefix("text ")
+
+
+def label_of(key: str) -> str:
+    """A dotted key as a message names it: a list's item by its list, since the line shows which one it is."""
+    section, _, last = key.rpartition(".")
+    return section if last.isdigit() else key
+
+
 def spec_problems(errors: Sequence[ErrorDetails]) -> list[Problem]:
     """One problem for each key that pydantic found wrong.
 
@@ -44,49 +55,63 @@ def spec_problems(errors: Sequence[ErrorDetails]) -> list[Problem]:
         errors: ``ValidationError.errors()`` of a :class:`StudySpec`.
     """
     problems: dict[str, Problem] = {}
+    missing: list[str] = []
     for error in errors:
+        if error["type"] == "too_short" and error["input"]:
+            continue  # the list is long enough, but pydantic counts its valid items only, and their mistakes are told
         path, schema = _walk(error["loc"])
         key = ".".join(str(part) for part in path)
+        if error["type"] == "missing":
+            missing.append(key)
         if key not in problems:
             problems[key] = _problem(error, path, schema)
+    for key in missing:
+        section, _, name = key.rpartition(".")
+        misspelt = [other for other in problems if other.rpartition(".")[0] == section and other != key]
+        if any(problems[other].message.endswith(f'did you mean "{name}"?') for other in misspelt):
+            del problems[key]  # one mistake, one line: the misspelt key is told already
     return list(problems.values())
 
 
 def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> Problem:
     key = ".".join(str(part) for part in path)
+    label = label_of(key)
     kind = error["type"]
     if kind == "extra_forbidden":
         known = _resolve(_walk(path[:-1])[1]).get("properties", {})
         return KeyProblem(key=key, message=f'unknown key "{path[-1]}"{did_you_mean(str(path[-1]), known)}')
     if kind == "missing" and len(path) == len(error["loc"]):
-        return KeyProblem(key=key, message=f"{key} is missing: {schema.get('description', _expected(schema))}")
+        return KeyProblem(key=key, message=f"{label} is missing: {schema.get('description', _expected(schema))}")
     if kind == "value_error":
-        return Problem(key=key, message=f"{key}: {error['ctx']['error']}")
+        return Problem(key=key, message=f"{label}: {error['ctx']['error']}")
     value = error["input"]
-    options = _resolve(schema).get("enum", ())
+    options = [option for branch in _branches(schema) for option in branch.get("enum", ())]
     if kind == "string_pattern_mismatch" and key == "name":
         message = f"name may use A-Z a-z 0-9 . _ - (1 to 100, a letter or digit first), got {shown(value)}"
     elif isinstance(value, str) and options:
-        message = f'{key}: unknown value "{value[:_SHOWN]}"{did_you_mean(value, options)}'
+        message = f"{label}: unknown value {quoted(value)}{did_you_mean(value, options)}"
         if "did you mean" in message:
-            message += f" ({key} is one of {', '.join(options)})"
+            message += f" (one of {', '.join(options)})"
     elif kind == "too_short" and not value:
-        message = f"{key} is empty; give at least one"
+        message = f"{label} is empty; give at least one"
+    elif value is None:
+        message = f"{label} has no value; it must be {_expected(schema)}"
     else:
-        message = f"{key} must be {_expected(schema)}, got {shown(value)}{_quoting(schema, value)}"
+        item = ": an item" if label != key else ""
+        message = f"{label}{item} must be {_expected(schema)}, got {shown(value)}{_quoting(schema, value)}"
     return Problem(key=key, message=message)
 
 
 def _quoting(schema: Schema, value: Any) -> str:
     """The usual reason why text became something else."""
-    if "string" in _types(schema) and isinstance(value, bool | int | float):
-        return "; put it in quotes"
-    if isinstance(value, str) and {"number", "integer"} & set(_types(schema)) and _is_number(value):
-        return "; remove the quotes"
-    return ""
+    types = set(_types(schema))
+    if types & {"number", "integer"}:
+        return "; remove the quotes" if isinstance(value, str) and looks_like_number(value) else ""
+    return "; put it in quotes" if "string" in types and isinstance(value, bool | int | float) else ""
 
 
-def _is_number(text: str) -> bool:
+def looks_like_number(text: str) -> bool:
+    """Whether text would be a number without its quotes."""
     try:
         float(text)
     except ValueError:
@@ -126,20 +151,25 @@ def _walk(location: Sequence[str | int]) -> tuple[tuple[str | int, ...], Schema]
 
 
 def _types(schema: Schema) -> list[str]:
+    return [branch["type"] for branch in _branches(schema) if "type" in branch]
+
+
+def _branches(schema: Schema) -> list[Schema]:
+    """What a value may be: one schema, or several."""
     inner = _resolve(schema)
-    return [name for branch in inner.get("anyOf", [inner]) for name in [_resolve(branch).get("type", "")] if name]
+    return [_resolve(branch) for branch in inner.get("anyOf", [inner])]
 
 
 def _expected(schema: Schema) -> str:
     """What a value may be, in words."""
     inner = _resolve(schema)
     if "anyOf" in inner:
-        return " or ".join(_expected(branch) for branch in inner["anyOf"] if branch.get("type") != "null")
+        return " or ".join(_expected(branch) for branch in _branches(inner) if branch.get("type") != "null")
     if "enum" in inner:
         return f"one of {', '.join(inner['enum'])}"
     match inner.get("type"):
         case "string":
-            return "a name" if inner.get("pattern") == STUDY_NAME else "text"
+            return {"path": "a file"}.get(inner.get("format", ""), "text")
         case "integer":
             return f"a whole number{_bounds(inner)}"
         case "number":

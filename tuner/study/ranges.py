@@ -10,7 +10,7 @@ from typing import Any
 from tuner.errors import Problem
 from tuner.study.document import KeyProblem
 from tuner.study.domains import Choice, Domain, Fixed, Hyperparameter, Range, Value
-from tuner.study.messages import shown
+from tuner.study.messages import label_of, looks_like_number, quoted, shown
 from tuner.study.names import did_you_mean
 
 _RANGE_KEYS = ("low", "high", "log", "step")
@@ -26,7 +26,7 @@ class Findings:
 
     def refuse(self, key: str, message: str) -> None:
         """Note a mistake in a value."""
-        self.problems.append(Problem(key=key, message=f"{key}: {message}" if key else message))
+        self.problems.append(Problem(key=key, message=f"{label_of(key)}: {message}"))
 
     def refuse_key(self, key: str, message: str) -> None:
         """Note a mistake in a key itself."""
@@ -34,7 +34,7 @@ class Findings:
 
     def warn(self, key: str, message: str) -> None:
         """Note what is odd but can be used."""
-        self.warnings.append(Problem(key=key, message=f"{key}: {message}" if key else message))
+        self.warnings.append(Problem(key=key, message=f"{label_of(key)}: {message}"))
 
 
 def read_domain(raw: Any, *, key: str, knob: Hyperparameter, findings: Findings) -> Domain | None:
@@ -82,8 +82,11 @@ def _value(raw: Any, *, key: str, knob: Hyperparameter, findings: Findings) -> V
 
 
 def _number(raw: Any, *, key: str, whole: bool, findings: Findings) -> int | float | None:
+    if raw is None:
+        findings.refuse(key, "has no value")
+        return None
     if isinstance(raw, bool) or not isinstance(raw, int | float):
-        hint = "; remove the quotes" if isinstance(raw, str) and _looks_like_number(raw) else ""
+        hint = "; remove the quotes" if isinstance(raw, str) and looks_like_number(raw) else ""
         findings.refuse(key, f"must be a number, got {shown(raw)}{hint}")
         return None
     try:
@@ -101,21 +104,13 @@ def _number(raw: Any, *, key: str, whole: bool, findings: Findings) -> int | flo
     return round(number)
 
 
-def _looks_like_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _allowed(value: Value, *, key: str, knob: Hyperparameter, findings: Findings) -> bool:
     """Whether a value lies in the widest domain that makes sense; if not, that is noted."""
     allowed = knob.allowed
     if isinstance(allowed, Choice) and value not in allowed.options:
         known = [str(option) for option in allowed.options]
         findings.refuse(
-            key, f"unknown value {shown(value)}{did_you_mean(str(value), known)} (one of {', '.join(known)})"
+            key, f"unknown value {_repeated(value)}{did_you_mean(str(value), known)} (one of {', '.join(known)})"
         )
         return False
     if isinstance(allowed, Fixed) and value != allowed.value:
@@ -125,6 +120,10 @@ def _allowed(value: Value, *, key: str, knob: Hyperparameter, findings: Findings
         findings.refuse(key, f"{value:g} is outside the allowed {allowed.low:g} to {allowed.high:g}")
         return False
     return True
+
+
+def _repeated(value: Value) -> str:
+    return quoted(value) if isinstance(value, str) else shown(value)
 
 
 def _choice(raw: Sequence[Any], *, key: str, knob: Hyperparameter, findings: Findings) -> Domain | None:
@@ -140,7 +139,7 @@ def _choice(raw: Sequence[Any], *, key: str, knob: Hyperparameter, findings: Fin
     for index, item in enumerate(raw):
         value = _value(item, key=f"{key}.{index}", knob=knob, findings=findings)
         if value is not None and value in options:
-            findings.refuse(f"{key}.{index}", f"{shown(value).removeprefix('text ')} is given twice")
+            findings.refuse(f"{key}.{index}", f"{_repeated(value)} is given twice")
         if value is not None:
             options.append(value)
     if len(raw) == 1 and options:
@@ -168,10 +167,11 @@ def _range(raw: Mapping[str, Any], *, key: str, knob: Hyperparameter, findings: 
     if low > high:
         findings.refuse(key, f"low {low:g} is above high {high:g}; swap them")
         return None
-    inside = [_allowed(low, key=f"{key}.low", knob=knob, findings=findings)]
-    inside += [_allowed(high, key=f"{key}.high", knob=knob, findings=findings)]
-    if log and low <= 0 and all(inside):
-        findings.refuse(key, f"log scale needs low > 0, got {low:g}")
+    if log and low <= 0:
+        findings.refuse(f"{key}.low", f"a log scale needs low > 0, got {low:g}")
+    else:
+        _allowed(low, key=f"{key}.low", knob=knob, findings=findings)
+    _allowed(high, key=f"{key}.high", knob=knob, findings=findings)
     if log and step is not None:
         findings.refuse(key, "step and log exclude each other; remove one")
     if step is not None and step <= 0:

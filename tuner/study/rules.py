@@ -13,7 +13,7 @@ from typing import Any
 from tuner.errors import DataError, Problem
 from tuner.study.build import resolve_space
 from tuner.study.catalogue import Catalogue, TaskInfo
-from tuner.study.messages import shown
+from tuner.study.messages import quoted, shown
 from tuner.study.names import PRUNERS, SAMPLERS, components, did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
@@ -64,7 +64,7 @@ def _task(data: Mapping[str, Any], *, catalogue: Catalogue, findings: Findings) 
     if not isinstance(name, str):
         return None
     if name not in catalogue.tasks:
-        findings.refuse("task", f"unknown task {_quoted(name)}{did_you_mean(name, catalogue.tasks)}")
+        findings.refuse("task", f"unknown task {quoted(name)}{did_you_mean(name, catalogue.tasks)}")
     return catalogue.tasks.get(name)
 
 
@@ -74,7 +74,7 @@ def _objective(objective: Mapping[str, Any], *, task: TaskInfo | None, findings:
         return
     metrics = {metric.name: metric for metric in task.metrics}
     if name not in metrics:
-        findings.refuse("objective.metric", f"{task.name} has no metric {_quoted(name)}{did_you_mean(name, metrics)}")
+        findings.refuse("objective.metric", f"{task.name} has no metric {quoted(name)}{did_you_mean(name, metrics)}")
     elif goal in ("maximize", "minimize") and goal != metrics[name].goal:
         right = metrics[name].goal
         findings.refuse(
@@ -99,7 +99,7 @@ def _strategies(given: Any, *, catalogue: Catalogue, findings: Findings) -> list
         single = [part for part in parts if part not in unknown and not catalogue.strategies[part].combinable]
         if unknown:
             meant = did_you_mean(unknown[0].strip(), catalogue.strategies)
-            findings.refuse(key, f"unknown strategy {_quoted(unknown[0])}{meant}")
+            findings.refuse(key, f"unknown strategy {quoted(unknown[0])}{meant}")
         elif len(parts) > 1 and single:
             able = [other for other, info in catalogue.strategies.items() if info.combinable]
             findings.refuse(key, f'"{single[0]}" cannot be combined with others; combinable: {", ".join(able)}')
@@ -129,7 +129,7 @@ def _data(data: Mapping[str, Any], *, findings: Findings) -> None:
     columns = [text] if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else []
     for column in columns:
         if column == label:
-            findings.refuse("data.label", f"{_quoted(str(label))} is also the column of the text")
+            findings.refuse("data.label", f"{quoted(str(label))} is also the column of the text")
     if len(columns) == 2 and columns[0] == columns[1]:
         findings.refuse("data.text", "a sentence pair needs two different columns")
 
@@ -148,7 +148,7 @@ def _source(source: str, *, key: str, findings: Findings) -> None:
     if not source.strip() or "\0" in source:
         findings.refuse(key, f"must be a file, got {shown(source)}")
     elif ending not in FORMATS:
-        what = f"files ending in {_quoted(ending)} cannot be read" if ending else f"{_quoted(source)} has no ending"
+        what = f"files ending in {quoted(ending)} cannot be read" if ending else f"{quoted(source)} has no ending"
         findings.refuse(key, f"{what}; known: {', '.join(FORMATS)}, package://..., hub://...")
 
 
@@ -164,7 +164,7 @@ def _model(data: Mapping[str, Any], *, base: Path, findings: Findings) -> None:
             findings.refuse("model", error.message)
     elif not local and not is_hub_name(model):
         findings.refuse(
-            "model", f"{_quoted(model)} is neither a folder here, nor OWNER/NAME on the hub, nor package://..."
+            "model", f"{quoted(model)} is neither a folder here, nor OWNER/NAME on the hub, nor package://..."
         )
     if local and isinstance(revision, str):
         findings.refuse("revision", "only a model on the hub has revisions; remove the line")
@@ -178,7 +178,7 @@ def _search(data: Mapping[str, Any], *, findings: Findings) -> None:
         name = choice if short else choice.get("name") if isinstance(choice, Mapping) else None
         if isinstance(name, str) and name not in known:
             key = f"search.{kind}" if short else f"search.{kind}.name"
-            findings.refuse(key, f"unknown {kind} {_quoted(name)}{did_you_mean(name, known)}")
+            findings.refuse(key, f"unknown {kind} {quoted(name)}{did_you_mean(name, known)}")
     options = _section(_section(search, "pruner"), "options")
     epochs = _epochs(data)
     for option in ("n_warmup_steps", "min_resource"):
@@ -202,7 +202,3 @@ def _budget(data: Mapping[str, Any], *, findings: Findings) -> None:
     limit, epochs = _section(data, "budget").get("epochs"), _epochs(data)
     if isinstance(limit, int) and epochs is not None and 1 <= limit < epochs:
         findings.refuse("budget.epochs", f"{limit} is less than the {epochs} epochs of one trial")
-
-
-def _quoted(name: str) -> str:
-    return shown(name).removeprefix("text ")

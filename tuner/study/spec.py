@@ -34,6 +34,10 @@ def _table(value: Any) -> Any:
     return {} if value is None else value
 
 
+File = Annotated[str, Field(json_schema_extra={"format": "path"})]
+"""A file, a package's resource or a hub data set; the format is what messages call it."""
+
+
 class Section(BaseModel):
     """A part of a study file: unknown keys are refused, values are frozen."""
 
@@ -43,17 +47,17 @@ class Section(BaseModel):
 class DataSpec(Section):
     """Where the rows are and which columns matter."""
 
-    train: str = Field(
+    train: File = Field(
         description="training rows: a .csv, .tsv, .tab, .jsonl or .parquet file, package://NAME/PATH, or hub://OWNER/NAME?split=train"
     )
     text: str | Annotated[tuple[str, str], Field(strict=False)] = Field(
         default="text", description="column with the text; two columns for sentence pairs"
     )
     label: str = Field(default="label", description="column with the label")
-    validation: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] | str = Field(
+    validation: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] | File = Field(
         default=0.15, description="a stratified share of the training rows, or a file"
     )
-    test: str | None = Field(default=None, description="rows that only the finalists see, once, after the search")
+    test: File | None = Field(default=None, description="rows that only the finalists see, once, after the search")
     balance: Literal["none", "class_weight", "oversample", "undersample"] = Field(
         default="none", description="what is done about classes of unequal size"
     )
@@ -98,15 +102,15 @@ class ChoiceSpec(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="arguments of the Optuna class")
 
 
+Named = Annotated[ChoiceSpec, BeforeValidator(_by_name, json_schema_input_type=str | ChoiceSpec)]
+"""A :class:`ChoiceSpec`, or its name alone."""
+
+
 class SearchSpec(Section):
     """How values are proposed and losers are stopped."""
 
-    sampler: Annotated[ChoiceSpec, BeforeValidator(_by_name)] = Field(
-        default_factory=ChoiceSpec, description="a name, or {name, options}"
-    )
-    pruner: Annotated[ChoiceSpec, BeforeValidator(_by_name)] = Field(
-        default_factory=ChoiceSpec, description="a name, or {name, options}"
-    )
+    sampler: Named = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
+    pruner: Named = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
 
 
@@ -132,14 +136,18 @@ class ConfirmSpec(Section):
 class StudySpec(Section):
     """One study file."""
 
-    name: Annotated[str, Field(pattern=STUDY_NAME)] = Field(description="A-Z a-z 0-9 . _ - (1 to 100)")
+    name: Annotated[str, Field(pattern=STUDY_NAME)] = Field(
+        description="the study's name, of A-Z a-z 0-9 . _ - (1 to 100)"
+    )
     task: str = Field(description="what is learnt, such as text-classification")
     model: str = Field(description="hub id, local folder, or package://NAME/PATH")
     revision: str | None = Field(default=None, description="commit of a hub model")
     data: DataSpec = Field(description="where the rows are")
-    objective: Annotated[ObjectiveSpec, BeforeValidator(_one_objective)] = Field(description="what is best")
+    objective: Annotated[ObjectiveSpec, BeforeValidator(_one_objective)] = Field(
+        description="what is best, such as {metric: accuracy}"
+    )
     strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
-        description="ways to adapt the model"
+        description="ways to adapt the model, such as [head, lora]"
     )
     space: Annotated[dict[str, Any], BeforeValidator(_table)] = Field(
         default_factory=dict, description="ranges that differ from the strategies' own"
