@@ -22,13 +22,14 @@ from tuner.study.plan import Verdict
 # command line's entry) and may import anything; nobody may import that.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "terminal": set(),
     "study": {"errors"},
     "tasks": {"errors", "study"},
     "strategies": {"errors", "study"},
     "training": {"errors", "study", "tasks", "strategies"},
     "store": {"errors", "study"},
     "search": {"errors", "study", "store"},
-    "worker": {"errors", "study", "store", "search"},
+    "worker": {"errors", "terminal", "study", "store", "search"},
     "report": {"errors", "study", "store"},
     "dashboard": {"errors", "study", "store", "report"},
     "launch": {"errors", "study", "store", "worker"},

@@ -1,0 +1,45 @@
+"""Whether a command line, as it stands in a document, is one that the program would accept."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+SEPARATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
+
+
+def why_refused(words: Sequence[str]) -> str | None:
+    """Why ``tuner WORDS`` cannot be parsed; None if it can. Nothing is run, and files need not exist."""
+    from tuner.cli.app import app
+
+    command = get_command(app)
+    _disarm(command)
+    try:
+        command.main(list(words), prog_name="tuner", standalone_mode=False)
+    except typer.TyperException as error:
+        text = str(error.format_message())
+        # A document names the reader's files.
+        return None if "does not exist" in text else text
+    return None
+
+
+def tuner_words(line: str) -> list[str] | None:
+    """The words after ``tuner`` in one shell line; None where the line calls something else."""
+    words = shlex.split(line, comments=True)
+    while words and "=" in words[0] and not words[0].startswith("-"):
+        words.pop(0)  # VARIABLE=value before the command
+    if not words or words[0].rpartition("/")[2] != "tuner":
+        return None
+    end = next((position for position, word in enumerate(words) if word in SEPARATORS), len(words))
+    return words[1:end]
+
+
+def _disarm(command: Any) -> None:
+    """Replace what commands do by nothing; what they accept stays."""
+    command.callback = None
+    for inner in getattr(command, "commands", {}).values():
+        _disarm(inner)
