@@ -1,0 +1,258 @@
+"""The figures of the report: each function draws one computed record and says in words what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from tuner.report.curves import BestSoFar, LearningCurve, top_confusions
+from tuner.report.formats import count_noun, format_score, format_seconds
+from tuner.report.theme import INK, MATRIX_SCALE, MUTED, PAPER, StrategyStyle, new_figure, safe_text
+from tuner.report.verdict import FinalistScore
+from tuner.store.records import Outcome
+from tuner.study.plan import Confusion
+
+COUNTS_UP_TO = 24
+"""Classes up to which the confusion matrix has room for its counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawing:
+    """A figure and what it says.
+
+    Attributes:
+        key: Its name in the page, letters and hyphens.
+        title: Its heading.
+        caption: What it shows, in words; also its text alternative.
+        figure: The Plotly figure in the light colours.
+        min_width: Pixels below which it scrolls in its own box instead of shrinking.
+    """
+
+    key: str
+    title: str
+    caption: str
+    figure: go.Figure
+    min_width: int = 0
+
+
+def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: StrategyStyle) -> Drawing | None:
+    """Each finalist's claimed value, fresh validation scores and test scores, one dot a seed."""
+    shown = [score for score in finalists if score.mean is not None]
+    if not shown:
+        return None
+    labels = [
+        f"{'recipe ' if score.is_baseline else ''}#{score.trial.number} {score.trial.strategy}" for score in shown
+    ]
+    rows = [safe_text(label, limit=24) for label in labels]
+    figure = new_figure(x_title=metric, height=150 + 56 * len(shown))
+    _dots(
+        figure,
+        "claimed by the search",
+        rows=[(row, [score.trial.value]) for row, score in zip(rows, shown, strict=True)],
+        marker={"symbol": "diamond-open", "size": 10, "color": MUTED, "line": {"width": 1.5}},
+    )
+    _dots(
+        figure,
+        "validation, fresh seed",
+        rows=[(row, score.validation) for row, score in zip(rows, shown, strict=True)],
+        marker={"symbol": "circle-open", "size": 9, "color": MUTED, "line": {"width": 1.5}},
+    )
+    if any(score.test for score in shown):
+        colours = [style.colour(score.trial.strategy) for score in shown for _ in score.test]
+        _dots(
+            figure,
+            "test, fresh seed",
+            rows=[(row, score.test) for row, score in zip(rows, shown, strict=True)],
+            marker={"symbol": "circle", "size": 11, "color": colours, "line": {"width": 1, "color": PAPER}},
+        )
+        _dots(
+            figure,
+            "test, mean",
+            rows=[(row, [score.test_mean]) for row, score in zip(rows, shown, strict=True)],
+            marker={"symbol": "line-ns-open", "size": 24, "color": INK, "line": {"width": 2.5, "color": INK}},
+        )
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", tickfont={"color": INK})
+    first = shown[0]
+    which = "test score" if first.test else "fresh-seed validation score"
+    mean = first.test_mean if first.test else first.mean
+    caption = (
+        f"{count_noun(len(shown), 'finalist')}, the winner on top. Its mean {which} is {format_score(mean)}; "
+        f"the search had claimed {format_score(first.trial.value)}. The distance from the diamond to the circles is "
+        "what choosing the luckiest of many trials adds."
+    )
+    return Drawing(key="finalists", title="Finalists, seed by seed", caption=caption, figure=figure)
+
+
+def draw_best(traces: Sequence[BestSoFar], *, against: str, metric: str, style: StrategyStyle) -> Drawing | None:
+    """Best value so far of each strategy.
+
+    Args:
+        traces: One for each strategy with a complete trial.
+        against: ``trials`` or ``seconds``: what the x axis counts.
+        metric: The objective's metric.
+        style: Colours of the strategies.
+    """
+    if not traces:
+        return None
+    title = "trials of the strategy" if against == "trials" else "device seconds spent on the strategy"
+    figure = new_figure(x_title=title, y_title=metric, height=380)
+    for trace in traces:
+        x: Sequence[float] = trace.trials if against == "trials" else trace.seconds
+        figure.add_scatter(
+            x=_rounded(x),
+            y=_rounded(trace.values),
+            customdata=trace.numbers,
+            name=safe_text(trace.strategy, limit=24),
+            mode="lines+markers",
+            line={"shape": "hv", "width": 2, "color": style.colour(trace.strategy)},
+            marker={"symbol": style.symbol(trace.strategy), "size": 6 if len(x) < 60 else 3},
+            hovertemplate="%{y:.4f} after %{x:.4~g}<br>held by trial %{customdata}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_xaxes(rangemode="tozero")
+    if against == "trials":
+        figure.update_xaxes(tickformat="d")
+    ends = [f"{trace.strategy} {format_score(trace.values[-1])} in {_spent(trace, against)}" for trace in traces]
+    what = "number of its trials" if against == "trials" else "device time spent on it"
+    caption = f"Best validation value of each strategy against the {what}: {'; '.join(ends)}."
+    name = "trials" if against == "trials" else "device time"
+    return Drawing(key=f"best-{against}", title=f"Best so far against {name}", caption=caption, figure=figure)
+
+
+def draw_learning(curves: Sequence[LearningCurve], *, metric: str, style: StrategyStyle) -> Drawing | None:
+    """Every trial's curve in its strategy's colour, a cross where it was pruned, a ring where it was resumed."""
+    if not curves:
+        return None
+    figure = new_figure(x_title="epoch", y_title=metric, height=440)
+    width, opacity = (1.8, 0.8) if len(curves) <= 60 else (1.0, 0.35)
+    for strategy in dict.fromkeys(curve.strategy for curve in curves):
+        x: list[int | None] = []
+        y: list[float | None] = []
+        numbers: list[int | None] = []
+        for curve in curves:
+            if curve.strategy == strategy:
+                x += [*curve.epochs, None]
+                y += [*_rounded(curve.values), None]
+                numbers += [curve.number] * len(curve.epochs) + [None]
+        single = all(len(curve.epochs) == 1 for curve in curves if curve.strategy == strategy)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            customdata=numbers,
+            name=safe_text(strategy, limit=24),
+            mode="lines+markers" if single or len(curves) <= 60 else "lines",
+            opacity=opacity,
+            line={"width": width, "color": style.colour(strategy)},
+            marker={"symbol": style.symbol(strategy), "size": 4},
+            hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+        )
+    pruned = [curve for curve in curves if curve.outcome is Outcome.PRUNED]
+    resumed = [(curve, epoch) for curve in curves for epoch in curve.resumed if epoch in curve.epochs]
+    ends = [(curve.number, curve.epochs[-1], curve.values[-1], style.colour(curve.strategy)) for curve in pruned]
+    _marks(figure, "pruned", marks=ends, marker={"symbol": "x-thin", "size": 9, "line": {"width": 2}})
+    rings = [(c.number, epoch, c.values[c.epochs.index(epoch)], INK) for c, epoch in resumed]
+    _marks(figure, "resumed", marks=rings, marker={"symbol": "circle-open", "size": 13, "line": {"width": 1.5}})
+    figure.update_xaxes(tickformat="d", dtick=1 if max(curve.epochs[-1] for curve in curves) <= 15 else None)
+    restarts = (
+        count_noun(len({curve.number for curve, _ in resumed}), "trial") + " resumed after an interruption (ring)"
+    )
+    caption = (
+        f"Validation {metric} after every epoch of {count_noun(len(curves), 'trial')}: "
+        f"{len(pruned)} pruned (cross)" + (f", {restarts}." if resumed else ".")
+    )
+    return Drawing(key="learning", title="Learning curves", caption=caption, figure=figure)
+
+
+def draw_confusion(confusion: Confusion, *, where: str, winner: str) -> Drawing | None:
+    """Rows by true and predicted class; the colour is the share of the true class, the text the count."""
+    if not any(map(sum, confusion.counts)):
+        return None
+    labels = [safe_text(label, limit=22) for label in confusion.labels]
+    size = len(labels)
+    shares = [[round(count / max(1, sum(row)), 4) for count in row] for row in confusion.counts]
+    counted = size <= COUNTS_UP_TO
+    figure = new_figure(x_title="predicted", y_title="true", height=min(1100, 170 + max(24 * size, 240)))
+    figure.add_heatmap(
+        z=shares,
+        x=list(range(size)),
+        y=list(range(size)),
+        customdata=[
+            [[labels[i], labels[j], count] for j, count in enumerate(row)] for i, row in enumerate(confusion.counts)
+        ],
+        text=[[str(count) if count else "" for count in row] for row in confusion.counts] if counted else None,
+        texttemplate="%{text}" if counted else None,
+        textfont={"size": 12 if size <= 12 else 10},
+        zmin=0,
+        zmax=1,
+        colorscale=[[index / (len(MATRIX_SCALE) - 1), colour] for index, colour in enumerate(MATRIX_SCALE)],
+        colorbar={"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "len": 0.9, "tickfont": {"color": MUTED}},
+        xgap=1,
+        ygap=1,
+        hovertemplate="true %{customdata[0]}, predicted %{customdata[1]}: %{customdata[2]} rows, %{z:.1%}<extra></extra>",
+    )
+    # Positions, not names, on the axes: two long labels may be cut to the same text.
+    ticks = {"tickvals": list(range(size)), "ticktext": labels, "showgrid": False, "showline": False, "ticks": ""}
+    small = {"tickfont": {"size": 11 if size <= 30 else 8}}
+    figure.update_xaxes(**ticks, **small, tickangle=-45)
+    figure.update_yaxes(**ticks, **small, autorange="reversed")
+    rows = sum(map(sum, confusion.counts))
+    right = sum(row[index] for index, row in enumerate(confusion.counts))
+    mistakes = [
+        f"{true} taken for {predicted} ({count_noun(count, 'row')})"
+        for true, predicted, count in top_confusions(confusion, limit=3)
+    ]
+    caption = f"{winner} on the {where}: {right:,} of {count_noun(rows, 'row')} right. "
+    caption += f"Most frequent mistakes: {'; '.join(mistakes)}." if mistakes else "No mistake."
+    return Drawing(
+        key="confusion",
+        title="Where the winner errs",
+        caption=caption,
+        figure=figure,
+        min_width=min(1000, 150 + 26 * size) if size > 8 else 0,
+    )
+
+
+def _dots(
+    figure: go.Figure, name: str, *, rows: Sequence[tuple[str, Sequence[float | None]]], marker: dict[str, Any]
+) -> None:
+    figure.add_scatter(
+        x=[round(value, 6) for _, values in rows for value in values if value is not None],
+        y=[row for row, values in rows for value in values if value is not None],
+        name=name,
+        mode="markers",
+        marker=marker,
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:.4f}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _marks(
+    figure: go.Figure, name: str, *, marks: Sequence[tuple[int, int, float, str]], marker: dict[str, Any]
+) -> None:
+    """Marks as (trial, epoch, value, colour), with a legend entry in the text's colour."""
+    if not marks:
+        return
+    colours = [colour for *_, colour in marks]
+    line = {**marker["line"], "color": colours}
+    figure.add_scatter(
+        x=[epoch for _, epoch, _, _ in marks],
+        y=[round(value, 6) for _, _, value, _ in marks],
+        customdata=[number for number, *_ in marks],
+        name=name,
+        mode="markers",
+        marker={**marker, "color": colours, "line": line},
+        hovertemplate="trial %{customdata} " + name + " at epoch %{x}: %{y:.4f}<extra></extra>",
+    )
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    """Six decimals: the page stays small and nobody sees more."""
+    return [round(value, 6) for value in values]
+
+
+def _spent(trace: BestSoFar, against: str) -> str:
+    if against == "trials":
+        return count_noun(trace.trials[-1], "trial")
+    return format_seconds(trace.seconds[-1])

@@ -1,0 +1,192 @@
+"""One HTML file that holds the whole report and asks the network for nothing.
+
+The page allows no script and no style but its own, by their hashes (Content Security Policy); every text of a user is
+escaped by the template, by :func:`tuner.report.theme.safe_text` inside figures, and once more in the JSON island.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from tuner.errors import ConflictError, UnavailableError
+from tuner.report import formats
+from tuner.report.comparison import OUTCOMES
+from tuner.report.curves import (
+    list_parameters,
+    list_points,
+    pick_confusion,
+    strategy_names,
+    trace_best,
+    trace_learning,
+)
+from tuner.report.figures import Drawing, draw_best, draw_confusion, draw_finalists, draw_learning
+from tuner.report.importance import measure_importance
+from tuner.report.space_figures import draw_importance, draw_parallel, draw_slice
+from tuner.report.summary import Summary, summarise
+from tuner.report.theme import DARK, STRATEGY_COLOURS, StrategyStyle
+from tuner.report.verdict import Basis
+from tuner.report.words import name_trial
+from tuner.store.records import StudySnapshot
+
+MOST_SLICES = 12
+"""Hyperparameters with a figure of their own, the most tried first."""
+
+
+def write_page(snapshot: StudySnapshot, path: str | Path) -> Path:
+    """Write the report; see :func:`tuner.report.write_report`.
+
+    Raises:
+        ConflictError: If ``path`` is a symbolic link or a folder.
+        UnavailableError: If the file cannot be written.
+    """
+    target = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link that is refused below
+    if target.is_symlink():
+        raise ConflictError(f"{target} is a symbolic link", why="a report never writes through one", fix="remove it")
+    if target.is_dir():
+        raise ConflictError(f"{target} is a folder", fix="name a file in it, such as report.html")
+    text = render_page(snapshot)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace_file(target, text)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {target}", why=error.strerror or str(error)) from error
+    return target
+
+
+def render_page(snapshot: StudySnapshot) -> str:
+    """The report as HTML text."""
+    summary = summarise(snapshot)
+    style = StrategyStyle(strategy_names(snapshot))
+    drawings = draw_all(snapshot, summary, style=style)
+    script = _asset("page.js")
+    sheet = _asset("page.css") + _strategy_css()
+    island = {
+        "dark": dict(DARK),
+        "figures": {
+            drawing.key: json.loads(drawing.figure.to_json()) for group in drawings.values() for drawing in group
+        },
+    }
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        summary=summary,
+        study=summary.study,
+        spec=summary.study.spec,
+        drawings=drawings,
+        style=style,
+        comparisons={comparison.other: comparison for comparison in summary.comparisons},
+        outcomes=[outcome.value for outcome in OUTCOMES],
+        Basis=Basis,
+        sheet=sheet,
+        script=script,
+        plotly=get_plotlyjs(),
+        island=_island(island),
+        policy=_policy(scripts=[get_plotlyjs(), script], sheets=[sheet]),
+    )
+
+
+def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle) -> dict[str, list[Drawing]]:
+    """All figures that the study has something to show in, by section of the page."""
+    study = snapshot.study
+    traces, curves, points = trace_best(snapshot), trace_learning(snapshot), list_points(snapshot)
+    parameters = list_parameters(snapshot, points)
+    shares = measure_importance(points, parameters, space=study.space, maximize=study.maximize)
+    confusion = pick_confusion(snapshot, summary.winner.trial if summary.winner else None)
+    winner = name_trial(summary.winner.trial).capitalize() if summary.winner else ""
+    common: dict[str, Any] = {"metric": study.metric, "style": style}
+    found: dict[str, list[Drawing | None]] = {
+        "finalists": [draw_finalists(summary.finalists, **common)],
+        "best": [draw_best(traces, against=against, **common) for against in ("trials", "seconds")],
+        "learning": [draw_learning(curves, **common)],
+        "importance": [draw_importance(shares, trials=len(points))],
+        "slices": [
+            draw_slice(parameter, points, maximize=study.maximize, key=f"slice-{index}", **common)
+            for index, parameter in enumerate(parameters[:MOST_SLICES])
+        ],
+        "parallel": [draw_parallel(points, parameters[:MOST_SLICES], maximize=study.maximize, **common)],
+        "confusion": [draw_confusion(confusion[0], where=confusion[1], winner=winner)] if confusion else [],
+    }
+    return {section: [drawing for drawing in group if drawing is not None] for section, group in found.items()}
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tuner.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "score": formats.format_score,
+        "difference": formats.format_difference,
+        "probability": formats.format_probability,
+        "seconds": formats.format_seconds,
+        "count": formats.format_count,
+        "value": formats.format_value,
+        "moment": _moment,
+    }
+    environment.globals |= {"share": formats.format_share, "noun": formats.count_noun}
+    return environment
+
+
+def _moment(seconds: float) -> str:
+    """A time of the database's clock for people."""
+    return f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _asset(name: str) -> str:
+    return files("tuner.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _strategy_css() -> str:
+    """The strategies' colours as classes, for light and dark pages."""
+    light = "".join(f".s{index}{{--strategy:{colour}}}" for index, colour in enumerate(STRATEGY_COLOURS))
+    dark = "".join(f".s{index}{{--strategy:{DARK[colour]}}}" for index, colour in enumerate(STRATEGY_COLOURS))
+    return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}\n"
+
+
+def _policy(*, scripts: list[str], sheets: list[str]) -> str:
+    """A Content Security Policy that lets these texts run and nothing else, and lets nothing be loaded."""
+    script_hashes = " ".join(_hash(text) for text in scripts)
+    style_hashes = " ".join(_hash(text) for text in sheets)
+    return (
+        f"default-src 'none'; script-src {script_hashes}; style-src {style_hashes}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _island(data: dict[str, Any]) -> str:
+    """JSON that can stand inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _replace_file(target: Path, text: str) -> None:
+    """Write beside the target and rename, so that no reader ever sees half a report."""
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with draft.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
