@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # No warnings about conflicts: the packages of requirements-demo.txt lack their dependencies on purpose.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off --no-warn-conflicts --constraint constraints.txt
 # One line for each package, instead of nothing for minutes or a page for each.
-PROGRESS := sed -u -n -e 's/^Collecting \([^ ;]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking (a minute or two)/p'
+PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
 CODE := tuner tests $(wildcard benchmarks)
 
 .PHONY: help venv venv-dev demo test check lint types format secrets clean

@@ -44,7 +44,6 @@ TRAINING_ROOMS = {"tasks", "strategies", "training", "export", "worker.runner"}
 VENDORS: dict[str, set[str]] = {
     "alembic": {"store"},
     "bottle": {"dashboard"},
-    "click": {"cli"},
     "datasets": TRAINING_ROOMS | {"study.sources"},
     "huggingface_hub": TRAINING_ROOMS | {"study.check", "study.sources"},
     "jinja2": {"report", "dashboard"},
@@ -79,7 +78,6 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "
 # Imported, but declared by a package that is declared itself and is made of it.
 CARRIED = {
     "bottle": "optuna-dashboard",
-    "click": "typer",
     "huggingface_hub": "transformers",
     "pydantic_core": "pydantic",
     "tokenizers": "transformers",
