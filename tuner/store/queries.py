@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from tuner.store.records import (
     EpochRecord,
     FinalistRecord,
     Outcome,
+    StudyRecord,
     StudySnapshot,
     TrialRecord,
 )
@@ -25,7 +27,7 @@ from tuner.store.tables import attempts, db_now, metrics, runs
 from tuner.store.workers import list_workers, read_workers
 from tuner.study.plan import TrialResult
 
-__all__ = ["list_workers", "load_snapshot"]
+__all__ = ["StudyProgress", "list_workers", "load_snapshot", "read_progress"]
 
 
 def load_snapshot(db: Database, name: str) -> StudySnapshot:
@@ -54,6 +56,63 @@ def load_snapshot(db: Database, name: str) -> StudySnapshot:
         )
 
     return db.read(_load)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyProgress:
+    """Where a study stands, in a few numbers; cheap enough to read every second.
+
+    Attributes:
+        study: The study.
+        best_number: Trial with the best value so far, None without a complete one.
+        best_value: Its value.
+        best_strategy: Its strategy.
+        confirmations: ``(finished, all)`` confirmation runs.
+    """
+
+    study: StudyRecord
+    best_number: int | None
+    best_value: float | None
+    best_strategy: str | None
+    confirmations: tuple[int, int]
+
+
+def read_progress(db: Database, name: str) -> StudyProgress:
+    """Where the study of this name stands.
+
+    Raises:
+        NotFoundError: If there is none.
+        UnavailableError: If the database cannot be reached.
+    """
+
+    def _read(tx: Connection) -> StudyProgress:
+        study = read_study(tx, name)
+        order = runs.c.value.desc() if study.maximize else runs.c.value.asc()
+        best = tx.execute(
+            select(runs.c.number, runs.c.value, runs.c.strategy)
+            .where(
+                runs.c.study_id == study.study_id,
+                runs.c.purpose == "search",
+                runs.c.outcome == Outcome.COMPLETE.value,
+            )
+            .order_by(order, runs.c.number)
+            .limit(1)
+        ).first()
+        confirmations = [
+            Outcome(outcome).is_finished
+            for (outcome,) in tx.execute(
+                select(runs.c.outcome).where(runs.c.study_id == study.study_id, runs.c.purpose == "confirm")
+            )
+        ]
+        return StudyProgress(
+            study=study,
+            best_number=best.number if best else None,
+            best_value=best.value if best else None,
+            best_strategy=best.strategy if best else None,
+            confirmations=(sum(confirmations), len(confirmations)),
+        )
+
+    return db.read(_read)
 
 
 def _attempts(tx: Connection, study_id: int) -> Mapping[int, list[AttemptRecord]]:

@@ -1,0 +1,158 @@
+"""What supervisor and runner say to each other: one JSON object a line, each with the run it is about.
+
+The key of a run is ``run_id:attempt``, so that one runner may hold several runs at once and an answer to an earlier attempt is
+never taken for one to a later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """To the runner: train this; ``plan`` is a TrialPlan as JSON."""
+
+    key: str
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """To the runner: the verdict on the report of an epoch."""
+
+    key: str
+    epoch: int
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interrupt:
+    """To the runner: stop within a step, with the verdict ``release`` or ``stop``."""
+
+    key: str
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """From the runner: its imports are done, it can take a run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """From the runner: the model stands."""
+
+    key: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """From the runner: a share of an epoch is done."""
+
+    key: str
+    epoch: int
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """From the runner: an epoch is done; it waits for the Answer."""
+
+    key: str
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """From the runner: the run ended well; ``result`` is a TrialResult as JSON."""
+
+    key: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """From the runner: the run cannot succeed.
+
+    Attributes:
+        outcome: ``infeasible`` or ``failed``.
+        reason: One line for people.
+        traceback: For the log of the trial; empty where the reason says it all.
+        recycle: Whether the runner ends itself now, because its process may be damaged.
+    """
+
+    key: str
+    outcome: str
+    reason: str
+    seconds: float
+    traceback: str = field(default="")
+    recycle: bool = field(default=False)
+
+
+Message = Run | Answer | Interrupt | Ready | Started | Progress | Report | Finished | Failed
+
+_TYPES: Mapping[str, type[Message]] = {
+    cls.__name__.lower(): cls for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Report, Finished, Failed)
+}
+
+
+def encode(message: Message) -> bytes:
+    """A message as one line."""
+    return json.dumps({"type": type(message).__name__.lower(), **asdict(message)}, allow_nan=True).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The inverse of :func:`encode`.
+
+    Raises:
+        ValueError: If the line is no message; the sender is broken.
+    """
+    data = json.loads(line)
+    if not isinstance(data, dict) or data.get("type") not in _TYPES:
+        raise ValueError(f"not a message: {line[:200]!r}")
+    return _TYPES[data.pop("type")](**data)
+
+
+class LineReader:
+    """Splits what a pipe gives into messages.
+
+    Attributes:
+        is_closed: Whether the other side closed the pipe.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Read from a file descriptor; the caller closes it."""
+        self._descriptor = descriptor
+        self._rest = b""
+        self.is_closed = False
+
+    def read(self) -> list[Message]:
+        """Wait for bytes, then give the whole messages among them; empty at the end of the pipe."""
+        try:
+            chunk = os.read(self._descriptor, 1 << 16)
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.is_closed = True
+            return []
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [decode(line) for line in lines]
+
+
+def send(descriptor: int, message: Message) -> None:
+    """Write a whole message.
+
+    Raises:
+        BrokenPipeError: If the other side is gone.
+    """
+    rest = memoryview(encode(message))
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -1,0 +1,161 @@
+"""The runner: a child process that trains, one run after another, and stays warm in between.
+
+torch lives here and nowhere else in a worker. The process is spawned, never forked; it has no database password in its
+environment or arguments and speaks to its supervisor over two pipes. When the supervisor dies, the pipe closes and the runner ends
+itself at once, so that nobody trains for a lease that somebody else may take over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import TrialInfeasible, TunerError
+from tuner.study.plan import TrialPlan, Verdict
+from tuner.worker import protocol
+
+_PROGRESS_SECONDS = 0.25
+
+
+class Runner:
+    """Serves one supervisor until the pipe closes."""
+
+    def __init__(self, *, read: int, write: int, cache: Path) -> None:
+        """Speak over two file descriptors.
+
+        Args:
+            read: Messages from the supervisor.
+            write: Messages to the supervisor.
+            cache: Folder for tokenised data, shared by all runners of the box.
+        """
+        from tuner.training.cache import WarmCache
+
+        self._reader = protocol.LineReader(read)
+        self._write = write
+        self._write_lock = threading.Lock()
+        self._runs: queue.SimpleQueue[protocol.Run] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[protocol.Answer] = queue.SimpleQueue()
+        self._interrupts: dict[str, Verdict] = {}
+        self._cache = WarmCache(cache)
+        self._study = ""
+
+    def serve(self) -> None:
+        """Take runs until the process is ended by the closing of the pipe, or by damage."""
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        self._say(protocol.Ready())
+        while self._train(self._runs.get()):
+            pass
+
+    def _listen(self) -> None:
+        while not self._reader.is_closed:
+            for message in self._reader.read():
+                match message:
+                    case protocol.Run():
+                        self._runs.put(message)
+                    case protocol.Answer():
+                        self._answers.put(message)
+                    case protocol.Interrupt(key=key, verdict=verdict):
+                        self._interrupts[key] = Verdict(verdict)
+        os._exit(0)  # the supervisor is gone; nothing here is worth a clean exit, checkpoints are whole at any moment
+
+    def _say(self, message: protocol.Message) -> None:
+        with self._write_lock:
+            try:
+                protocol.send(self._write, message)
+            except BrokenPipeError:
+                os._exit(0)
+
+    def _train(self, run: protocol.Run) -> bool:
+        """Train one run and say how it ended; False if this process should not go on."""
+        from tuner.training.cache import WarmCache
+        from tuner.training.run import run_trial
+
+        plan = TrialPlan.from_json(run.plan)
+        if plan.spec.name != self._study:  # another study: another model, other data
+            self._cache = WarmCache(self._cache.folder)
+            self._study = plan.spec.name
+        started = time.monotonic()
+        try:
+            result = run_trial(
+                plan,
+                report=partial(self._report, run.key),
+                progress=_Throttle(
+                    lambda epoch, part: self._say(protocol.Progress(key=run.key, epoch=epoch, fraction=part))
+                ),
+                started=lambda facts: self._say(protocol.Started(key=run.key, facts=dict(facts))),
+                released=lambda: self._interrupts.get(run.key),
+                cache=self._cache,
+            )
+        except Exception as error:  # noqa: BLE001 - a trial may fail in any way; the worker lives on
+            failed = _failure(run.key, error, seconds=time.monotonic() - started)
+            self._say(failed)
+            return not failed.recycle
+        self._say(protocol.Finished(key=run.key, result=result.to_json()))
+        return True
+
+    def _report(self, key: str, epoch: int, metrics: Mapping[str, float], seconds: float) -> Verdict:  # noqa: PLR0917 - run_trial calls it by position
+        self._say(protocol.Report(key=key, epoch=epoch, metrics=dict(metrics), seconds=seconds))
+        while True:
+            answer = self._answers.get()
+            if answer.key == key and answer.epoch == epoch:
+                return Verdict(answer.verdict)
+
+
+class _Throttle:
+    """Lets a few calls a second through."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._last = 0.0
+
+    def __call__(self, epoch: int, fraction: float) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self._call(epoch, fraction)
+
+
+def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
+    """What a person is told of a failed run, by the type of its end."""
+    is_infeasible = isinstance(error, TrialInfeasible)
+    lines = traceback.format_exception(error)
+    is_ours = isinstance(error, TunerError)
+    reason = str(error) if is_ours else f"{type(error).__name__}: {error}".splitlines()[0]
+    # An out-of-memory leaves a fragmented allocator, a CUDA error a context in which every later call fails.
+    recycle = is_infeasible or "CUDA" in str(error)
+    return protocol.Failed(
+        key=key,
+        outcome="infeasible" if is_infeasible else "failed",
+        reason=reason[:2000],
+        seconds=seconds,
+        traceback="" if is_ours else "".join(lines)[-8000:],
+        recycle=recycle,
+    )
+
+
+def main() -> None:
+    """Entry point of ``python -m tuner.worker.runner``; only a supervisor starts it."""
+    parser = argparse.ArgumentParser(description="internal: started by tuner worker start")
+    parser.add_argument("--read", type=int, required=True)
+    parser.add_argument("--write", type=int, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
+    import torch
+
+    torch.set_num_threads(options.threads)
+    Runner(read=options.read, write=options.write, cache=options.cache).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""One slot: a device share and the runner process that lives on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tuner.search.driver import StudyDriver
+from tuner.store.leases import Lease
+from tuner.worker import protocol
+from tuner.worker.devices import SlotPlace
+
+LOG_TAIL_LINES = 20
+_SECRET_PREFIXES = ("TUNER_STORAGE", "PG", "MYSQL_", "MARIADB_")
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 60.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Job:
+    """The run that a slot works on.
+
+    Attributes:
+        lease: The right to it.
+        driver: Of its study.
+        claimed_at: Monotonic time of the claim.
+        log_start: Where its part of the runner's log begins, in bytes.
+        prune_reason: Why it was told to stop as a loser; empty if it was not.
+        kill_reason: Why its runner was ended from outside; empty if it was not.
+        is_lost: Whether the lease is gone: whatever the runner says now counts for nothing.
+        stop_asked_at: Monotonic time at which it was told to stop, None if it was not.
+    """
+
+    lease: Lease
+    driver: StudyDriver
+    claimed_at: float
+    log_start: int
+    prune_reason: str = ""
+    kill_reason: str = ""
+    is_lost: bool = False
+    stop_asked_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What the messages about it are marked with."""
+        return f"{self.lease.run_id}:{self.lease.attempt}"
+
+    @property
+    def seed(self) -> int | None:
+        """The fresh seed of a confirmation run, None for a search run."""
+        return self.lease.seed if self.lease.purpose == "confirm" else None
+
+    @property
+    def seconds(self) -> float:
+        """Device seconds since the claim."""
+        return time.monotonic() - self.claimed_at
+
+
+@dataclass(kw_only=True, slots=True)
+class Slot:
+    """A place, its process, and what that process is doing.
+
+    Attributes:
+        place: Which device share.
+        log: The runner's log file.
+        cache: Folder for tokenised data.
+        process: The runner, None before the first start and after an end.
+        is_ready: Whether the runner can take a run.
+        job: What it works on, None if it is free.
+        inbox: Messages that were read but not yet dealt with, oldest first: a database outage keeps them here.
+        failed_starts: Runners that ended before they were ready, in a row.
+        start_after: Monotonic time before which no new runner is started.
+        exit_status: Of the last runner that ended.
+    """
+
+    place: SlotPlace
+    log: Path
+    cache: Path
+    process: subprocess.Popen[bytes] | None = None
+    is_ready: bool = False
+    job: Job | None = None
+    inbox: deque[protocol.Message] = field(default_factory=deque)
+    failed_starts: int = 0
+    start_after: float = 0.0
+    exit_status: int = 0
+    _to_runner: int = -1
+    _reader: protocol.LineReader | None = None
+    _from_runner: int = -1
+
+    @property
+    def name(self) -> str:
+        """The place's name."""
+        return self.place.name
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can take a run now."""
+        return self.is_ready and self.job is None and not self.inbox
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs, or has ended with words that were not read yet."""
+        return self.process is not None
+
+    @property
+    def descriptor(self) -> int:
+        """What to wait on for messages."""
+        return self._from_runner
+
+    def start(self) -> None:
+        """Spawn a runner: a fresh interpreter without database secrets, in a process group of its own."""
+        child_read, self._to_runner = os.pipe()
+        self._from_runner, child_write = os.pipe()
+        self._reader = protocol.LineReader(self._from_runner)
+        command = [sys.executable, "-m", "tuner.worker.runner", "--read", str(child_read), "--write", str(child_write)]
+        command += ["--cache", str(self.cache), "--threads", str(self.place.threads)]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(child_read, child_write),
+                env=_environment(self.place),
+                start_new_session=True,  # Ctrl-C goes to the supervisor alone
+            )
+        os.close(child_read)
+        os.close(child_write)
+        self.is_ready = False
+
+    def read(self) -> None:
+        """Take what the runner has said into the inbox; call when the descriptor is readable."""
+        assert self._reader is not None
+        self.inbox.extend(self._reader.read())
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the runner closed its side: it has ended, and all its words are in the inbox."""
+        return self._reader is not None and self._reader.is_closed
+
+    def send(self, message: protocol.Message) -> None:
+        """Say something to the runner; if it is gone, its end is noticed by the reader."""
+        with contextlib.suppress(BrokenPipeError):
+            protocol.send(self._to_runner, message)
+
+    def kill(self) -> None:
+        """End the runner and all that it started, now."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def reap(self) -> int:
+        """Collect a runner that hung up; its exit status as :mod:`subprocess` gives it."""
+        assert self.process is not None
+        try:
+            status = self.process.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self.process.wait()
+        self.kill()  # what it started may outlive it
+        for descriptor in (self._to_runner, self._from_runner):
+            os.close(descriptor)
+        if not self.is_ready:
+            self.failed_starts += 1
+            pause = min(_FIRST_BACKOFF * 2 ** (self.failed_starts - 1), _LONGEST_BACKOFF)
+            self.start_after = time.monotonic() + pause
+        self.process, self._reader, self.is_ready = None, None, False
+        return status
+
+    def log_size(self) -> int:
+        """Bytes in the log now."""
+        try:
+            return self.log.stat().st_size
+        except OSError:
+            return 0
+
+    def log_tail(self, start: int = 0) -> str:
+        """The last lines of the log from an offset on."""
+        try:
+            with self.log.open("rb") as log:
+                _seek_near_end(log, start)
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def _seek_near_end(log: IO[bytes], start: int) -> None:
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(start, size - 64 * 1024))
+
+
+def _environment(place: SlotPlace) -> dict[str, str]:
+    """The runner's environment: the supervisor's without database secrets, with its device and its threads."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET_PREFIXES)}
+    threads = str(place.threads)
+    environment |= {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
+    environment["CUDA_VISIBLE_DEVICES"] = "" if place.is_cpu else place.device
+    return environment
+
+
+def describe_death(status: int) -> str:
+    """What an exit status says, for people."""
+    if status >= 0:
+        return f"the runner exited with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", perhaps by the kernel for lack of memory" if -status == signal.SIGKILL else ""
+    return f"the runner was killed by {name}{hint}"
