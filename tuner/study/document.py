@@ -7,6 +7,7 @@ that no text can run code or exhaust memory.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -175,7 +176,7 @@ class _Builder:
             return _SCALARS.get(node.tag, str)(node.value)
         except ValueError:  # more digits than Python turns into a number
             self._problem(node, key, "the number is too long")
-            return None
+            return math.inf
 
     def _mapping(self, node: yaml.MappingNode, key: str, around: tuple[yaml.Node, ...]) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -229,7 +230,6 @@ def _place(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int]:
 
 _UNCLOSED = ("expected ',' or", "found unexpected end of stream")
 _PLAIN = {
-    "mapping values are not allowed here": "a colon followed by a space stands inside a value; put the value in quotes",
     "could not find expected ':'": 'this line has no colon after its key; write "key: value"',
     "expected <block end>, but found '<block mapping start>'": "this line is indented differently from the lines around it",
     "expected <block end>, but found '-'": "a list item stands where a key is expected; indent the list under its key",
@@ -243,12 +243,24 @@ _PLAIN = {
 }
 
 
+def _colon(lines: list[str], *, line: int, column: int) -> str:
+    """Why a colon stands where YAML wants none: after the line's first word, the line before is to blame."""
+    before = lines[line - 1] if line else ""
+    if re.fullmatch(r"\s*[^\s:]+", lines[line][:column]) and before.strip():
+        if ":" not in before:
+            return 'the line before has no colon after its key; write "key: value"'
+        return "this line is indented more than the one before, which has its value already"
+    return "a colon followed by a space stands inside a value; put the value in quotes"
+
+
 def _plain(error: yaml.MarkedYAMLError) -> str:
     """What is wrong, without the parser's jargon."""
     problem = error.problem or "not valid YAML"
     mark = error.problem_mark or error.context_mark
     if mark is not None and mark.buffer is not None and _tab(mark.buffer, mark.line + 1):
         return "tab used for indentation; use spaces"
+    if mark is not None and mark.buffer is not None and problem.startswith("mapping values"):
+        return _colon(mark.buffer.splitlines(), line=mark.line, column=mark.column)
     for known, plain in _PLAIN.items():
         if problem.startswith(known):
             return plain

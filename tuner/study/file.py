@@ -50,7 +50,10 @@ def parse_study(text: str, *, source: str, base: Path, catalogue: Catalogue) -> 
     """
     document = read_document(text, source=source)
     spec, found = _validate(document.data, catalogue=catalogue, base=base)
-    problems = [*document.problems, *(document.locate(problem) for problem in found)]
+    problems = list(document.problems)
+    told = {(problem.line, problem.column) for problem in problems}
+    located = [document.locate(problem) for problem in found]
+    problems += [problem for problem in located if (problem.line, problem.column) not in told]
     if problems or spec is None:
         raise StudyFileError(problems, source=source)
     return spec

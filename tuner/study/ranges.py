@@ -197,7 +197,7 @@ def _range_keys(raw: Mapping[str, Any], *, key: str, findings: Findings) -> bool
         if name not in _RANGE_KEYS:
             findings.refuse_key(f"{key}.{name}", f'unknown key "{name}"{did_you_mean(str(name), _RANGE_KEYS)}')
     missing = [name for name in ("low", "high") if name not in raw]
-    if missing:
+    if missing and len(findings.problems) == before:  # else the misspelt key is told already
         findings.refuse(key, f"a range needs low and high; {' and '.join(missing)} missing")
     return len(findings.problems) == before
 
