@@ -45,7 +45,7 @@ VENDORS: dict[str, set[str]] = {
     "alembic": {"store"},
     "bottle": {"dashboard"},
     "datasets": TRAINING_ROOMS | {"study.sources"},
-    "huggingface_hub": TRAINING_ROOMS | {"study.check", "study.sources"},
+    "huggingface_hub": TRAINING_ROOMS | {"study.pretrained"},
     "jinja2": {"report", "dashboard"},
     "kornia": TRAINING_ROOMS,
     "numpy": TRAINING_ROOMS | {"report"},
@@ -93,6 +93,8 @@ FUNCTION_LINES = 60
 LONG_FUNCTIONS: dict[str, tuple[int, str]] = {
     "tuner/training/loop.py:train": (120, "the loop is read from top to bottom"),
 }
+# Overrides of a vendor's method that takes anything.
+VENDOR_SIGNATURES = {"forward"}
 DRAWERS = {"util", "utils", "common", "helper", "helpers", "misc", "shared", "stuff"}
 
 
@@ -172,7 +174,7 @@ def test_public_functions_name_their_arguments() -> None:
         f"{module.where}:{function.lineno}: {function.name}"
         for module in modules()
         for function in module.public_functions
-        if function.args.kwarg
+        if function.args.kwarg and function.name not in VENDOR_SIGNATURES
     ]
     assert wrong == []
 

@@ -9,13 +9,13 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from tuner.cli.app import app
+
 SEPARATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
 
 
 def why_refused(words: Sequence[str]) -> str | None:
     """Why ``tuner WORDS`` cannot be parsed; None if it can. Nothing is run, and files need not exist."""
-    from tuner.cli.app import app
-
     command = get_command(app)
     _disarm(command)
     try:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from typer.main import get_command
 
+import tuner
 from tests.house.command_line import tuner_words, why_refused
 from tests.source_tree import ROOT
+from tuner.cli.app import app
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 SHELLS = {"", "bash", "sh", "shell", "console"}
@@ -45,6 +53,15 @@ def _shell_lines(path: Path) -> Iterator[str]:
                 yield text
             elif text.startswith("$ "):
                 yield text[2:]
+
+
+def _blocks(languages: set[str]) -> list[tuple[str, str]]:
+    return [
+        (_name(path), textwrap.dedent(block["body"]))
+        for path in DOCUMENTS
+        for block in FENCE.finditer(path.read_text(encoding="utf-8"))
+        if block["language"] in languages
+    ]
 
 
 def _commands() -> list[tuple[str, str]]:
@@ -89,6 +106,40 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert why_refused(["study", "show"]) is not None
     assert tuner_words("TUNER_STORAGE=x .venv/bin/tuner study show a | less  # look") == ["study", "show", "a"]
     assert tuner_words("echo tuner") is None
+
+
+def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield " ".join(words)
+    for name, child in inner.items():
+        yield from _leaves(child, (*words, name))
+
+
+def test_every_command_is_documented() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    commands = list(_leaves(get_command(app), ("tuner",)))
+    assert len(commands) > 10
+    assert [command for command in commands if not re.search(rf"{re.escape(command)}\b", text)] == []
+
+
+@pytest.mark.parametrize(("document", "code"), _blocks({"python", "py"}))
+def test_python_examples_are_python(document: str, code: str) -> None:
+    tree = ast.parse(code, filename=document)
+    wanted = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "tuner"
+    }
+    assert [name for name in wanted if not hasattr(tuner, name)] == []
+
+
+@pytest.mark.parametrize(("document", "text"), _blocks({"yaml", "yml"}))
+def test_yaml_examples_are_yaml(document: str, text: str) -> None:
+    assert isinstance(yaml.safe_load(text), dict), document
+
+
+@pytest.mark.parametrize(("document", "text"), _blocks({"json"}))
+def test_json_examples_are_json(document: str, text: str) -> None:
+    assert json.loads(text) is not None, document
 
 
 def test_make_targets_exist() -> None:
