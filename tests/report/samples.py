@@ -48,16 +48,16 @@ class Kind:
 
 KINDS = {
     "head": Kind(prior=2e-3, ceiling=0.79, speed=0.35, seconds=0.4, params=1_032),
-    "bitfit": Kind(prior=1e-3, ceiling=0.905, speed=0.55, seconds=3.1, params=4_104),
+    "bitfit": Kind(prior=1e-3, ceiling=0.922, speed=0.6, seconds=3.1, params=4_104),
     "lora": Kind(
         prior=8e-4,
-        ceiling=0.935,
+        ceiling=0.934,
         speed=0.7,
         seconds=3.6,
         params=12_296,
         own={"lora.r": Choice(options=(4, 8, 16, 32)), "lora.dropout": Range(low=0.0, high=0.2)},
     ),
-    "full": Kind(prior=1e-4, ceiling=0.925, speed=1.0, seconds=4.4, params=4_386_952),
+    "full": Kind(prior=1e-4, ceiling=0.931, speed=1.0, seconds=4.4, params=4_386_952),
 }
 
 
@@ -268,7 +268,7 @@ def _attempt(number: int, *, outcome: Outcome, reason: str, started: float, seco
 def _propose(number: int, rng: random.Random) -> tuple[str, dict[str, Value]]:
     """The recipes in the order of the strategies, then random values, the better strategies more often."""
     names = list(KINDS)
-    strategy = names[number] if number < len(names) else rng.choices(names, weights=(1, 2, 4, 3))[0]
+    strategy = names[number] if number < len(names) else rng.choices(names, weights=(1, 3, 4, 4))[0]
     kind = KINDS[strategy]
     searched = number >= len(names)
     params: dict[str, Value] = {
@@ -306,7 +306,7 @@ def _search_trial(number: int, *, rng: random.Random, epochs: int, earlier: list
             return make(outcome=Outcome.PRUNED, values=tuple(curve[:rung]), reason=why)
     truth, hardness = _test_rows(rows=823, seed=1)
     confusion = _score(truth, hardness, error=1.0 - reach, seed=number).confusion
-    return make(values=tuple(curve), resumed_at=5 if number in {4, 12} else 0, confusion=confusion)
+    return make(values=tuple(curve), resumed_at=5 if number in {2, 10} else 0, confusion=confusion)
 
 
 def _test_rows(*, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -317,7 +317,7 @@ def _test_rows(*, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def _score(truth: np.ndarray, hardness: np.ndarray, *, error: float, seed: int) -> TestScore:
     """Rows are missed where they are hard; a missed row goes to a neighbouring class."""
     rng = np.random.default_rng(seed)
-    missed = hardness + rng.normal(0, 0.02, size=len(truth)) < error * 0.75
+    missed = hardness + rng.normal(0, 0.02, size=len(truth)) < error * 0.55
     predictions = np.where(missed, (truth + rng.choice((1, 2, 5), size=len(truth))) % len(LABELS), truth)
     return make_test_score(tuple(truth.tolist()), tuple(predictions.tolist()))
 

@@ -55,13 +55,13 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the winner is better with at least 95 % probability."""
-        return self.probability is not None and self.probability >= 0.95
+        """Whether chance is no likely reason: zero lies below the 95 % interval, which leaves 2.5 % on each side."""
+        return self.probability is not None and self.probability >= 0.975
 
     @property
     def is_worse(self) -> bool:
-        """Whether the winner is worse with at least 95 % probability."""
-        return self.probability is not None and self.probability <= 0.05
+        """Whether the winner is clearly worse: zero lies above the 95 % interval."""
+        return self.probability is not None and self.probability <= 0.025
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -108,7 +108,7 @@ def draw_best(traces: Sequence[BestSoFar], *, against: str, metric: str, style: 
             name=safe_text(trace.strategy, limit=24),
             mode="lines+markers",
             line={"shape": "hv", "width": 2, "color": style.colour(trace.strategy)},
-            marker={"symbol": style.symbol(trace.strategy), "size": 6 if len(x) < 60 else 3},
+            marker={"symbol": style.symbol(trace.strategy), "size": _step_sizes(trace), "opacity": 1},
             hovertemplate="%{y:.4f} after %{x:.4~g}<br>held by trial %{customdata}<extra>%{fullData.name}</extra>",
         )
     figure.update_xaxes(rangemode="tozero")
@@ -193,8 +193,8 @@ def draw_confusion(confusion: Confusion, *, where: str, winner: str) -> Drawing 
         hovertemplate="true %{customdata[0]}, predicted %{customdata[1]}: %{customdata[2]} rows, %{z:.1%}<extra></extra>",
     )
     # Positions, not names, on the axes: two long labels may be cut to the same text.
-    ticks = {"tickvals": list(range(size)), "ticktext": labels, "showgrid": False, "showline": False, "ticks": ""}
-    small = {"tickfont": {"size": 11 if size <= 30 else 8}}
+    ticks = {"tickvals": list(range(size)), "ticktext": labels, "showgrid": False, "showline": False}
+    small = {"tickfont": {"size": 11 if size <= 30 else 8}, "tickcolor": "rgba(0,0,0,0)", "ticklen": 6}
     figure.update_xaxes(**ticks, **small, tickangle=-45)
     figure.update_yaxes(**ticks, **small, autorange="reversed")
     rows = sum(map(sum, confusion.counts))
@@ -231,9 +231,11 @@ def _dots(
 def _marks(
     figure: go.Figure, name: str, *, marks: Sequence[tuple[int, int, float, str]], marker: dict[str, Any]
 ) -> None:
-    """Marks as (trial, epoch, value, colour), with a legend entry in the text's colour."""
+    """Marks as (trial, epoch, value, colour), with a legend entry in a neutral colour."""
     if not marks:
         return
+    neutral = {**marker, "color": MUTED, "line": {**marker["line"], "color": MUTED}}
+    figure.add_scatter(x=[None], y=[None], name=name, legendgroup=name, mode="markers", marker=neutral)
     colours = [colour for *_, colour in marks]
     line = {**marker["line"], "color": colours}
     figure.add_scatter(
@@ -241,10 +243,19 @@ def _marks(
         y=[round(value, 6) for _, _, value, _ in marks],
         customdata=[number for number, *_ in marks],
         name=name,
+        legendgroup=name,
+        showlegend=False,
         mode="markers",
         marker={**marker, "color": colours, "line": line},
         hovertemplate="trial %{customdata} " + name + " at epoch %{x}: %{y:.4f}<extra></extra>",
     )
+
+
+def _step_sizes(trace: BestSoFar) -> list[int]:
+    """A marker where the best changed and at the end; between them the line says enough."""
+    last = len(trace.numbers) - 1
+    changed = [index == 0 or trace.numbers[index] != trace.numbers[index - 1] for index in range(last + 1)]
+    return [8 if new else 5 if index == last else 0 for index, new in enumerate(changed)]
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

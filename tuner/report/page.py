@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 from datetime import UTC, datetime
 from functools import cache
@@ -85,12 +86,14 @@ def render_page(snapshot: StudySnapshot) -> str:
         spec=summary.study.spec,
         drawings=drawings,
         style=style,
+        best_names=list(dict.fromkeys(name for row in summary.strategies for name in row.best_params)),
         comparisons={comparison.other: comparison for comparison in summary.comparisons},
         outcomes=[outcome.value for outcome in OUTCOMES],
         Basis=Basis,
         sheet=sheet,
         script=script,
         plotly=get_plotlyjs(),
+        markers=_stylesheet_markers(get_plotlyjs()),
         island=_island(island),
         policy=_policy(scripts=[get_plotlyjs(), script], sheets=[sheet]),
     )
@@ -162,11 +165,21 @@ def _strategy_css() -> str:
 def _policy(*, scripts: list[str], sheets: list[str]) -> str:
     """A Content Security Policy that lets these texts run and nothing else, and lets nothing be loaded."""
     script_hashes = " ".join(_hash(text) for text in scripts)
-    style_hashes = " ".join(_hash(text) for text in sheets)
+    # Plotly keeps its rules in a style element that is empty in the text, and sets style attributes on SVG text; an
+    # attribute can load nothing, as nothing may be loaded.
+    style_hashes = " ".join(_hash(text) for text in (*sheets, ""))
     return (
-        f"default-src 'none'; script-src {script_hashes}; style-src {style_hashes}; "
+        f"default-src 'none'; script-src {script_hashes}; style-src {style_hashes}; style-src-attr 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
+
+
+def _stylesheet_markers(plotly: str) -> list[str]:
+    """Ids of the style sheets that Plotly adds for its maps unless an element with that id is there already.
+
+    The page shows no map and its policy would refuse the sheet, with a complaint in the console.
+    """
+    return re.findall(r'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)', plotly)
 
 
 def _hash(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -44,7 +45,7 @@ def draw_importance(shares: Mapping[str, float], *, trials: int) -> Drawing | No
     caption = f"What the best trials have in common that others do not (PED-ANOVA over {trials} trials): {listed}. " + (
         "With so few trials read it as a hint." if trials < 50 else "It says what mattered, not which value is best."
     )
-    return Drawing(key="importance", title="What mattered", caption=caption, figure=figure)
+    return Drawing(key="importance", title="Importance", caption=caption, figure=figure)
 
 
 def draw_slice(
@@ -81,10 +82,12 @@ def draw_slice(
     figure.update_yaxes(range=[floor - 0.1 * span, max(values) + 0.1 * span])
     figure.update_layout(showlegend=False)
     if parameter.options:
-        order = [_category(option) for option in parameter.options]
-        figure.update_xaxes(type="category", categoryorder="array", categoryarray=order, range=[-0.5, len(order) - 0.5])
+        count = len(parameter.options)
+        labels = [_category(option) for option in parameter.options]
+        figure.update_xaxes(tickvals=list(range(count)), ticktext=labels, range=[-0.5, count - 0.5])
     elif parameter.log:
-        figure.update_xaxes(type="log", exponentformat="power", minor={"ticks": ""}, nticks=6)
+        ticks = log_ticks(parameter.low, parameter.high)
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[format_value(tick) for tick in ticks])
     best = (max if maximize else min)(complete, key=lambda point: point.value)
     caption = (
         f"{parameter.name}: the best of {count_noun(len(complete), 'complete trial')}, {format_score(best.value)}, "
@@ -109,16 +112,25 @@ def draw_parallel(
     result = Parameter(name=metric, log=False, options=(), low=min(values), high=max(values))
     axes = [*parameters, result]
     figure = new_figure(height=420)
+    faint = 0.45 if len(complete) <= 60 else 0.2
     for strategy in dict.fromkeys(point.strategy for point in complete):
         mine = [point for point in complete if point.strategy == strategy]
-        for chosen, opacity, width in ((False, 0.28, 1.2), (True, 1.0, 2.6)):
+        for chosen, opacity, width in ((False, faint, 1.2), (True, 1.0, 2.6)):
             lines = [point for point in mine if (point in best) is chosen]
             if lines:
                 _parallel_lines(figure, lines, axes=axes, name=strategy).update(
                     opacity=opacity,
                     line={"color": style.colour(strategy), "width": width},
-                    showlegend=not chosen or all(point in best for point in mine),
+                    showlegend=False,
                 )
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="lines",
+            name=safe_text(strategy, limit=24),
+            legendgroup=safe_text(strategy, limit=24),
+            line={"color": style.colour(strategy), "width": 2.6},
+        )
     for position, axis in enumerate(axes):
         _parallel_axis(figure, axis, position=position)
     figure.update_xaxes(visible=False, range=[-0.35, len(axes) - 0.45])
@@ -135,6 +147,22 @@ def draw_parallel(
         figure=figure,
         min_width=max(560, 130 * len(axes)),
     )
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """At most six round positions on a logarithmic axis, with a step of a factor of 3, 10, 100 or more.
+
+    Args:
+        low: Smallest value shown, above zero.
+        high: Largest value shown.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    fine = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 3)]
+    inside = [tick for tick in fine if low / 1.3 <= tick <= high * 1.3]
+    if len(inside) <= 5:
+        return inside
+    step = 1 + (last - first) // 6
+    return [10.0**power for power in range(first, last + 1, step) if low / 1.3 <= 10.0**power <= high * 1.3]
 
 
 def _parallel_lines(figure: go.Figure, points: Sequence[Point], *, axes: Sequence[Parameter], name: str) -> go.Scatter:
@@ -197,15 +225,21 @@ def _parallel_axis(figure: go.Figure, axis: Parameter, *, position: int) -> None
 def _slice_points(
     figure: go.Figure, parameter: Parameter, points: Sequence[Point], *, y: Sequence[float]
 ) -> go.Scatter:
-    x: list[Value] = [point.params[parameter.name] for point in points]
+    values = [point.params[parameter.name] for point in points]
+    x: list[Value] = list(values)
+    if parameter.options:
+        # Trials with the same choice are spread a little, always in the same way, so that none hides another.
+        spread = [0.4 * ((point.number * 0.618034) % 1.0 - 0.5) for point in points]
+        x = [round(parameter.options.index(v) + offset, 3) for v, offset in zip(values, spread, strict=True)]
     figure.add_scatter(
-        x=[_category(value) for value in x] if parameter.options else x,
+        x=x,
         y=[round(value, 6) for value in y],
-        customdata=[[point.number, format_score(point.value)] for point in points],
+        customdata=[
+            [point.number, format_score(point.value), _category(value)]
+            for point, value in zip(points, values, strict=True)
+        ],
         mode="markers",
-        hovertemplate="trial %{customdata[0]}: %{customdata[1]} at %{x:.3~g}<extra>%{fullData.name}</extra>"
-        if not parameter.options
-        else "trial %{customdata[0]}: %{customdata[1]} at %{x}<extra>%{fullData.name}</extra>",
+        hovertemplate="trial %{customdata[0]}: %{customdata[1]} at %{customdata[2]}<extra>%{fullData.name}</extra>",
     )
     return figure.data[-1]
 

@@ -110,7 +110,7 @@ def new_figure(*, x_title: str = "", y_title: str = "", height: int = 360) -> go
             "yanchor": "bottom",
             "font": {"size": 12},
             "bgcolor": "rgba(0,0,0,0)",
-            "itemsizing": "constant",
+            "itemsizing": "trace",
         },
         hoverlabel={"bgcolor": PAPER, "bordercolor": AXIS, "font": {"family": FONT, "size": 12, "color": INK}},
         hovermode="closest",
@@ -118,8 +118,11 @@ def new_figure(*, x_title: str = "", y_title: str = "", height: int = 360) -> go
     )
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
-    figure.update_xaxes(title_text=safe_text(x_title))
-    figure.update_yaxes(title_text=safe_text(y_title))
+    # An empty title would still take its room.
+    if x_title:
+        figure.update_xaxes(title_text=safe_text(x_title))
+    if y_title:
+        figure.update_yaxes(title_text=safe_text(y_title))
     return figure
 
 

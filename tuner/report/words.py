@@ -181,11 +181,7 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
     comparison = facts.baseline
     if comparison is None or winner.baseline is None:
         return ["It was not compared with a default recipe: none was trained again with fresh seeds."]
-    where = (
-        f"over rows and seeds of {count_noun(comparison.rows, 'test row')}"
-        if comparison.rows
-        else f"over seeds on the {comparison.split} rows"
-    )
+    where = "over test rows and seeds" if comparison.rows else f"over seeds on the {comparison.split} rows"
     interval = ""
     if comparison.low is not None and comparison.high is not None and comparison.probability is not None:
         interval = (
