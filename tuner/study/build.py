@@ -183,15 +183,17 @@ def _own(strategy: str, catalogue: Catalogue) -> tuple[Hyperparameter, ...]:
 def _block(strategy: str, *, catalogue: Catalogue, parameters: float, given: Mapping[str, Domain]) -> StrategySpace:
     infos: list[StrategyInfo] = [catalogue.strategies[part] for part in components(strategy)]
     prior = learning_rate_prior([info.learning_rate for info in infos], parameters)
+    own = {knob.name for info in infos for knob in info.hyperparameters}
+    # Names of shared hyperparameters that the file gives this strategy alone; lora.dropout is lora's own.
+    alone = {name for name in given if name.startswith(f"{strategy}.")} - own
     domains: dict[str, Domain] = {}
     defaults: dict[str, Value] = {}
     for knob in SHARED_HYPERPARAMETERS:
         name, domain, default = knob.name, knob.domain, knob.default
-        if name == RELATIVE_LEARNING_RATE and (
-            LEARNING_RATE.name in given or f"{strategy}.{LEARNING_RATE.name}" in given
-        ):
+        absolute = LEARNING_RATE.name in given or f"{strategy}.{LEARNING_RATE.name}" in alone
+        if name == RELATIVE_LEARNING_RATE and absolute:
             name, default = LEARNING_RATE.name, prior
-        if f"{strategy}.{name}" in given:
+        if f"{strategy}.{name}" in alone:
             name = f"{strategy}.{name}"
         domains[name] = given.get(name, domain)
         defaults[name] = default

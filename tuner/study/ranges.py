@@ -209,7 +209,7 @@ def _grid(domain: Range, *, key: str, findings: Findings) -> Domain:
         steps = math.floor((domain.high - domain.low) / domain.step * (1 + _ROUNDING) + _ROUNDING)
         reached = domain.low + steps * domain.step
         if abs(reached - domain.high) > _ROUNDING * max(1.0, abs(domain.high)):
-            high = round(reached) if domain.kind == "int" else float(f"{reached:.12g}")
+            high = round(reached) if domain.kind == "int" else float(f"{reached:.15g}")
             message = (
                 f"high {domain.high:g} is not reached with step {domain.step:g} from {domain.low:g}; used {high:g}"
             )

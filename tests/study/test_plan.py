@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.study.samples import CATALOGUE
+from tuner.study.file import validate_study
+from tuner.study.plan import Confusion, TestScore, TrialPlan, TrialResult
+
+SPEC = validate_study(
+    {
+        "name": "demo",
+        "task": "text-classification",
+        "model": "owner/model",
+        "data": {"train": "/train.csv", "text": ["a", "b"]},
+        "objective": {"metric": "loss"},
+        "strategies": ["head", "lora+bitfit"],
+        "space": {"lora": {"r": [4, 8]}},
+        "search": {"sampler": "tpe"},
+    },
+    catalogue=CATALOGUE,
+)
+CONFUSION = Confusion(labels=("a", "b"), counts=((3, 1), (0, 4)))
+TEST = TestScore(metrics={"loss": 0.5}, confusion=CONFUSION, predictions=(0, 1), truth=(0, 0))
+
+
+def test_plan_survives_json() -> None:
+    plan = TrialPlan(
+        spec=SPEC,
+        number=3,
+        strategy="lora+bitfit",
+        params={"learning_rate": 1e-3, "lora.r": 4},
+        seed=7,
+        checkpoint_dir="/c",
+        resume_from=("/a", "/b"),
+    )
+    assert TrialPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@pytest.mark.parametrize("test", [None, TEST])
+@pytest.mark.parametrize("confusion", [None, CONFUSION])
+def test_result_survives_json(test: TestScore | None, confusion: Confusion | None) -> None:
+    result = TrialResult(
+        ended_by="epochs",
+        epochs=3,
+        best_epoch=2,
+        metrics={"loss": 0.25},
+        trainable_params=10,
+        total_params=100,
+        peak_memory=1,
+        seconds=2.5,
+        device="cpu",
+        confusion=confusion,
+        test=test,
+        notes=("cut",),
+    )
+    assert TrialResult.from_json(json.loads(json.dumps(result.to_json()))) == result

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tuner.study.domains import Choice, Fixed, Range
+from tuner.study.space import RELATIVE_LEARNING_RATE, SearchSpace, StrategySpace, learning_rate_prior
+
+CURVE = ((1e6, 1e-2), (1e8, 1e-4))
+
+SPACE = SearchSpace(
+    strategies=(
+        StrategySpace(
+            strategy="head",
+            prior=1e-3,
+            domains={
+                RELATIVE_LEARNING_RATE: Range(low=-1, high=1),
+                "batch_size": Choice(options=(8, 16)),
+                "dropout": Fixed(value=0.0),
+            },
+            recipe={RELATIVE_LEARNING_RATE: 0.0, "batch_size": 16},
+        ),
+    )
+)
+
+
+def test_decades_become_a_learning_rate() -> None:
+    absolute = SPACE.absolute("head", {RELATIVE_LEARNING_RATE: 0.5, "batch_size": 8})
+    assert absolute == {"learning_rate": pytest.approx(1e-3 * math.sqrt(10)), "batch_size": 8, "dropout": 0.0}
+
+
+def test_names_and_blocks() -> None:
+    assert SPACE.names == ("head",)
+    with pytest.raises(KeyError):
+        SPACE.block("lora")
+
+
+@pytest.mark.parametrize(
+    ("size", "rate"), [(1e6, 1e-2), (1e7, 1e-3), (1e8, 1e-4), (1e3, 1e-2), (0, 1e-2), (1e12, 1e-4)]
+)
+def test_prior_is_interpolated_on_log_axes_and_constant_beyond(size: float, rate: float) -> None:
+    assert learning_rate_prior([CURVE], size) == pytest.approx(rate)
+
+
+def test_prior_of_a_combination_is_the_geometric_mean() -> None:
+    assert learning_rate_prior([((1e6, 1e-2),), ((1e6, 1e-4),)], 1e6) == pytest.approx(1e-3)
