@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.postgres import PostgresServer, running_server
@@ -18,6 +19,27 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A test never asks a model hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """A worker, runner or browser that a test started must be gone when the tests are over."""
+    yield
+    children = psutil.Process().children(recursive=True)
+    # Python's own keeper of shared memory lives as long as the process.
+    ours = [child for child in children if not any("resource_tracker" in word for word in _command_line(child))]
+    _gone, alive = psutil.wait_procs(ours, timeout=5)
+    left = {child.pid: " ".join(_command_line(child)) for child in alive}
+    for child in alive:
+        child.kill()
+    assert left == {}
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,18 @@ def test_the_console_script_is_the_module(project: dict[str, Any]) -> None:
     assert callable(__main__.main)
 
 
+def test_ci_runs_what_people_run() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert script.read_text(encoding="utf-8").rstrip().endswith("\nmake test")
+
+
+def test_make_alone_says_what_it_can_do() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {"make demo", "make test", "make check"} <= set(re.findall(r"make [a-z]+", done.stdout))
+
+
 def test_the_code_speaks_of_nobodys_machine() -> None:
     machine = re.compile(r"/(?:home|Users|root)/\w|/work/\w")
     wrong = [
