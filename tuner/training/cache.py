@@ -1,0 +1,48 @@
+"""What a runner keeps warm from one trial to the next."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class WarmCache:
+    """Results of expensive pure functions: tables, tokens, base weights, frozen features.
+
+    A value is a function of its key alone, so a trial in a warm runner equals the same trial in a fresh one bit for bit.
+    Whoever takes a value out must not change it.
+    """
+
+    def __init__(self, folder: Path | None = None, *, entries: int = 32) -> None:
+        """An empty cache.
+
+        Args:
+            folder: Where token files are kept across runners; None keeps everything in memory only.
+            entries: How many values are kept; the one not used for longest goes first.
+        """
+        self.folder = folder
+        self.entries = entries
+        self._values: OrderedDict[Hashable, object] = OrderedDict()
+
+    def get(self, key: Hashable, build: Callable[[], T]) -> T:
+        """The value of a key, built on first use.
+
+        Args:
+            key: Everything the value depends on; its first part names the kind of value.
+            build: Makes the value; what it raises is passed on and nothing is kept.
+        """
+        if key not in self._values:
+            self._values[key] = build()
+            while len(self._values) > self.entries:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        value: T = self._values[key]  # type: ignore[assignment]
+        return value
+
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._values)

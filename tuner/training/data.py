@@ -1,0 +1,298 @@
+"""The rows of a study: read, split, mapped to class numbers and tokenised.
+
+The split, the sample and the balance depend on ``training.seed`` alone, never on the seed of a trial: all trials, and
+all confirmation runs, learn from the same rows and are judged by the same rows. The test file is opened only by a run
+that is asked to score it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuner.errors import DataError
+from tuner.study.names import did_you_mean
+from tuner.study.sources import is_hub, local_path, parse_hub
+from tuner.study.spec import DataSpec, StudySpec
+from tuner.study.table import Table, read_table
+from tuner.training.cache import WarmCache
+from tuner.training.device import derived_seed
+from tuner.training.tokens import Tokens, tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Some rows of one file.
+
+    Attributes:
+        tokens: All rows of the file.
+        targets: Class of each row of the file, int64.
+        chosen: Which rows of the file these are, int64; a row may stand several times (oversampling).
+    """
+
+    tokens: Tokens
+    targets: Tensor
+    chosen: Tensor
+
+    def __len__(self) -> int:
+        """Number of chosen rows."""
+        return len(self.chosen)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyData:
+    """All rows that a run may see.
+
+    Attributes:
+        labels: Class names by index, sorted: as numbers if all are whole numbers, else as text.
+        train: Rows to learn from.
+        validation: Rows that judge every epoch.
+        test: Rows that score a confirmed finalist, None in the search.
+        class_weights: Weight of each class in the loss, float32, or None.
+        notes: What a person should know.
+    """
+
+    labels: tuple[str, ...]
+    train: Rows
+    validation: Rows
+    test: Rows | None
+    class_weights: Tensor | None
+    notes: tuple[str, ...]
+
+
+def load_labels(spec: StudySpec, *, cache: WarmCache) -> tuple[str, ...]:
+    """The class names of a study, from its training rows.
+
+    Raises:
+        DataError: If the rows cannot be read, or all have the same label.
+    """
+    cells = _table(spec.data.train, spec.data, cache).columns[spec.data.label]
+    labels = sorted({cell.strip() for cell in cells})
+    if all(label.removeprefix("-").isdecimal() for label in labels):
+        labels.sort(key=int)
+    if len(labels) < 2:
+        raise DataError(
+            f'{spec.data.train}: column "{spec.data.label}" has one label ("{labels[0]}")' if labels else
+            f"{spec.data.train}: there are no rows",
+            why="at least two classes are needed",
+        )
+    return tuple(labels)
+
+
+def load_data(
+    spec: StudySpec,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    balance: str,
+    with_test: bool,
+    cache: WarmCache,
+) -> StudyData:
+    """Everything a run may see, in class numbers and token ids.
+
+    Args:
+        spec: The study.
+        tokenizer: The model's tokenizer.
+        labels: Class names by index.
+        balance: ``none``, ``class_weight``, ``oversample`` or ``undersample``.
+        with_test: Open the test rows too.
+        cache: Tables and tokens are kept here.
+
+    Raises:
+        DataError: If rows cannot be read, or a row has a label that the training rows lack.
+    """
+    data, seed = spec.data, spec.training.seed
+
+    def load(source: str) -> Rows:
+        tokens, targets = _encode(source, spec, tokenizer=tokenizer, labels=labels, cache=cache)
+        return Rows(tokens=tokens, targets=targets, chosen=torch.arange(len(targets)))
+
+    train = load(data.train)
+    if isinstance(data.validation, str):
+        validation = load(data.validation)
+    else:
+        held = stratified_sample(
+            train.targets.numpy(),
+            count=round(data.validation * len(train)),
+            seed=derived_seed(seed, "validation"),
+            leave_one=True,
+        )
+        if not len(held):
+            raise DataError(f"{data.train}: {len(train)} rows are too few for a validation share of {data.validation}")
+        validation = _choose(train, held)
+        train = _choose(train, np.setdiff1d(np.arange(len(train)), held))
+    if data.train_rows is not None and data.train_rows < len(train):
+        targets = train.targets[train.chosen].numpy()
+        sample = stratified_sample(targets, count=data.train_rows, seed=derived_seed(seed, "train_rows"))
+        train = _choose(train, train.chosen.numpy()[sample])
+    notes = [f"{source}: {_cut_note(rows, spec.training.max_length)}"
+             for source, rows in (("training texts", train),) if _cut_note(rows, spec.training.max_length)]
+    class_weights = None
+    if balance == "class_weight":
+        counts = torch.bincount(train.targets[train.chosen], minlength=len(labels))
+        class_weights = len(train) / (len(labels) * counts.clamp(min=1)).float()
+    elif balance != "none":
+        chosen = balanced(train.targets[train.chosen].numpy(), over=balance == "oversample",
+                          seed=derived_seed(seed, "balance"))
+        train = _choose(train, train.chosen.numpy()[chosen])
+    return StudyData(
+        labels=labels,
+        train=train,
+        validation=validation,
+        test=load(data.test) if with_test and data.test is not None else None,
+        class_weights=class_weights,
+        notes=tuple(notes),
+    )
+
+
+def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool = False) -> Array:
+    """A random sample in which every class has its share, to the nearest whole row.
+
+    Args:
+        targets: Class of each row.
+        count: Size of the sample; it may differ by a few rows, because every class with two rows or more gives at
+            least one.
+        seed: Seed of the draw.
+        leave_one: Take no class whole, so that the rest knows all of them too.
+
+    Returns:
+        Sorted row numbers.
+    """
+    generator = np.random.default_rng(seed)
+    classes, sizes = np.unique(targets, return_counts=True)
+    quotas = count * sizes / len(targets)
+    takes = np.floor(quotas).astype(int)
+    # Largest remainders first; the order of classes breaks ties, so that the sample is reproducible.
+    short = np.argsort(-(quotas - takes), kind="stable")[: max(count - int(takes.sum()), 0)]
+    takes[short] += 1
+    takes = np.clip(takes, np.where(sizes > 1, 1, 0), sizes - 1 if leave_one else sizes)
+    parts = [
+        generator.permutation(np.flatnonzero(targets == label))[:take]
+        for label, take in zip(classes, takes, strict=True)
+    ]
+    return np.sort(np.concatenate(parts))
+
+
+def balanced(targets: Array, *, over: bool, seed: int) -> Array:
+    """Row numbers in which all classes are equally frequent.
+
+    Args:
+        targets: Class of each row.
+        over: Repeat rows of the smaller classes (True), or leave out rows of the larger ones (False).
+        seed: Seed of the draw.
+
+    Returns:
+        Row numbers; with ``over`` every row stands at least once.
+    """
+    generator = np.random.default_rng(seed)
+    groups = [generator.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)]
+    sizes = [len(group) for group in groups]
+    size = max(sizes) if over else min(sizes)
+    return np.sort(np.concatenate([np.resize(group, size) for group in groups]))
+
+
+def _choose(rows: Rows, chosen: Array) -> Rows:
+    return Rows(tokens=rows.tokens, targets=rows.targets, chosen=torch.from_numpy(chosen))
+
+
+def _encode(
+    source: str,
+    spec: StudySpec,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    cache: WarmCache,
+) -> tuple[Tokens, Tensor]:
+    """Tokens and classes of a whole file."""
+    table = _table(source, spec.data, cache)
+    columns = _text_columns(spec.data)
+    index = {label: number for number, label in enumerate(labels)}
+    cells = [cell.strip() for cell in table.columns[spec.data.label]]
+    for line, cell in zip(table.lines, cells, strict=True):
+        if cell not in index:
+            raise DataError(
+                f'{source}:{line}: label "{cell}" is not among the training rows{did_you_mean(cell, labels)}'
+            )
+    limit = spec.training.max_length
+
+    def build() -> Tokens:
+        return tokenize(
+            tokenizer,
+            texts=table.columns[columns[0]],
+            pairs=table.columns[columns[1]] if len(columns) > 1 else None,
+            max_length=limit,
+            folder=cache.folder,
+        )
+
+    identity = _identity(source)
+    tokens = cache.get(("tokens", identity, columns, spec.model, spec.revision, limit), build)
+    targets = torch.tensor([index[cell] for cell in cells], dtype=torch.int64)
+    return tokens, targets
+
+
+def _text_columns(data: DataSpec) -> tuple[str, ...]:
+    return (data.text,) if isinstance(data.text, str) else tuple(data.text)
+
+
+def _table(source: str, data: DataSpec, cache: WarmCache) -> Table:
+    columns = (*_text_columns(data), data.label)
+
+    def build() -> Table:
+        table = _hub_table(source, columns) if is_hub(source) else read_table(source, columns=columns)
+        table.require(data.label)
+        return table
+
+    return cache.get(("table", _identity(source), columns), build)
+
+
+def _identity(source: str) -> tuple[str, int, int]:
+    """A source and, for a file, its size and time of change: an edited file is another one."""
+    if is_hub(source):
+        return source, 0, 0
+    path = Path(local_path(source))
+    if not path.is_file():
+        return source, 0, 0  # reading it says what is wrong
+    facts = path.stat()
+    return source, facts.st_size, facts.st_mtime_ns
+
+
+def _hub_table(source: str, columns: Sequence[str]) -> Table:
+    """Rows of a hub data set; class numbers become class names."""
+    import datasets
+
+    hub = parse_hub(source)
+    try:
+        rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{source}: cannot be read", why=str(error).splitlines()[0]) from error
+    cells: dict[str, list[str]] = {}
+    for name in dict.fromkeys(columns):
+        if name not in rows.column_names:
+            raise DataError(f'{source}: no column "{name}"{did_you_mean(name, rows.column_names)}')
+        feature = rows.features[name]
+        values = rows[name]
+        named = isinstance(feature, datasets.ClassLabel)
+        cells[name] = [
+            "" if value is None or (named and value < 0) else feature.int2str(value) if named else str(value)
+            for value in values
+        ]
+    return Table(source=source, columns=cells, lines=list(range(1, len(rows) + 1)))
+
+
+def _cut_note(rows: Rows, max_length: int) -> str:
+    """How many texts fill the whole length; such a text may have been cut."""
+    full = int((rows.tokens.lengths[rows.chosen] >= max_length).sum())
+    if not full:
+        return ""
+    return f"{full / len(rows):.0%} reach the limit of {max_length} tokens and may be cut"

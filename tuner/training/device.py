@@ -1,0 +1,96 @@
+"""The device of a trial: which one, in what precision, and what it reports about memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+
+from tuner.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compute:
+    """Where and how exactly a trial computes.
+
+    Attributes:
+        device: The torch device.
+        dtype: The dtype of autocast; float32 means no autocast.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        """Name for people, such as ``NVIDIA H100 80GB HBM3`` or ``cpu``."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision while it is entered; nothing in float32."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The gradient scaler that float16 needs; does nothing in the other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+
+def choose_compute(precision: str) -> Compute:
+    """The first visible CUDA device, else the CPU.
+
+    Args:
+        precision: ``auto`` (bf16 where a CUDA device has it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ConfigurationError: If the precision does not exist on this device.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return Compute(device=device, dtype=torch.bfloat16 if has_bf16 else torch.float32)
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigurationError("fp16 needs a CUDA device, and none is visible", fix="use precision: auto")
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Compute(device=device, dtype=dtypes[precision])
+
+
+def seed_everything(seed: int, *purpose: str | int) -> None:
+    """Seed torch on all devices from a seed and a purpose, such as ``("dropout", epoch)``.
+
+    The state of a generator is never saved: every epoch starts from its own seed, so a resumed run draws what an
+    uninterrupted one would have drawn.
+    """
+    torch.manual_seed(derived_seed(seed, *purpose))
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed for one purpose; different purposes are independent."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(sha256(text.encode()).digest()[:8]) >> 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in torch's CPU allocator."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
+def start_measuring_memory(device: torch.device) -> None:
+    """Let :func:`peak_memory` count from now on; on the CPU only the operating system's figure exists."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on CUDA the allocator's peak since :func:`start_measuring_memory`, else the process's peak resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,251 @@
+"""One trial from end to end: from a plan to a result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tuner.errors import TrialInfeasible
+from tuner.strategies import resolve
+from tuner.strategies.base import freeze_backbone
+from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
+from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
+from tuner.tasks import TASKS
+from tuner.training.batches import Examples, TokenExamples
+from tuner.training.cache import WarmCache
+from tuner.training.checkpoint import Checkpoint, Checkpoints, best_path, newest_checkpoint, open_checkpoint
+from tuner.training.data import StudyData, load_data, load_labels
+from tuner.training.device import (
+    Compute,
+    choose_compute,
+    is_out_of_memory,
+    peak_memory,
+    seed_everything,
+    start_measuring_memory,
+)
+from tuner.training.evaluate import evaluate
+from tuner.training.features import frozen_position, load_features, replayed
+from tuner.training.history import History
+from tuner.training.loop import Progress, Released, Report, Run, train
+from tuner.training.model import build_model, load_base, load_tokenizer
+from tuner.training.optimizer import build_optimizer, load_optimizer_state
+from tuner.training.settings import Settings, run_identity
+
+Started = Callable[[Mapping[str, Any]], None]
+"""Told once, when the model stands, what it is and where it runs."""
+
+
+def _ignore(*_: object) -> None:
+    """Nobody listens."""
+
+
+def run_trial(
+    plan: TrialPlan,
+    *,
+    report: Report,
+    progress: Progress = _ignore,
+    started: Started = _ignore,
+    released: Released = _ignore,
+    cache: WarmCache | None = None,
+) -> TrialResult:
+    """Train one run of one trial, or go on with it from its newest checkpoint.
+
+    Args:
+        plan: What is trained.
+        report: Told ``(epoch, metrics, device seconds of this attempt)`` after every epoch, when its checkpoint is on
+            disk; says how to go on. A resumed run reports its last epoch once more, first.
+        progress: Told ``(epoch, share of it)`` a few times a second.
+        started: Told once, when the model stands, its parameters, the device and the versions.
+        released: Asked before every step; a verdict ends the attempt at once, the last epoch's checkpoint is there.
+        cache: What the runner keeps warm between trials; None starts cold.
+
+    Returns:
+        How the run ended. A pruned run leaves no checkpoint, a complete one the weights of the epoch that counts; after
+        any other verdict everything is left for the next attempt.
+
+    Raises:
+        TrialInfeasible: If the method or the memory does not allow it.
+        TrialDiverged: If a loss, gradient or prediction is not finite.
+        DataError: If the rows cannot be used.
+        ConfigurationError: If the model cannot be used.
+    """
+    begin = time.perf_counter()
+    compute = choose_compute(plan.spec.training.precision)
+    start_measuring_memory(compute.device)
+    try:
+        trial = _prepare(plan, compute=compute, cache=WarmCache() if cache is None else cache, begin=begin)
+        started(trial.facts)
+        return _run(trial, report=report, progress=progress, released=released)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrialInfeasible(
+            f"out of memory on {compute.name} with batch size {plan.params.get('batch_size')} and up to "
+            f"{plan.spec.training.max_length} tokens",
+            why=str(error).splitlines()[0],
+            fix="lower training.max_length, or take a smaller model",
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trial:
+    """A trial that is ready to run: model, data and the place of its checkpoints."""
+
+    plan: TrialPlan
+    settings: Settings
+    compute: Compute
+    cache: WarmCache
+    data: StudyData
+    model: nn.Module
+    pad: int
+    facts: Mapping[str, Any]
+    begin: float
+
+
+def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, begin: float) -> _Trial:
+    """Data, then the model, adapted and on its device."""
+    spec, settings = plan.spec, Settings.of(plan)
+    tokenizer = load_tokenizer(spec, cache=cache)
+    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    labels = load_labels(spec, cache=cache)
+    base = load_base(spec, task=TASKS[spec.task], labels=labels, pad=pad, cache=cache)
+    data = load_data(
+        spec, tokenizer=tokenizer, labels=labels, balance=settings.balance, with_test=plan.score_test, cache=cache
+    )
+    model = freeze_backbone(build_model(base, dropout=settings.dropout, seed=plan.seed), fresh=base.fresh)
+    seed_everything(plan.seed, "strategy")
+    model = resolve(plan.strategy).apply(model, plan.params).to(compute.device)
+    trainable, total = count_parameters(model)
+    facts = {
+        "trainable_params": trainable,
+        "total_params": total,
+        "device": compute.name,
+        "precision": str(compute.dtype).removeprefix("torch."),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
+    }
+    return _Trial(
+        plan=plan, settings=settings, compute=compute, cache=cache, data=data, model=model, pad=pad, facts=facts,
+        begin=begin,
+    )
+
+
+def _run(trial: _Trial, *, report: Report, progress: Progress, released: Released) -> TrialResult:
+    """Train on token ids, or on the vectors of a frozen backbone where they are as good."""
+    rows = {
+        name: TokenExamples.on(trial.compute.device, rows=part, pad=trial.pad)
+        for name in ("train", "validation", "test")
+        if (part := getattr(trial.data, name)) is not None
+    }
+    position = frozen_position(trial.model, examples=rows["validation"], compute=trial.compute)
+    if position is None:
+        return _train(trial, rows, report=report, progress=progress, released=released)
+    spec = trial.plan.spec
+    features = {
+        name: load_features(
+            trial.model,
+            position=position,
+            examples=examples,
+            base_key=(spec.model, spec.revision),
+            compute=trial.compute,
+            cache=trial.cache,
+        )
+        for name, examples in rows.items()
+    }
+    with replayed(trial.model):
+        return _train(trial, features, report=report, progress=progress, released=released)
+
+
+def _train(
+    trial: _Trial, rows: Mapping[str, Examples], *, report: Report, progress: Progress, released: Released
+) -> TrialResult:
+    """Find the checkpoint to go on from, train, and draw up the result."""
+    plan, settings, weights = trial.plan, trial.settings, trial.data.class_weights
+    run = Run(
+        model=trial.model,
+        task=TASKS[plan.spec.task],
+        train=rows["train"],
+        validation=rows["validation"],
+        labels=trial.data.labels,
+        class_weights=None if weights is None else weights.to(trial.compute.device),
+        optimizer=build_optimizer(
+            trial.model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        scaler=trial.compute.scaler(),
+        compute=trial.compute,
+        settings=settings,
+        identity=run_identity(plan),
+        checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
+        started=trial.begin,
+    )
+    folders = [Path(plan.checkpoint_dir), *(Path(folder) for folder in plan.resume_from)]
+    checkpoint, skipped = newest_checkpoint(folders, identity=run.identity)
+    history = History(rules=settings.rules)
+    verdict = Verdict.GO_ON
+    if checkpoint is not None:
+        history = _resume(run, checkpoint)
+        verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
+    ended_by = verdict.value
+    if verdict is Verdict.GO_ON:
+        ended_by = train(run, history=history, report=report, progress=progress, released=released)
+    return _result(
+        trial, run, history=history, ended_by=ended_by, test=rows.get("test"), notes=(*trial.data.notes, *skipped)
+    )
+
+
+def _resume(run: Run, checkpoint: Checkpoint) -> History:
+    """Put everything back as it was after the checkpoint's epoch."""
+    run.checkpoints.adopt(checkpoint)
+    load_trainable_state(run.model, checkpoint.weights())
+    load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer())
+    run.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
+    return History.from_json(checkpoint.state["history"], rules=run.settings.rules)
+
+
+def _result(
+    trial: _Trial, run: Run, *, history: History, ended_by: str, test: Examples | None, notes: tuple[str, ...]
+) -> TrialResult:
+    """Keep what must be kept, score the test rows if asked, and say how it went."""
+    complete = ended_by in {"epochs", "patience"}
+    kept, score = "", None
+    if complete:
+        best = run.checkpoints.epoch_path(history.best_epoch)
+        if best.exists():  # else the run was complete already, and its final checkpoint is loaded
+            if history.best_epoch < len(history.epochs):
+                load_trainable_state(run.model, open_checkpoint(best).weights())
+        kept = str(run.checkpoints.finish(state=run.state(history), weights=trainable_state(run.model)))
+        score = None if test is None else _score_test(run, test)
+    elif ended_by == Verdict.PRUNE.value:
+        run.checkpoints.clear()
+    return TrialResult(
+        ended_by=ended_by,
+        epochs=len(history.epochs),
+        best_epoch=history.best_epoch,
+        metrics=dict(history.best),
+        confusion=history.confusion,
+        test=score,
+        checkpoint=kept,
+        trainable_params=trial.facts["trainable_params"],
+        total_params=trial.facts["total_params"],
+        peak_memory=peak_memory(trial.compute.device),
+        seconds=time.perf_counter() - trial.begin,
+        device=trial.compute.name,
+        notes=notes,
+    )
+
+
+def _score_test(run: Run, test: Examples) -> TestScore | None:
+    scores = evaluate(run.model, task=run.task, examples=test, labels=run.labels, compute=run.compute)
+    if scores is None:
+        return None
+    return TestScore(
+        metrics=scores.metrics,
+        confusion=scores.confusion,
+        predictions=scores.predictions,
+        truth=tuple(test.targets.tolist()),
+    )

@@ -1,0 +1,83 @@
+"""What the loop needs to know of a plan: typed, with the recipe's value where the plan is silent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from tuner.study.domains import Value
+from tuner.study.plan import TrialPlan
+from tuner.study.space import SHARED_HYPERPARAMETERS
+from tuner.tasks import TASKS
+from tuner.training.history import Rules
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The hyperparameters that all strategies share.
+
+    Attributes:
+        learning_rate: Peak learning rate.
+        batch_size: Rows of one optimizer step.
+        weight_decay: Decoupled decay of matrices.
+        dropout: Probability of every dropout of the architecture.
+        label_smoothing: Probability mass spread over the other classes.
+        warmup_ratio: Share of all steps with a rising learning rate.
+        schedule: Learning rate after the warmup.
+        max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
+        balance: What is done about classes of unequal size.
+        micro_batch: Rows on the device at once.
+        seed: Seed of the run.
+        rules: What decides over the epochs.
+    """
+
+    learning_rate: float
+    batch_size: int
+    weight_decay: float
+    dropout: float
+    label_smoothing: float
+    warmup_ratio: float
+    schedule: str
+    max_grad_norm: float
+    balance: str
+    micro_batch: int
+    seed: int
+    rules: Rules
+
+    @classmethod
+    def of(cls, plan: TrialPlan) -> Settings:
+        """The settings of a plan."""
+        spec = plan.spec
+        values: Mapping[str, Value] = {knob.name: knob.default for knob in SHARED_HYPERPARAMETERS} | dict(plan.params)
+        goals = {metric.name: metric.goal for metric in TASKS[spec.task].info.metrics}
+        goal = spec.objective.goal or goals[spec.objective.metric]
+        batch_size = int(values["batch_size"])
+        return cls(
+            learning_rate=float(values["learning_rate"]),
+            batch_size=batch_size,
+            weight_decay=float(values["weight_decay"]),
+            dropout=float(values["dropout"]),
+            label_smoothing=float(values["label_smoothing"]),
+            warmup_ratio=float(values["warmup_ratio"]),
+            schedule=str(values["schedule"]),
+            max_grad_norm=float(values["max_grad_norm"]),
+            balance=str(values.get("balance", spec.data.balance)),
+            micro_batch=min(spec.training.micro_batch or batch_size, batch_size),
+            seed=plan.seed,
+            rules=Rules(
+                metric=spec.objective.metric,
+                maximize=goal == "maximize",
+                epochs=spec.training.epochs,
+                patience=spec.training.patience,
+                select=spec.training.select,
+            ),
+        )
+
+
+def run_identity(plan: TrialPlan) -> str:
+    """A hash of all that decides a run's curve: a checkpoint counts only for the run it was written by."""
+    spec = plan.spec.model_dump(mode="json", include={"task", "model", "revision", "data", "objective", "training"})
+    decides = {"spec": spec, "strategy": plan.strategy, "params": dict(plan.params), "seed": plan.seed}
+    return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
