@@ -169,6 +169,8 @@ def absolute_name(name: str, *, strategy: str, params: Mapping[str, Value]) -> s
     """The name under which a domain of the space stands among a trial's absolute values."""
     if name == RELATIVE_LEARNING_RATE:
         return "learning_rate"
+    if name in params:
+        return name
     plain = name.removeprefix(f"{strategy}.")
     return plain if plain in params else name
 

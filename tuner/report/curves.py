@@ -187,6 +187,24 @@ def top_confusions(confusion: Confusion, *, limit: int) -> tuple[tuple[str, str,
     return tuple(sorted(mistakes, key=lambda mistake: -mistake[2])[:limit])
 
 
+def cut_confusion(confusion: Confusion, *, classes: int) -> Confusion:
+    """The rows and columns of the classes with the most mistakes, in their order; the whole matrix if it is small."""
+    size = len(confusion.labels)
+    if size <= classes:
+        return confusion
+    wrong = [0] * size
+    for row, counts in enumerate(confusion.counts):
+        for column, count in enumerate(counts):
+            if row != column:
+                wrong[row] += count
+                wrong[column] += count
+    kept = sorted(sorted(range(size), key=lambda index: -wrong[index])[:classes])
+    return Confusion(
+        labels=tuple(confusion.labels[index] for index in kept),
+        counts=tuple(tuple(confusion.counts[row][column] for column in kept) for row in kept),
+    )
+
+
 def _domains(snapshot: StudySnapshot) -> dict[str, list[Domain]]:
     domains: dict[str, list[Domain]] = {}
     for block in snapshot.study.space.strategies:

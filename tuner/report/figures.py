@@ -8,15 +8,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.report.curves import BestSoFar, LearningCurve, top_confusions
+from tuner.report.curves import BestSoFar, LearningCurve, cut_confusion, top_confusions
 from tuner.report.formats import count_noun, format_score, format_seconds
-from tuner.report.theme import INK, MATRIX_SCALE, MUTED, PAPER, StrategyStyle, new_figure, safe_text
+from tuner.report.theme import INK, MATRIX_SCALE, MUTED, PAPER, StrategyStyle, new_figure, safe_text, shorten_middle
 from tuner.report.verdict import FinalistScore
 from tuner.store.records import Outcome
 from tuner.study.plan import Confusion
 
-COUNTS_UP_TO = 24
-"""Classes up to which the confusion matrix has room for its counts."""
+MOST_CLASSES = 30
+"""Classes in the confusion matrix: of more, those with the most mistakes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,10 @@ def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: St
     _dots(
         figure,
         "claimed by the search",
-        rows=[(row, [score.trial.value]) for row, score in zip(rows, shown, strict=True)],
+        rows=[
+            (row, [score.trial.value if score.trial.outcome is Outcome.COMPLETE else None])
+            for row, score in zip(rows, shown, strict=True)
+        ],
         marker={"symbol": "diamond-open", "size": 10, "color": MUTED, "line": {"width": 1.5}},
     )
     _dots(
@@ -78,11 +81,13 @@ def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: St
     first = shown[0]
     which = "test score" if first.test else "fresh-seed validation score"
     mean = first.test_mean if first.test else first.mean
-    caption = (
-        f"{count_noun(len(shown), 'finalist')}, the winner on top. Its mean {which} is {format_score(mean)}; "
-        f"the search had claimed {format_score(first.trial.value)}. The distance from the diamond to the circles is "
-        "what choosing the luckiest of many trials adds."
-    )
+    caption = f"{count_noun(len(shown), 'finalist')}, the winner on top. Its mean {which} is {format_score(mean)}"
+    if first.trial.outcome is Outcome.COMPLETE:
+        caption += (
+            f"; the search had claimed {format_score(first.trial.value)}. The distance from the diamond to the circles "
+            "is what choosing the luckiest of many trials adds"
+        )
+    caption += "."
     return Drawing(key="finalists", title="Finalists, seed by seed", caption=caption, figure=figure)
 
 
@@ -113,7 +118,8 @@ def draw_best(traces: Sequence[BestSoFar], *, against: str, metric: str, style: 
         )
     figure.update_xaxes(rangemode="tozero")
     if against == "trials":
-        figure.update_xaxes(tickformat="d")
+        most = max(trace.trials[-1] for trace in traces)
+        figure.update_xaxes(tickformat="d", dtick=1 if most <= 10 else None)
     ends = [f"{trace.strategy} {format_score(trace.values[-1])} in {_spent(trace, against)}" for trace in traces]
     what = "number of its trials" if against == "trials" else "device time spent on it"
     caption = f"Best validation value of each strategy against the {what}: {'; '.join(ends)}."
@@ -137,11 +143,16 @@ def draw_learning(curves: Sequence[LearningCurve], *, metric: str, style: Strate
                 y += [*_rounded(curve.values), None]
                 numbers += [curve.number] * len(curve.epochs) + [None]
         single = all(len(curve.epochs) == 1 for curve in curves if curve.strategy == strategy)
+        label = safe_text(strategy, limit=24)
+        line = {"width": 2, "color": style.colour(strategy)}
+        figure.add_scatter(x=[None], y=[None], name=label, legendgroup=label, mode="lines", line=line)
         figure.add_scatter(
             x=x,
             y=y,
             customdata=numbers,
-            name=safe_text(strategy, limit=24),
+            name=label,
+            legendgroup=label,
+            showlegend=False,
             mode="lines+markers" if single or len(curves) <= 60 else "lines",
             opacity=opacity,
             line={"width": width, "color": style.colour(strategy)},
@@ -169,20 +180,23 @@ def draw_confusion(confusion: Confusion, *, where: str, winner: str) -> Drawing 
     """Rows by true and predicted class; the colour is the share of the true class, the text the count."""
     if not any(map(sum, confusion.counts)):
         return None
-    labels = [safe_text(label, limit=22) for label in confusion.labels]
+    totals = dict(zip(confusion.labels, map(sum, confusion.counts), strict=True))
+    shown = cut_confusion(confusion, classes=MOST_CLASSES)
+    labels = [safe_text(shorten_middle(label, limit=22)) for label in shown.labels]
     size = len(labels)
-    shares = [[round(count / max(1, sum(row)), 4) for count in row] for row in confusion.counts]
-    counted = size <= COUNTS_UP_TO
-    figure = new_figure(x_title="predicted", y_title="true", height=min(1100, 170 + max(24 * size, 240)))
+    figure = new_figure(x_title="predicted", y_title="true", height=170 + max(24 * size, 240))
     figure.add_heatmap(
-        z=shares,
+        z=[
+            [round(count / max(1, totals[label]), 4) for count in row]
+            for label, row in zip(shown.labels, shown.counts, strict=True)
+        ],
         x=list(range(size)),
         y=list(range(size)),
         customdata=[
-            [[labels[i], labels[j], count] for j, count in enumerate(row)] for i, row in enumerate(confusion.counts)
+            [[labels[i], labels[j], count] for j, count in enumerate(row)] for i, row in enumerate(shown.counts)
         ],
-        text=[[str(count) if count else "" for count in row] for row in confusion.counts] if counted else None,
-        texttemplate="%{text}" if counted else None,
+        text=[[str(count) if count else "" for count in row] for row in shown.counts],
+        texttemplate="%{text}",
         textfont={"size": 12 if size <= 12 else 10},
         zmin=0,
         zmax=1,
@@ -194,24 +208,25 @@ def draw_confusion(confusion: Confusion, *, where: str, winner: str) -> Drawing 
     )
     # Positions, not names, on the axes: two long labels may be cut to the same text.
     ticks = {"tickvals": list(range(size)), "ticktext": labels, "showgrid": False, "showline": False}
-    small = {"tickfont": {"size": 11 if size <= 30 else 8}, "tickcolor": "rgba(0,0,0,0)", "ticklen": 6}
+    small = {"tickfont": {"size": 11 if size <= 20 else 10}, "tickcolor": "rgba(0,0,0,0)", "ticklen": 6}
     figure.update_xaxes(**ticks, **small, tickangle=-45)
     figure.update_yaxes(**ticks, **small, autorange="reversed")
+    caption = _describe_confusion(confusion, where=where, winner=winner)
+    if size < len(confusion.labels):
+        caption += f" Shown are the {size} of {len(confusion.labels)} classes with the most mistakes."
+    width = min(1000, 150 + 26 * size) if size > 8 else 0
+    return Drawing(key="confusion", title="Where the winner errs", caption=caption, figure=figure, min_width=width)
+
+
+def _describe_confusion(confusion: Confusion, *, where: str, winner: str) -> str:
     rows = sum(map(sum, confusion.counts))
     right = sum(row[index] for index, row in enumerate(confusion.counts))
+    caption = f"{winner} on the {where}: {right:,} of {count_noun(rows, 'row')} right. "
     mistakes = [
         f"{true} taken for {predicted} ({count_noun(count, 'row')})"
         for true, predicted, count in top_confusions(confusion, limit=3)
     ]
-    caption = f"{winner} on the {where}: {right:,} of {count_noun(rows, 'row')} right. "
-    caption += f"Most frequent mistakes: {'; '.join(mistakes)}." if mistakes else "No mistake."
-    return Drawing(
-        key="confusion",
-        title="Where the winner errs",
-        caption=caption,
-        figure=figure,
-        min_width=min(1000, 150 + 26 * size) if size > 8 else 0,
-    )
+    return caption + (f"Most frequent mistakes: {'; '.join(mistakes)}." if mistakes else "No mistake.")
 
 
 def _dots(

@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from tuner.errors import ConflictError, UnavailableError
 from tuner.report import formats
-from tuner.report.comparison import OUTCOMES
+from tuner.report.comparison import OUTCOMES, TrialRow
 from tuner.report.curves import (
     list_parameters,
     list_points,
@@ -40,6 +40,12 @@ from tuner.report.theme import DARK, STRATEGY_COLOURS, StrategyStyle
 from tuner.report.verdict import Basis
 from tuner.report.words import name_trial
 from tuner.store.records import StudySnapshot
+
+MOST_ROWS = 800
+"""Trials in the table of trials: the page stays under 6 MB."""
+
+MOST_CURVES = 600
+"""Learning curves, the last ones: more cannot be told apart."""
 
 MOST_SLICES = 12
 """Hyperparameters with a figure of their own, the most tried first."""
@@ -82,6 +88,7 @@ def render_page(snapshot: StudySnapshot) -> str:
     template = _environment().get_template("page.html.j2")
     return template.render(
         summary=summary,
+        rows=pick_rows(summary),
         study=summary.study,
         spec=summary.study.spec,
         drawings=drawings,
@@ -99,6 +106,11 @@ def render_page(snapshot: StudySnapshot) -> str:
     )
 
 
+def pick_rows(summary: Summary) -> list[TrialRow]:
+    """The trials in the table: all of them, or the first of them and the finalists."""
+    return [row for place, row in enumerate(summary.trials) if place < MOST_ROWS or row.is_finalist]
+
+
 def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle) -> dict[str, list[Drawing]]:
     """All figures that the study has something to show in, by section of the page."""
     study = snapshot.study
@@ -111,7 +123,7 @@ def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle)
     found: dict[str, list[Drawing | None]] = {
         "finalists": [draw_finalists(summary.finalists, **common)],
         "best": [draw_best(traces, against=against, **common) for against in ("trials", "seconds")],
-        "learning": [draw_learning(curves, **common)],
+        "learning": [draw_learning(curves[-MOST_CURVES:], **common)],
         "importance": [draw_importance(shares, trials=len(points))],
         "slices": [
             draw_slice(parameter, points, maximize=study.maximize, key=f"slice-{index}", **common)

@@ -19,7 +19,7 @@ from tuner.report.comparison import (
 from tuner.report.evidence import Comparison, TestBootstrap, bootstrap_test, compare_replicates, compare_seeds
 from tuner.report.verdict import Basis, FinalistScore, Winner, choose_winner, rank_trials, score_finalists
 from tuner.report.words import Facts, write_headline, write_sentences
-from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
+from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord
 from tuner.study.domains import Value
 
 
@@ -39,7 +39,8 @@ class Summary:
         test_interval: 95 % interval of the winner's mean test score over rows and seeds, None if it cannot be had.
         baseline: The winner against the default recipe, None without one or if the winner is it.
         runner_up: The winner against the next best, None without one.
-        optimism: Claimed less fresh validation score, positive if the claim was too good; None without confirmation.
+        optimism: Claimed less fresh validation score, positive if the claim was too good; None without confirmation or
+            if the winner was pruned in the search.
         cheaper: A finalist that trains fewer parameters and cannot be told apart from the winner, None without one.
         finalists: All finalists with their fresh-seed scores, best first.
         comparisons: The winner against each other finalist with a score, in that order.
@@ -180,6 +181,8 @@ def _against(trial: TrialRecord | None, comparisons: Mapping[int, Comparison]) -
 
 def _optimism(winner: Winner | None, *, maximize: bool) -> float | None:
     if winner is None or winner.score is None or winner.score.mean is None:
+        return None
+    if winner.trial.outcome is not Outcome.COMPLETE:  # a pruned default recipe: its value is of fewer epochs
         return None
     gap = winner.claimed - winner.score.mean
     return gap if maximize else -gap

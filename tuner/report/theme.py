@@ -126,6 +126,14 @@ def new_figure(*, x_title: str = "", y_title: str = "", height: int = 360) -> go
     return figure
 
 
+def shorten_middle(text: str, *, limit: int) -> str:
+    """The text with its middle left out if it is long: long class names often differ only at their ends."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return f"{text[:head]}…{text[head + 1 - limit :]}"
+
+
 def safe_text(text: str, *, limit: int = 60) -> str:
     """Text of a user for a figure: shortened, and escaped because Plotly reads a subset of HTML."""
     short = text if len(text) <= limit else text[: limit - 1] + "…"

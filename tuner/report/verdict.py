@@ -75,7 +75,7 @@ class Winner:
     Attributes:
         trial: The trial.
         basis: What the choice stands on.
-        claimed: Its value in the search.
+        claimed: Its value in the search; of its last report if it was pruned there, as a default recipe may be.
         score: Its fresh-seed scores; None if the choice stands on the search alone.
         runner_up: The next best finalist by the same rule, or the next best trial of the search.
         baseline: The default recipe it is compared with, None if no recipe has a result.

@@ -47,7 +47,10 @@ def write_headline(facts: Facts) -> str:
     winner = facts.winner
     study = facts.snapshot.study
     if winner is None:
-        return f"No result yet: none of {count_noun(len(facts.snapshot.trials), 'trial')} is complete"
+        start = "No result" if study.state is StudyState.FINISHED else "No result yet"
+        if not facts.snapshot.trials:
+            return f"{start}: no trial has been claimed"
+        return f"{start}: none of {count_noun(len(facts.snapshot.trials), 'trial')} is complete"
     name = winner.trial.strategy
     if winner.basis is Basis.SEARCH:
         lead = f"{name} leads with {facts.metric} {format_score(winner.claimed)} on validation"
@@ -102,7 +105,7 @@ def _no_result(snapshot: StudySnapshot) -> tuple[str, ...]:
     counts = snapshot.study.counts
     present = [f"{number:,} {name}" for name, number in counts.items() if number]
     if not present:
-        return ("No trial has been claimed: start a worker.",)
+        return (f"Start a worker: tuner worker start --study {snapshot.study.name}",)
     sentences = [f"Trials so far: {', '.join(present)}."]
     bad = [trial for trial in snapshot.trials if trial.outcome in (Outcome.FAILED, Outcome.INFEASIBLE)]
     if bad:
@@ -135,7 +138,8 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
         sentences.append(f"That is {gain} against the best default recipe, {name_trial(winner.baseline)}.")
     if study.state is StudyState.SEARCHING:
         open_trials = study.counts.get("running", 0) + study.counts.get("waiting", 0)
-        sentences.append(f"The search is still running ({count_noun(open_trials, 'open trial')}).")
+        under_way = f": {count_noun(open_trials, 'trial')} under way" if open_trials else ""
+        sentences.append(f"The search is still running{under_way}.")
     elif study.state in (StudyState.PAUSED, StudyState.STOPPED):
         sentences.append(f"The study is {study.state.value}: {study.state_reason or 'no reason was given'}.")
     elif study.state is StudyState.CONFIRMING:
