@@ -32,9 +32,7 @@ class BitFit(Strategy):
             TrialInfeasible: If the backbone has no bias, as in Llama, T5 and ModernBERT.
         """
         biases = [
-            parameter
-            for name, parameter in backbone_of(model).named_parameters()
-            if name.rpartition(".")[2] == "bias"
+            parameter for name, parameter in backbone_of(model).named_parameters() if name.rpartition(".")[2] == "bias"
         ]
         if not biases:
             raise TrialInfeasible(
@@ -43,5 +41,5 @@ class BitFit(Strategy):
                 fix="take bitfit out of strategies",
             )
         for bias in biases:
-            bias.requires_grad_(requires_grad=True)
+            bias.requires_grad_()
         return model

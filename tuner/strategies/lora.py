@@ -11,7 +11,7 @@ from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Choice, Fixed, Hyperparameter, Range, Value
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ADAPTER = "default"
 """Name of the one adapter, as PEFT calls it."""
@@ -70,11 +70,10 @@ class Lora(Strategy):
         rank = int(self.value(params, "lora.r"))
         if not targets:
             raise TrialInfeasible(f"lora cannot adapt {type(model).__name__}", why="its backbone has no linear layer")
-        smallest = min(targets, key=lambda name: min(targets[name].weight.shape[:2]))
-        if rank > min(targets[smallest].weight.shape[:2]):
+        narrowest = min(targets, key=lambda name: _width(targets[name]))
+        if rank > _width(targets[narrowest]):
             raise TrialInfeasible(
-                f"lora.r {rank} exceeds the width of {smallest} {tuple(targets[smallest].weight.shape)}",
-                fix="lower space.lora.r",
+                f"lora.r {rank} exceeds the width {_width(targets[narrowest])} of {narrowest}", fix="lower space.lora.r"
             )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         config = LoraConfig(
@@ -87,7 +86,7 @@ class Lora(Strategy):
         )
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)  # freezes everything but the adapter
         for parameter in trained:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_()
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:
@@ -96,7 +95,7 @@ class Lora(Strategy):
 
         adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
         for name, module in adapted:
-            module.merge(safe_merge=True)  # type: ignore[operator]
+            module.merge(safe_merge=True)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, module.get_base_layer())
         return model
@@ -113,15 +112,17 @@ def lora_targets(model: nn.Module) -> dict[str, nn.Module]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    hidden = {
-        f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
-    }
-    frozen = {
+    hidden = {f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    frozen: dict[str, nn.Module] = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D, nn.Conv2d))
-        and not module.weight.requires_grad
-        and name not in hidden
+        if isinstance(module, (nn.Linear, Conv1D, nn.Conv2d)) and not module.weight.requires_grad and name not in hidden
     }
     linear = {name: module for name, module in frozen.items() if not isinstance(module, nn.Conv2d)}
     return linear or {name: module for name, module in frozen.items() if getattr(module, "groups", 1) == 1}
+
+
+def _width(layer: nn.Module) -> int:
+    """The smaller of a layer's inputs and outputs: the highest rank its update can have."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return min(weight.shape[:2])

@@ -24,8 +24,12 @@ class TextClassification(Task):
             MetricInfo(name="accuracy", goal="maximize", help="share of rows whose predicted class is the true one"),
             MetricInfo(name="precision", goal="maximize", help="precision averaged over the classes"),
             MetricInfo(name="recall", goal="maximize", help="recall averaged over the classes"),
-            MetricInfo(name="auc", goal="maximize", help="area under the ROC curve, one class against the rest, averaged"),
-            MetricInfo(name="loss", goal="minimize", help="mean cross-entropy, without label smoothing or class weights"),
+            MetricInfo(
+                name="auc", goal="maximize", help="area under the ROC curve, one class against the rest, averaged"
+            ),
+            MetricInfo(
+                name="loss", goal="minimize", help="mean cross-entropy, without label smoothing or class weights"
+            ),
         ),
         columns=("text", "label"),
     )

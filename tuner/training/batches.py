@@ -17,18 +17,15 @@ _EVALUATION_TOKENS = 8192  # padded tokens of an evaluation batch
 
 
 class Examples(Protocol):
-    """Rows on the device, ready to be indexed.
-
-    Attributes:
-        lengths: Tokens of each row, on the CPU, (rows,).
-        targets: Class of each row, on the device, (rows,).
-    """
+    """Rows on the device, ready to be indexed."""
 
     @property
-    def lengths(self) -> Tensor: ...
+    def lengths(self) -> Tensor:
+        """Tokens of each row, on the CPU, (rows,)."""
 
     @property
-    def targets(self) -> Tensor: ...
+    def targets(self) -> Tensor:
+        """Class of each row, on the device, (rows,)."""
 
     def inputs(self, rows: Tensor) -> Mapping[str, Tensor]:
         """The model's arguments for some rows, padded to the longest of them.
@@ -36,7 +33,6 @@ class Examples(Protocol):
         Args:
             rows: Row numbers, on the CPU.
         """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

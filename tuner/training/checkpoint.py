@@ -130,9 +130,7 @@ class Checkpoints:
         """Remove everything: the run was pruned or cannot go on."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _write(
-        self, path: Path, *, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
+    def _write(self, path: Path, *, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         temporary = self._temporary(path.name)
         temporary.mkdir()
         for name, content in tensors.items():

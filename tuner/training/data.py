@@ -83,8 +83,9 @@ def load_labels(spec: StudySpec, *, cache: WarmCache) -> tuple[str, ...]:
         labels.sort(key=int)
     if len(labels) < 2:
         raise DataError(
-            f'{spec.data.train}: column "{spec.data.label}" has one label ("{labels[0]}")' if labels else
-            f"{spec.data.train}: there are no rows",
+            f'{spec.data.train}: column "{spec.data.label}" has one label ("{labels[0]}")'
+            if labels
+            else f"{spec.data.train}: there are no rows",
             why="at least two classes are needed",
         )
     return tuple(labels)
@@ -136,15 +137,19 @@ def load_data(
         targets = train.targets[train.chosen].numpy()
         sample = stratified_sample(targets, count=data.train_rows, seed=derived_seed(seed, "train_rows"))
         train = _choose(train, train.chosen.numpy()[sample])
-    notes = [f"{source}: {_cut_note(rows, spec.training.max_length)}"
-             for source, rows in (("training texts", train),) if _cut_note(rows, spec.training.max_length)]
+    notes = [
+        f"{source}: {_cut_note(rows, spec.training.max_length)}"
+        for source, rows in (("training texts", train),)
+        if _cut_note(rows, spec.training.max_length)
+    ]
     class_weights = None
     if balance == "class_weight":
         counts = torch.bincount(train.targets[train.chosen], minlength=len(labels))
         class_weights = len(train) / (len(labels) * counts.clamp(min=1)).float()
     elif balance != "none":
-        chosen = balanced(train.targets[train.chosen].numpy(), over=balance == "oversample",
-                          seed=derived_seed(seed, "balance"))
+        chosen = balanced(
+            train.targets[train.chosen].numpy(), over=balance == "oversample", seed=derived_seed(seed, "balance")
+        )
         train = _choose(train, train.chosen.numpy()[chosen])
     return StudyData(
         labels=labels,

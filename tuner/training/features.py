@@ -140,9 +140,7 @@ def replayed(model: nn.Module) -> Iterator[None]:
         setattr(model, name, backbone)
 
 
-def _capture(
-    model: nn.Module, position: str, *, examples: TokenExamples, chosen: Tensor, compute: Compute
-) -> Tensor:
+def _capture(model: nn.Module, position: str, *, examples: TokenExamples, chosen: Tensor, compute: Compute) -> Tensor:
     """The vector of each chosen row of the file, in evaluation mode, (rows, width)."""
     tokens = examples.source.tokens
     whole = TokenExamples(
@@ -171,9 +169,7 @@ def _vectors(model: nn.Module, position: str, *, examples: Examples, rows: Tenso
     return hidden[torch.arange(len(rows), device=hidden.device), place.to(hidden.device)].float()
 
 
-def _reproduces(
-    model: nn.Module, position: str, *, examples: TokenExamples, rows: Tensor, compute: Compute
-) -> bool:
+def _reproduces(model: nn.Module, position: str, *, examples: TokenExamples, rows: Tensor, compute: Compute) -> bool:
     was_training = model.training
     model.eval()
     try:

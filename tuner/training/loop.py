@@ -101,6 +101,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
     warmup = round(settings.warmup_ratio * total)
     watch = _DivergenceWatch(run.compute.device)
     micro_batch = settings.micro_batch
+    rate = settings.learning_rate
     said = 0.0
 
     while not (ended_by := history.ended_by()):
@@ -108,12 +109,10 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         seed_everything(settings.seed, "dropout", epoch)
         model.train()
         loss_sum = torch.zeros((), device=run.compute.device)
-        batches = epoch_batches(
-            run.train.lengths, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch
-        )
+        batches = epoch_batches(run.train.lengths, batch_size=settings.batch_size, seed=settings.seed, epoch=epoch)
         for step, rows in enumerate(batches):
             if (verdict := released()) is not None:
-                return verdict.value
+                return str(verdict.value)
             if (now := time.monotonic()) - said > _PROGRESS_SECONDS:
                 progress(epoch, step / steps)
                 said = now
@@ -151,7 +150,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         progress(epoch, 1.0)
         verdict = report(epoch, metrics, time.perf_counter() - run.started)
         if verdict is not Verdict.GO_ON:
-            return verdict.value
+            return str(verdict.value)
     return ended_by
 
 

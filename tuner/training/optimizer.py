@@ -65,7 +65,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, sta
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     owners = {key.rpartition("/")[0] for key in state}
     if not owners <= parameters.keys():
-        raise ConflictError("the saved optimizer does not fit the model", why=f"{sorted(owners - parameters.keys())[0]}")
+        raise ConflictError(
+            "the saved optimizer does not fit the model", why=f"it has {min(owners - parameters.keys())}"
+        )
     for key, tensor in state.items():
         name, _, moment = key.rpartition("/")
         parameter = parameters[name]

@@ -19,7 +19,7 @@ from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
 from tuner.training.batches import Examples, TokenExamples
 from tuner.training.cache import WarmCache
-from tuner.training.checkpoint import Checkpoint, Checkpoints, best_path, newest_checkpoint, open_checkpoint
+from tuner.training.checkpoint import FINAL, Checkpoint, Checkpoints, newest_checkpoint, open_checkpoint
 from tuner.training.data import StudyData, load_data, load_labels
 from tuner.training.device import (
     Compute,
@@ -112,7 +112,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, begin: floa
     """Data, then the model, adapted and on its device."""
     spec, settings = plan.spec, Settings.of(plan)
     tokenizer = load_tokenizer(spec, cache=cache)
-    pad = int(tokenizer.pad_token_id)  # type: ignore[arg-type]
+    pad = int(tokenizer.pad_token_id)
     labels = load_labels(spec, cache=cache)
     base = load_base(spec, task=TASKS[spec.task], labels=labels, pad=pad, cache=cache)
     data = load_data(
@@ -130,7 +130,14 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, begin: floa
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
     return _Trial(
-        plan=plan, settings=settings, compute=compute, cache=cache, data=data, model=model, pad=pad, facts=facts,
+        plan=plan,
+        settings=settings,
+        compute=compute,
+        cache=cache,
+        data=data,
+        model=model,
+        pad=pad,
+        facts=facts,
         begin=begin,
     )
 
@@ -211,14 +218,9 @@ def _result(
     trial: _Trial, run: Run, *, history: History, ended_by: str, test: Examples | None, notes: tuple[str, ...]
 ) -> TrialResult:
     """Keep what must be kept, score the test rows if asked, and say how it went."""
-    complete = ended_by in {"epochs", "patience"}
     kept, score = "", None
-    if complete:
-        best = run.checkpoints.epoch_path(history.best_epoch)
-        if best.exists():  # else the run was complete already, and its final checkpoint is loaded
-            if history.best_epoch < len(history.epochs):
-                load_trainable_state(run.model, open_checkpoint(best).weights())
-        kept = str(run.checkpoints.finish(state=run.state(history), weights=trainable_state(run.model)))
+    if ended_by in {"epochs", "patience"}:
+        kept = str(_keep_best(run, history))
         score = None if test is None else _score_test(run, test)
     elif ended_by == Verdict.PRUNE.value:
         run.checkpoints.clear()
@@ -237,6 +239,16 @@ def _result(
         device=trial.compute.name,
         notes=notes,
     )
+
+
+def _keep_best(run: Run, history: History) -> Path:
+    """Put the weights of the epoch that counts into the model and into the final checkpoint."""
+    final = run.checkpoints.folder / FINAL
+    if final.exists():  # the run was complete when it was resumed, and these are the weights it was resumed with
+        return final
+    if history.best_epoch < len(history.epochs):
+        load_trainable_state(run.model, open_checkpoint(run.checkpoints.epoch_path(history.best_epoch)).weights())
+    return run.checkpoints.finish(state=run.state(history), weights=trainable_state(run.model))
 
 
 def _score_test(run: Run, test: Examples) -> TestScore | None:
