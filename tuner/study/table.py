@@ -6,6 +6,7 @@ The same reader serves the check before a study and the training itself, so that
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,9 +91,7 @@ def read_table(source: str, *, columns: Sequence[str], limit: int | None = None)
     cells: dict[str, list[str]] = {name: [] for name in wanted}
     lines: list[int] = []
     try:
-        for line, row in reader(path, source, wanted):
-            if limit is not None and len(lines) >= limit:
-                break
+        for line, row in itertools.islice(reader(path, source, wanted), limit):
             lines.append(line)
             for name in wanted:
                 cells[name].append(row[name])
