@@ -88,6 +88,11 @@ def create_study(study: PathLike | Mapping[str, Any], *, storage: str | None = N
         >>> record.name, record.state.value
         ('example', 'searching')
     """
+    return store_study(study, storage=storage)[0]
+
+
+def store_study(study: PathLike | Mapping[str, Any], *, storage: str | None = None) -> tuple[StudyRecord, bool]:
+    """As :func:`create_study`; the second value says whether the study is new."""
     from tuner.errors import StudyFileError
     from tuner.store import location, studies
     from tuner.store.database import Database
@@ -96,7 +101,8 @@ def create_study(study: PathLike | Mapping[str, Any], *, storage: str | None = N
     if found.problems:
         raise StudyFileError(found.problems, source="study" if isinstance(study, Mapping) else os.fspath(study))
     with Database.open(location.storage_url(storage), create=True) as database:
-        return studies.create_study(database, spec=spec, space=found.space, maximize=_is_maximized(spec))
+        is_new = all(other.name != spec.name for other in studies.list_studies(database))
+        return studies.create_study(database, spec=spec, space=found.space, maximize=_is_maximized(spec)), is_new
 
 
 def _is_maximized(spec: StudySpec) -> bool:

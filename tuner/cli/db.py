@@ -42,7 +42,7 @@ def init(*, storage: Storage = None) -> None:
 
     with Database.open(location.storage_url(storage), create=True) as database:
         line(f"database {database.safe_url} is ready")
-    next_steps("tuner study create FILE")
+    next_steps("tuner study create FILE", storage=storage)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def check(*, storage: Storage = None, as_json: Json = False) -> None:
             line(f"  optuna schema  {state.optuna or 'none'} (this Optuna needs {state.optuna_head})")
     if not state.is_current:
         message("the schema does not fit")
-        next_steps("tuner db init" if state.tuner is None else "tuner db upgrade")
+        next_steps("tuner db init" if state.tuner is None else "tuner db upgrade", storage=storage)
         raise typer.Exit(ConfigurationError.exit_code)
 
 

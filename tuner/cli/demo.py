@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,6 @@ def run(
       tuner demo --folder /tmp/demo --devices cpu
     """
     from tuner import api
-    from tuner.cli.worker import conclude
     from tuner.worker import supervisor
     from tuner.worker.display import choose_display
     from tuner.worker.options import WorkerOptions
@@ -60,8 +60,6 @@ def run(
             message("the demo is not finished; run it again and it goes on where it is")
             next_steps(_again(folder))
             raise typer.Exit(130)
-        if status := conclude(summary, storage=storage, quiet=True):
-            raise typer.Exit(status)
     _finish(study.name, folder=folder, storage=storage)
 
 
@@ -104,18 +102,24 @@ def _greet(study: StudyRecord, *, file: Path, storage: str) -> None:
 
 def _finish(name: str, *, folder: Path, storage: str) -> None:
     from tuner import api
-    from tuner.cli.views import verdict_lines
+    from tuner.report import summarise
 
+    snapshot = api.load_study(name, storage=storage)
     report = api.report(name, path=folder / "report.html", storage=storage)
-    for text in verdict_lines(api.load_study(name, storage=storage)):
-        line(text)
+    summary = summarise(snapshot)
+    line(summary.headline)
+    for sentence in summary.sentences:
+        for text in textwrap.wrap(sentence, width=78, initial_indent="  ", subsequent_indent="  "):
+            line(text)
     line(f"report: {report}")
     next_steps(
-        f"open {report} in a browser",
         f"tuner study trials {name} --storage {storage}",
+        f"tuner study best {name} --storage {storage}",
         f"tuner dashboard --storage {storage}",
     )
     message(f"to start over: rm -r {folder} && {_again(folder)}")
+    if summary.winner is None:
+        raise typer.Exit(3)
 
 
 def _again(folder: Path) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated
 
 import typer
 
 from tuner.cli.options import Files, Json, Storage
 from tuner.cli.output import colour, emit, line
+
+_TEXT_COLUMNS = 62
 
 
 def examine(
@@ -34,9 +37,10 @@ def examine(
         if as_json:
             continue
         shade = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}[finding.level]
-        line(f"{colour(f'{finding.level.value:<4}', shade)}  {finding.name:<12}{finding.text}")
-        if finding.fix:
-            line(f"      {'':<12}{finding.fix}")
+        first, *more = textwrap.wrap(finding.text, width=_TEXT_COLUMNS) or [""]
+        line(f"{colour(f'{finding.level.value:<4}', shade)}  {finding.name:<12}{first}")
+        for text in (*more, *textwrap.wrap(finding.fix, width=_TEXT_COLUMNS)):
+            line(f"{'':<18}{text}")
     status = exit_status(findings)
     if as_json:
         emit(

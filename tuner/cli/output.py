@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -19,6 +21,7 @@ SCHEMA_VERSION = 1
 """Version of every JSON document; raised when a field is removed or changes its meaning."""
 
 ELLIPSIS = "…"
+_NUMBER = re.compile(r"-?[0-9][0-9.,]*( ?[a-z%]+)?|-|")
 
 
 def message(text: str) -> None:
@@ -31,10 +34,23 @@ def line(text: str = "") -> None:
     typer.echo(clean(text))
 
 
-def next_steps(*commands: str) -> None:
-    """What to run now, on stderr."""
+def next_steps(*commands: str, storage: str | None = None) -> None:
+    """What to run now, on stderr.
+
+    Args:
+        commands: Complete commands.
+        storage: The ``--storage`` that this command was given, which the next ones need too; its password is hidden.
+    """
+    option = "" if storage is None else f" --storage {shlex.quote(without_password(storage))}"
     for position, command in enumerate(commands):
-        message(f"{'next: ' if position == 0 else '      '}{command}")
+        message(f"{'next: ' if position == 0 else '      '}{command}{option}")
+
+
+def without_password(url: str) -> str:
+    """A URL with ``***`` for its password."""
+    head, at, tail = url.rpartition("@")
+    scheme, slashes, user = head.partition("://")
+    return f"{scheme}{slashes}{user.partition(':')[0]}:***@{tail}" if at and ":" in user else url
 
 
 def emit(document: Mapping[str, Any], *, compact: bool = False) -> None:
@@ -82,7 +98,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int 
 
 
 def _is_number(text: str) -> bool:
-    return not text or text[0].isdigit() or text[0] in "-+."
+    return _NUMBER.fullmatch(text) is not None
 
 
 def _columns(text: str) -> int:

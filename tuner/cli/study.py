@@ -71,18 +71,17 @@ def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -
     from tuner import api
     from tuner.cli.documents import study_row
 
-    study = api.create_study(file, storage=storage)
-    seen = study.counts
-    is_new = not study.used.trials and not sum(seen.values())
+    study, is_new = api.store_study(file, storage=storage)
     if as_json:
-        emit({"study": study_row(study)})
+        emit({"created": is_new, "study": study_row(study)})
         return
-    what = "is ready" if is_new else f"is already there, {sum(seen.values())} trials"
-    line(f"study {study.name} {what} ({study.state.value})")
+    trials = sum(study.counts.values())
+    line(f"study {study.name} is {'ready' if is_new else f'already there, {trials} trials'} ({study.state.value})")
     if study.state.is_open:
-        next_steps(f"tuner worker start --study {study.name} --until-done", f"tuner study watch {study.name}")
+        steps = (f"tuner worker start --study {study.name} --until-done", f"tuner study watch {study.name}")
     else:
-        next_steps(f"tuner study show {study.name}")
+        steps = (f"tuner study show {study.name}", f"tuner study report {study.name}")
+    next_steps(*steps, storage=storage)
 
 
 @app.command("list")
@@ -106,7 +105,7 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         return
     if not studies:
         message("no studies yet")
-        next_steps("tuner study create FILE", "tuner demo")
+        next_steps("tuner study create FILE", storage=storage)
         return
     for text in studies_lines(studies, now=time.time(), width=terminal_width()):
         line(text)
@@ -132,9 +131,9 @@ def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     for text in study_lines(snapshot):
         line(text)
     if snapshot.study.state.is_open and not any(worker.is_alive for worker in snapshot.workers):
-        next_steps(f"tuner worker start --study {name} --until-done")
+        next_steps(f"tuner worker start --study {name} --until-done", storage=storage)
     else:
-        next_steps(f"tuner study trials {name}", f"tuner study report {name}")
+        next_steps(f"tuner study trials {name}", f"tuner study report {name}", storage=storage)
 
 
 @app.command()
@@ -161,7 +160,7 @@ def watch(
     study = follow.follow(name, until_done=until_done, interval=interval, storage=storage, as_json=as_json)
     if until_done and not study.counts["complete"]:
         message(f"study {name} is {study.state.value} with no complete trial")
-        next_steps(f"tuner study trials {name}")
+        next_steps(f"tuner study trials {name}", storage=storage)
         raise typer.Exit(3)
 
 
@@ -198,7 +197,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         line(f"  {key:<18} {number(value)}")
     if winner.trial.checkpoint:
         line(f"  {'weights':<18} {winner.trial.checkpoint}")
-    next_steps(f"tuner study report {name}")
+    next_steps(f"tuner study report {name}", storage=storage)
 
 
 @app.command()
@@ -225,17 +224,17 @@ def trials(
     from tuner.study.names import did_you_mean
 
     if state is not None and state not in OUTCOMES:
-        raise UsageError(f'--state: no state "{state}"{did_you_mean(state, OUTCOMES)}', fix=f"use {', '.join(OUTCOMES)}")
+        hint = did_you_mean(state, OUTCOMES) or f"; use one of {', '.join(OUTCOMES)}"
+        raise UsageError(f'--state: no state "{state}"{hint}')
     snapshot = api.load_study(name, storage=storage)
     chosen = [trial for trial in snapshot.trials if state is None or trial.outcome.value == state]
-    metric = snapshot.study.metric
     if as_json:
-        emit({"name": name, "trials": [trial_document(trial, metric) for trial in chosen]})
+        emit({"name": name, "trials": [trial_document(trial, snapshot.study.metric) for trial in chosen]})
         return
     if not chosen:
         message(f"study {name} has no {f'{state} ' if state else ''}trials")
         return
-    for text in trials_lines(chosen, metric, width=terminal_width()):
+    for text in trials_lines(chosen, snapshot.study, width=terminal_width()):
         line(text)
 
 

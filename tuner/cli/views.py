@@ -9,7 +9,7 @@ from tuner.cli.documents import counts_words
 from tuner.cli.output import table
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
-from tuner.study.domains import Value
+from tuner.study.domains import Fixed, Value
 from tuner.terminal import duration
 
 
@@ -44,6 +44,13 @@ def budget_words(study: StudyRecord) -> str:
     return ", ".join(parts)
 
 
+def searched(params: Mapping[str, Value], study: StudyRecord, strategy: str) -> dict[str, Value]:
+    """The values that the study searches, without those that are the same for all trials of the strategy."""
+    blocks = {block.strategy: block.domains for block in study.space.strategies}
+    fixed = {name for name, domain in blocks.get(strategy, {}).items() if isinstance(domain, Fixed)}
+    return {name: value for name, value in params.items() if name not in fixed}
+
+
 def study_lines(snapshot: StudySnapshot) -> list[str]:
     """``tuner study show``."""
     study = snapshot.study
@@ -73,7 +80,7 @@ def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
     if winner is None:
         return [("best", "none yet: no trial is complete")]
     first, *more = winner_words(winner, snapshot.study.metric)
-    return [("best", first), *(("", line) for line in more), *_wrapped(winner.trial.params)]
+    return [("best", first), *(("", line) for line in more), *_wrapped(searched(winner.trial.params, snapshot.study, winner.trial.strategy))]
 
 
 def winner_words(winner: Winner, metric: str) -> list[str]:
@@ -142,22 +149,18 @@ def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | No
     return table(("STUDY", "STATE", "DONE", "PRUNED", "BAD", "RUNNING", "BUDGET", "CREATED"), rows, width=width)
 
 
-def trials_lines(trials: Sequence[TrialRecord], metric: str, *, width: int | None) -> list[str]:
-    """``tuner study trials``."""
-    rows = [
-        (
-            str(trial.number),
-            trial.outcome.value,
-            trial.strategy or "-",
-            "-" if trial.value is None else f"{trial.value:.4f}",
-            str(len(trial.epochs)),
-            duration(trial.seconds),
-            str(len(trial.attempts)),
-            trial.reason or params_words(trial.params),
-        )
-        for trial in trials
-    ]
-    return table(("TRIAL", "STATE", "STRATEGY", metric.upper(), "EPOCHS", "TIME", "TRIES", "WHY / PARAMS"), rows, width=width)
+def trials_lines(trials: Sequence[TrialRecord], study: StudyRecord, *, width: int | None) -> list[str]:
+    """``tuner study trials``; how often a trial was attempted is shown only where that was more than once."""
+    retried = any(len(trial.attempts) > 1 for trial in trials)
+    rows = []
+    for trial in trials:
+        value = "-" if trial.value is None else f"{trial.value:.4f}"
+        why = trial.reason or params_words(searched(trial.params, study, trial.strategy))
+        row = [str(trial.number), trial.outcome.value, trial.strategy or "-", value, str(len(trial.epochs))]
+        row += [duration(trial.seconds), *([str(len(trial.attempts))] if retried else []), why]
+        rows.append(row)
+    headings = ["TRIAL", "STATE", "STRATEGY", study.metric.upper(), "EPOCHS", "TIME"]
+    return table([*headings, *(["ATTEMPTS"] if retried else []), "WHY / PARAMS"], rows, width=width)
 
 
 def workers_lines(workers: Sequence[WorkerRecord], *, now: float, width: int | None) -> list[str]:

@@ -81,7 +81,8 @@ def start(
         heartbeat=heartbeat,
     )
     summary = supervisor.run_worker(options, display=choose_display(sys.stderr))
-    raise typer.Exit(conclude(summary, storage=storage))
+    status = conclude(summary, storage=storage)
+    raise typer.Exit(130 if summary.interrupted else status)
 
 
 def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
@@ -102,7 +103,7 @@ def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
             steps += [f"tuner study best {name}", f"tuner study report {name}"]
         elif state.is_open:
             steps += [f"tuner worker start --study {name} --until-done", f"tuner study show {name}"]
-    next_steps(*steps[:4])
+    next_steps(*steps[:4], storage=storage)
     return status
 
 
@@ -129,7 +130,7 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         return
     if not workers:
         message("no workers yet")
-        next_steps("tuner worker start")
+        next_steps("tuner worker start", storage=storage)
         return
     for text in workers_lines(workers, now=time.time(), width=terminal_width()):
         line(text)

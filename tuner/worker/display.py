@@ -82,21 +82,24 @@ class _Lines:
             case RunClaimed():
                 self._strategies[event.study, event.number] = event.strategy
                 again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-                return [f"{_run(event, event.strategy)} on {event.slot}{again}: {_params(event.params)}"]
+                return [f"{self._name(event)} on {event.slot}{again}: {_params(event.params)}"]
             case EpochReported():
                 value = f"{event.metric} {event.value:.4f}"
                 return [
                     f"{self._name(event)} epoch {event.epoch} of {event.epochs}: {value}, {duration(event.seconds)}"
                 ]
             case RunEnded():
-                return [f"{self._name(event)} {ended_words(event)}"]
+                return [f"{self._name(event)} {_ended(event)}"]
             case Notice():
                 return [event.text if event.level == "info" else f"{event.level}: {event.text}"]
             case RunProgress():
                 return []
 
-    def _name(self, event: EpochReported | RunEnded) -> str:
-        return _run(event, self._strategies.get((event.study, event.number), ""))
+    def _name(self, event: RunClaimed | EpochReported | RunEnded) -> str:
+        study = f"{event.study} " if len(self._states) > 1 else ""  # one study needs no name on every line
+        strategy = self._strategies.get((event.study, event.number), "")
+        seed = f" again with seed {event.seed}" if event.seed is not None else ""
+        return f"{study}trial {event.number} {strategy}".rstrip() + seed
 
     def _study(self, event: StudySeen) -> list[str]:
         lines = []
@@ -110,16 +113,11 @@ class _Lines:
         return lines
 
 
-def _run(event: RunClaimed | EpochReported | RunEnded, strategy: str) -> str:
-    seed = f" again with seed {event.seed}" if event.seed is not None else ""
-    return f"{event.study} trial {event.number} {strategy}".rstrip() + seed
-
-
-def ended_words(event: RunEnded) -> str:
-    """How a run ended: ``pruned, macro_f1 0.4100 after 12 s (below the best third)``."""
-    value = f", {event.metric} {event.value:.4f}" if event.value is not None else ""
-    reason = f" ({event.reason})" if event.reason else ""
-    return f"{event.outcome.value}{value} after {duration(event.seconds)}{reason}"
+def _ended(event: RunEnded) -> str:
+    """How a run ended: ``complete: macro_f1 0.9100, 12 s``, or why it did not: ``pruned: below the best third, 4.0 s``."""
+    value = f"{event.metric} {event.value:.4f}" if event.value is not None else ""
+    words = [word for word in (event.reason or value, duration(event.seconds)) if word]
+    return f"{event.outcome.value}: {', '.join(words)}"
 
 
 def _params(params: Mapping[str, Value]) -> str:
@@ -214,10 +212,9 @@ class LiveDisplay:
         """Take one event; the board is redrawn at most ten times a second."""
         now = time.monotonic()
         self._board.take(event, now=now)
-        if not isinstance(event, StudySeen | WorkerStarted | RunClaimed | EpochReported):
-            self._board.recent.extend(f"{time.strftime('%H:%M:%S')}  {text}" for text in self._lines.of(event))
-        elif isinstance(event, RunClaimed):
-            self._lines.of(event)
+        lines = self._lines.of(event)
+        if isinstance(event, RunEnded | Notice):  # the rest stands on the board itself
+            self._board.recent.extend(f"{time.strftime('%H:%M:%S')}  {text}" for text in lines)
         if now - self._drawn >= _REDRAW_SECONDS or not isinstance(event, RunProgress):
             self._draw(now)
 
