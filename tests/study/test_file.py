@@ -126,7 +126,7 @@ def test_mapping_of_a_program(tmp_path: Path) -> None:
 
 def test_mapping_of_a_program_with_mistakes() -> None:
     with pytest.raises(StudyFileError) as caught:
-        validate_study({"name": "demo", 3: 4, "strategies": ["hed"]}, catalogue=CATALOGUE)
+        validate_study({"name": "demo", "strategies": ["hed"]}, catalogue=CATALOGUE)
     lines = caught.value.message.splitlines()
     assert 'study: strategies: unknown strategy "hed"; did you mean "head"?' in lines
     assert "study: task is missing: what is learnt, such as text-classification" in lines

@@ -16,37 +16,10 @@ from tuner.study.names import did_you_mean
 BASE = Path("/nowhere")
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-words = st.sampled_from(
-    [
-        "name",
-        "task",
-        "model",
-        "data",
-        "train",
-        "text",
-        "label",
-        "space",
-        "lora",
-        "r",
-        "low",
-        "high",
-        "log",
-        "step",
-        "budget",
-    ]
-    + [
-        "trials",
-        "search",
-        "sampler",
-        "options",
-        "strategies",
-        "objective",
-        "metric",
-        "learning_rate",
-        "batch_size",
-        "tpe",
-    ]
-)
+words = st.sampled_from([
+    "name", "task", "model", "data", "train", "text", "label", "space", "lora", "r", "low", "high", "log",
+    "step", "budget", "trials", "search", "sampler", "options", "strategies", "objective", "metric", "learning_rate", "batch_size", "tpe",
+])  # fmt: skip
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | words
 values = st.recursive(
     scalars,

@@ -138,7 +138,7 @@ def test_own_code_of_a_built_in_family_is_only_ignored(tmp_path: Path) -> None:
 def test_weights_that_are_cut_off(keep: int, tmp_path: Path) -> None:
     file = write_model(tmp_path) / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(DataError, match="not a (whole )?safetensors file"):
+    with pytest.raises(DataError, match=r"not a (whole )?safetensors file"):
         count_parameters(file)
     assert len(read(tmp_path)[1]) == 1
 

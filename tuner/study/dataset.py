@@ -17,7 +17,7 @@ ROWS_READ = 200_000
 """Rows of each source that are looked at; what stands behind them is met by the training."""
 
 _RARE = 2  # rows of a class; a stratified split needs one on each side
-_MANY_CLASSES = 0.5  # classes per row; above it the label is rather a number or an id
+_MANY_CLASSES = 20, 0.5  # classes, and classes per row; above both the label is rather a number or an id
 
 
 class ReadHub(Protocol):
@@ -129,7 +129,7 @@ def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings
         findings.refuse(
             "data.label", f'all {len(train):,} rows have the label "{next(iter(classes))}"; two classes are needed'
         )
-    elif len(classes) > _MANY_CLASSES * len(train):
+    elif len(classes) > _MANY_CLASSES[0] and len(classes) > _MANY_CLASSES[1] * len(train):
         findings.warn(
             "data.label", f"{len(classes):,} different labels in {len(train):,} rows; is it a number or an id?"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,7 +209,8 @@ def _grid(domain: Range, *, key: str, findings: Findings) -> Domain:
     if domain.step is not None:
         steps = math.floor((domain.high - domain.low) / domain.step * (1 + _ROUNDING) + _ROUNDING)
         reached = domain.low + steps * domain.step
-        if abs(reached - domain.high) > _ROUNDING * max(1.0, abs(domain.high)):
+        noise = 8 * sys.float_info.epsilon * max(abs(domain.low), abs(domain.high))
+        if abs(reached - domain.high) > max(_ROUNDING * domain.step, noise):
             high = round(reached) if domain.kind == "int" else float(f"{reached:.15g}")
             message = (
                 f"high {domain.high:g} is not reached with step {domain.step:g} from {domain.low:g}; used {high:g}"

@@ -197,7 +197,7 @@ def learning_rate_prior(curves: Sequence[Sequence[tuple[float, float]]], paramet
         The geometric mean over the components of each curve's value, interpolated on log-log axes.
     """
     logs = [_interpolate(curve, parameters) for curve in curves]
-    return math.exp(sum(logs) / len(logs))
+    return float(f"{math.exp(sum(logs) / len(logs)):.12g}")  # 0.0005 again, not 0.0005000000000000001
 
 
 def _interpolate(curve: Sequence[tuple[float, float]], parameters: float) -> float:
