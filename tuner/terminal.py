@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 
-# Cc: C0 and C1 controls, so all escapes; Cf: bidirectional overrides, zero-width characters; Cs: lone surrogates;
-# Zl, Zp: line separators.
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
 def clean(text: str) -> str:
     """Text that is safe to print: all but line ends and tabs of what is not printable becomes ``?``.
 
     Names, labels and error texts come from files and databases that others may write.
     """
     return "".join(
-        character if character in "\n\t" or unicodedata.category(character) not in _UNPRINTABLE else "?"
+        # Not printable: controls and so all escapes, bidirectional overrides, zero-width characters, lone surrogates, and
+        # spaces beyond the plain one, which do no harm.
+        character if character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs" else "?"
         for character in text
     )
 

@@ -216,9 +216,7 @@ def budget_use(tx: Connection, study_id: int) -> BudgetUse:
             .join(attempts, attempts.c.run_id == runs.c.run_id)
             .where(runs.c.study_id == study_id)
             .group_by(runs.c.purpose)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     confirm = float(seconds.get("confirm", 0.0))
     return BudgetUse(
@@ -234,7 +232,7 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
         select(runs.c.outcome, func.count())
         .where(runs.c.study_id == row.study_id, runs.c.purpose == "search")
         .group_by(runs.c.outcome)
-    ).tuples()
+    )
     counts: Mapping[str, int] = dict.fromkeys(COUNTED, 0) | dict(counted.all())
     return StudyRecord(
         study_id=row.study_id,
