@@ -112,5 +112,5 @@ def test_a_stepped_range_ends_on_its_grid(low: float, width: float, step: float)
     if isinstance(found, Range):
         steps = (found.high - found.low) / step
         noise = 16 * sys.float_info.epsilon * max(abs(found.low), abs(found.high))
-        assert abs(steps - round(steps)) <= 1e-6 * max(1.0, steps) + noise / step
-        assert found.high <= low + width + noise
+        assert abs(steps - round(steps)) <= 2e-6 + noise / step
+        assert low + width - step * (1 + 2e-6) - noise <= found.high <= low + width

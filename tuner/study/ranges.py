@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from tuner.study.messages import label_of, looks_like_number, quoted, shown
 from tuner.study.names import did_you_mean
 
 _RANGE_KEYS = ("low", "high", "log", "step")
-_ROUNDING = 1e-9  # relative: what float arithmetic may add when a step is counted
+_ROUNDING = 1e-6  # of a step: what float arithmetic may add or take when steps are counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,10 +206,9 @@ def _grid(domain: Range, *, key: str, findings: Findings) -> Domain:
     """The range as it will be sampled: ended on its last step, fixed where nothing is left to search."""
     high = domain.high
     if domain.step is not None:
-        steps = math.floor((domain.high - domain.low) / domain.step * (1 + _ROUNDING) + _ROUNDING)
+        steps = math.floor((domain.high - domain.low) / domain.step + _ROUNDING)
         reached = domain.low + steps * domain.step
-        noise = 8 * sys.float_info.epsilon * max(abs(domain.low), abs(domain.high))
-        if abs(reached - domain.high) > max(_ROUNDING * domain.step, noise):
+        if domain.high - reached > _ROUNDING * domain.step:
             high = round(reached) if domain.kind == "int" else float(f"{reached:.15g}")
             message = (
                 f"high {domain.high:g} is not reached with step {domain.step:g} from {domain.low:g}; used {high:g}"
