@@ -251,6 +251,54 @@ def make_test_score(
     )
 
 
+def make_finalist(
+    number: int,
+    *,
+    rank: int,
+    validation: tuple[float, ...],
+    accuracy: tuple[float, ...] = (),
+    rows: int = 200,
+    is_baseline: bool = False,
+) -> FinalistRecord:
+    """A finalist with these fresh-seed scores; ``accuracy`` is the share of right test rows for each seed."""
+    half = rows // 2
+    truth = (0,) * half + (1,) * half
+    runs = []
+    for index, value in enumerate(validation):
+        test = None
+        if accuracy:
+            right = round(accuracy[index] * half)
+            # As many mistakes in either class, so that macro F1 is the accuracy.
+            test = make_test_score(
+                truth,
+                ((0,) * right + (1,) * (half - right)) + ((1,) * right + (0,) * (half - right)),
+                labels=("a", "b"),
+            )
+        runs.append(
+            ConfirmationRecord(
+                seed=1000 + index,
+                outcome=Outcome.COMPLETE,
+                reason="",
+                metrics={"macro_f1": value},
+                test=test,
+                checkpoint="",
+                seconds=1.0,
+            )
+        )
+    return FinalistRecord(number=number, rank=rank, is_baseline=is_baseline, runs=tuple(runs))
+
+
+def make_finalist_of_predictions(
+    number: int, *, truth: tuple[int, ...], predictions: list[tuple[int, ...]]
+) -> FinalistRecord:
+    """A finalist with one run for each row of predictions."""
+    finalist = make_finalist(number, rank=1, validation=(0.9,) * len(predictions))
+    runs = tuple(
+        replace(run, test=make_test_score(truth, found)) for run, found in zip(finalist.runs, predictions, strict=True)
+    )
+    return replace(finalist, runs=runs)
+
+
 def _attempt(number: int, *, outcome: Outcome, reason: str, started: float, seconds: float) -> AttemptRecord:
     return AttemptRecord(
         attempt=number,

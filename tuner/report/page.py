@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -25,6 +26,7 @@ from tuner.errors import ConflictError, UnavailableError
 from tuner.report import formats
 from tuner.report.comparison import OUTCOMES, TrialRow
 from tuner.report.curves import (
+    Point,
     list_parameters,
     list_points,
     pick_confusion,
@@ -46,6 +48,9 @@ MOST_ROWS = 800
 
 MOST_CURVES = 600
 """Learning curves, the last ones: more cannot be told apart."""
+
+MOST_POINTS = 800
+"""Trials in the figures of the search space: half of them the best, half of them the last."""
 
 MOST_SLICES = 12
 """Hyperparameters with a figure of their own, the most tried first."""
@@ -89,6 +94,7 @@ def render_page(snapshot: StudySnapshot) -> str:
     return template.render(
         summary=summary,
         rows=pick_rows(summary),
+        thinned=len(summary.trials) > MOST_POINTS,
         study=summary.study,
         spec=summary.study.spec,
         drawings=drawings,
@@ -111,12 +117,20 @@ def pick_rows(summary: Summary) -> list[TrialRow]:
     return [row for place, row in enumerate(summary.trials) if place < MOST_ROWS or row.is_finalist]
 
 
+def pick_points(points: Sequence[Point], *, maximize: bool) -> list[Point]:
+    """The trials in the figures of the search space: all of them, or the best and the last, in their order."""
+    ranked = sorted(points, key=lambda point: -point.value if maximize else point.value)
+    kept = {point.number for point in (*ranked[: MOST_POINTS // 2], *points[-MOST_POINTS // 2 :])}
+    return [point for point in points if len(points) <= MOST_POINTS or point.number in kept]
+
+
 def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle) -> dict[str, list[Drawing]]:
     """All figures that the study has something to show in, by section of the page."""
     study = snapshot.study
     traces, curves, points = trace_best(snapshot), trace_learning(snapshot), list_points(snapshot)
     parameters = list_parameters(snapshot, points)
     shares = measure_importance(points, parameters, space=study.space, maximize=study.maximize)
+    shown = pick_points(points, maximize=study.maximize)
     confusion = pick_confusion(snapshot, summary.winner.trial if summary.winner else None)
     winner = name_trial(summary.winner.trial).capitalize() if summary.winner else ""
     common: dict[str, Any] = {"metric": study.metric, "style": style}
@@ -126,10 +140,10 @@ def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle)
         "learning": [draw_learning(curves[-MOST_CURVES:], **common)],
         "importance": [draw_importance(shares, trials=len(points))],
         "slices": [
-            draw_slice(parameter, points, maximize=study.maximize, key=f"slice-{index}", **common)
+            draw_slice(parameter, shown, maximize=study.maximize, key=f"slice-{index}", **common)
             for index, parameter in enumerate(parameters[:MOST_SLICES])
         ],
-        "parallel": [draw_parallel(points, parameters[:MOST_SLICES], maximize=study.maximize, **common)],
+        "parallel": [draw_parallel(shown, parameters[:MOST_SLICES], maximize=study.maximize, **common)],
         "confusion": [draw_confusion(confusion[0], where=confusion[1], winner=winner)] if confusion else [],
     }
     return {section: [drawing for drawing in group if drawing is not None] for section, group in found.items()}

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.report.samples import START, make_finalist, make_snapshot, make_spec, make_study, make_trial
+from tuner.report import summarise
+from tuner.report.verdict import Basis
+from tuner.store.records import (
+    ConfirmationRecord,
+    FinalistRecord,
+    Outcome,
+    StudySnapshot,
+    StudyState,
+    TrialRecord,
+)
+
+RECIPE = make_trial(0, strategy="full", values=(0.70, 0.80), is_recipe=True)
+BEST = make_trial(1, values=(0.80, 0.95))
+GOOD = make_trial(2, strategy="bitfit", values=(0.80, 0.90))
+
+
+def confirmed(*finalists: FinalistRecord, trials: tuple[TrialRecord, ...] = (RECIPE, BEST, GOOD)) -> StudySnapshot:
+    return StudySnapshot(study=make_study(spec=make_spec(), trials=trials), trials=trials, finalists=finalists)
+
+
+def text_of(snapshot: StudySnapshot) -> str:
+    summary = summarise(snapshot)
+    return " ".join([summary.headline, *summary.sentences])
+
+
+def test_a_clear_winner_in_numbers_and_words() -> None:
+    summary = summarise(
+        confirmed(
+            make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.90, 0.92)),
+            make_finalist(2, rank=2, validation=(0.91, 0.91), accuracy=(0.90, 0.92)),
+            make_finalist(0, rank=3, validation=(0.78, 0.80), accuracy=(0.70, 0.72), is_baseline=True),
+        )
+    )
+    assert summary.headline == "lora wins: macro_f1 0.9100 on 200 test rows, +0.2000 over the default recipe"
+    assert summary.test_rows == 200
+    assert summary.optimism == pytest.approx(0.95 - 0.93)
+    baseline, runner_up = summary.baseline, summary.runner_up
+    assert baseline is not None
+    assert runner_up is not None
+    assert (baseline.other, baseline.rows, baseline.seed_wins, baseline.seed_pairs) == (0, 200, 2, 2)
+    assert baseline.difference == pytest.approx(0.20)
+    assert baseline.is_clear
+    assert baseline.low is not None
+    assert 0.08 < baseline.low < 0.20
+    assert (runner_up.other, runner_up.difference) == (2, 0.0)
+    assert runner_up.probability == pytest.approx(0.5, abs=0.05)
+    assert summary.cheaper is not None
+    assert summary.cheaper.trial is GOOD
+    assert summary.winner_params == {"learning_rate": 8e-4, "batch_size": 16, "weight_decay": 0.01}
+    assert summary.fixed_params == {"schedule": "linear", "warmup_ratio": 0.06}
+    assert summary.sentences[0] == (
+        "Trial 1 (lora) with learning_rate 8e-4, batch_size 16, weight_decay 0.01 has the best mean validation score "
+        "over 2 fresh seeds among 3 finalists."
+    )
+    assert summary.sentences[1] == (
+        "On 200 test rows, which the search never saw, it scores macro_f1 0.9100 (mean of 2 seeds, standard deviation 0.0141)."
+    )
+    assert summary.sentences[2].startswith(
+        "Against the default recipe, trial 0 (full), that is +0.2000 (95 % interval +0."
+    )
+    assert "cannot be told apart" in summary.sentences[3]
+    assert summary.sentences[4] == (
+        "Trial 2 (bitfit) is not clearly worse and trains 4.1 k parameters instead of 12.3 k."
+    )
+    assert summary.sentences[5] == (
+        "The search claimed 0.9500 on validation; fresh seeds average 0.9300: the claim was 0.0200 too good."
+    )
+
+
+def test_a_gain_within_the_noise_is_called_so() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.90, 0.92)),
+        make_finalist(0, rank=2, validation=(0.90, 0.91), accuracy=(0.89, 0.92), is_baseline=True),
+    )
+    assert "lora wins, but not clearly" in text_of(snapshot)
+    assert "not larger than what chance may give" in text_of(snapshot)
+
+
+def test_a_winner_that_the_test_rows_contradict_is_called_so() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.60, 0.62)),
+        make_finalist(0, rank=2, validation=(0.90, 0.91), accuracy=(0.90, 0.91), is_baseline=True),
+    )
+    assert "the default recipe is better on test" in text_of(snapshot)
+    assert "prefer the default recipe" in text_of(snapshot)
+
+
+def test_an_unbeaten_recipe_is_called_so() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.85, 0.86), accuracy=(0.8, 0.8)),
+        make_finalist(0, rank=2, validation=(0.90, 0.91), accuracy=(0.9, 0.9), is_baseline=True),
+    )
+    summary = summarise(snapshot)
+    assert summary.headline == "The default recipe of full was not beaten: macro_f1 0.9000 on 200 test rows"
+    assert summary.baseline is None
+
+
+def test_a_pruned_recipe_that_wins_has_no_optimism() -> None:
+    pruned = make_trial(0, strategy="full", outcome=Outcome.PRUNED, values=(0.4,), is_recipe=True)
+    snapshot = confirmed(
+        make_finalist(0, rank=2, validation=(0.96, 0.97), is_baseline=True),
+        make_finalist(1, rank=1, validation=(0.9, 0.9)),
+        trials=(pruned, BEST),
+    )
+    summary = summarise(snapshot)
+    assert summary.winner is not None
+    assert summary.winner.trial is pruned
+    assert summary.optimism is None
+
+
+def test_without_test_rows_validation_is_compared_by_seeds() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93)),
+        make_finalist(0, rank=2, validation=(0.78, 0.80, 0.79), is_baseline=True),
+    )
+    study = replace(snapshot.study, spec=make_spec(test=False))
+    summary = summarise(replace(snapshot, study=study))
+    assert summary.headline == "lora wins: macro_f1 0.9300 on validation, fresh seeds, +0.1400 over the default recipe"
+    assert summary.baseline is not None
+    assert (summary.baseline.split, summary.baseline.rows) == ("validation", 0)
+    assert summary.baseline.probability is not None
+    assert summary.baseline.probability > 0.999
+    assert "The study has no test rows" in " ".join(summary.sentences)
+    assert summary.test_interval is None
+
+
+def test_one_seed_gives_no_probability() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92,)), make_finalist(0, rank=2, validation=(0.8,), is_baseline=True)
+    )
+    summary = summarise(snapshot)
+    assert summary.baseline is not None
+    assert summary.baseline.probability is None
+    assert "nothing can be said about how sure that is" in " ".join(summary.sentences)
+
+
+def test_a_running_confirmation_is_provisional() -> None:
+    waiting = ConfirmationRecord(
+        seed=1001, outcome=Outcome.WAITING, reason="", metrics={}, test=None, checkpoint="", seconds=0.0
+    )
+    first = make_finalist(1, rank=1, validation=(0.92,), accuracy=(0.9,))
+    snapshot = confirmed(replace(first, runs=(*first.runs, waiting)))
+    assert summarise(snapshot).headline == "lora leads; the confirmation has not ended"
+    assert "Provisional: 1 of 2 re-trainings have ended." in summarise(snapshot).sentences
+
+
+@pytest.mark.parametrize("state", list(StudyState))
+def test_an_unconfirmed_leader_promises_nothing(state: StudyState) -> None:
+    study = make_study(spec=make_spec(), trials=(RECIPE, BEST), state=state, reason="asked for by a person")
+    summary = summarise(StudySnapshot(study=study, trials=(RECIPE, BEST), finalists=()))
+    assert summary.winner is not None
+    assert summary.winner.basis is Basis.SEARCH
+    assert "not confirmed" in summary.headline
+    assert ("so far" in summary.headline) is (state is not StudyState.FINISHED)
+    assert "That is +0.1500 against the best default recipe, trial 0 (full)." in summary.sentences
+    assert any("expect a lower one on new data" in sentence for sentence in summary.sentences)
+
+
+def test_no_complete_trial() -> None:
+    failed = make_trial(1, strategy="full", outcome=Outcome.FAILED, values=(), reason="loss became nan at epoch 1")
+    pruned = make_trial(2, outcome=Outcome.PRUNED, values=(0.3,))
+    study = make_study(spec=make_spec(), trials=(failed, pruned))
+    summary = summarise(StudySnapshot(study=study, trials=(failed, pruned), finalists=()))
+    assert summary.headline == "No result: none of 2 trials is complete"
+    assert "Trials so far: 1 pruned, 1 failed." in summary.sentences
+    assert "loss became nan at epoch 1" in " ".join(summary.sentences)
+    assert any("the pruner compares too early" in sentence for sentence in summary.sentences)
+
+
+def test_no_trial_at_all() -> None:
+    study = make_study(spec=make_spec(), state=StudyState.SEARCHING)
+    summary = summarise(StudySnapshot(study=study, trials=(), finalists=()))
+    assert summary.headline == "No result yet: no trial has been claimed"
+    assert summary.sentences == ("Start a worker: tuner worker start --study reuters-r8",)
+
+
+def test_a_realistic_study_adds_up() -> None:
+    snapshot = make_snapshot()
+    summary = summarise(snapshot)
+    counts = Counter(trial.outcome.value for trial in snapshot.trials)
+    assert summary.counts == snapshot.study.counts
+    assert dict(sum((Counter(row.counts) for row in summary.strategies), Counter())) == dict(counts)
+    assert sum(row.trials for row in summary.strategies) == len(snapshot.trials) == 30
+    assert sum(row.seconds for row in summary.strategies) == pytest.approx(summary.savings.seconds_spent)
+    means = {
+        finalist.number: statistics.fmean(run.metrics["macro_f1"] for run in finalist.runs)
+        for finalist in snapshot.finalists
+    }
+    assert summary.winner is not None
+    assert summary.winner.trial.number == max(means, key=lambda number: means[number])
+    for finalist in snapshot.finalists:
+        score = next(score for score in summary.finalists if score.trial.number == finalist.number)
+        tests = [run.test.metrics["macro_f1"] for run in finalist.runs if run.test is not None]
+        assert score.test_mean == pytest.approx(sum(tests) / 3)
+        assert score.test_sd == pytest.approx(statistics.stdev(tests))
+    assert summary.study.created_at == START
