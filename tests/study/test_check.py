@@ -41,6 +41,8 @@ def test_study_that_is_right(folder: Path) -> None:
     report = check(folder)
     assert not report.problems
     assert not report.warnings
+    assert report.spec.model == str(folder / "model")
+    assert report.spec.revision is None
     assert report.model is not None
     assert report.model.parameters == 20
     assert report.data is not None

@@ -94,11 +94,25 @@ def test_labels_that_training_never_sees(tmp_path: Path) -> None:
     assert problems == ['data.test: label "c", "d" are not among the training labels']
 
 
-def test_share_that_is_too_small_for_the_classes(tmp_path: Path) -> None:
+def test_small_share_still_has_every_class(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", numbered("abcabcabc"))
-    assert read(STUDY, tmp_path)[1] == [
-        "data.validation: 0.2 of 9 rows is 2; each of the 3 classes needs a row on both sides"
-    ]
+    facts, problems, _ = read(STUDY, tmp_path)
+    assert not problems
+    assert facts is not None
+    assert (facts.train_rows, facts.validation_rows) == (6, 3)
+
+
+def test_nothing_to_split_off(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", numbered("abc"))
+    assert read(STUDY, tmp_path)[1] == ["data.validation: no class has two rows, so none can be split off; name a file"]
+
+
+def test_labels_are_read_without_space_around_them(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", [*numbered("aabb"), ("x", " a"), ("y", "b ")])
+    facts, problems, _ = read(STUDY, tmp_path)
+    assert not problems
+    assert facts is not None
+    assert facts.classes == {"a": 3, "b": 3}
 
 
 def test_rows_in_two_splits(tmp_path: Path) -> None:
@@ -120,19 +134,18 @@ def test_pairs_overlap_only_if_both_texts_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "rows", "problem", "warning"),
+    ("labels", "wanted", "rows", "warning"),
     [
-        (4, 4, "", ""),
-        (100, 8, "", "data.train_rows: there are only 8 training rows; all are used"),
-        (2, 2, "data.train_rows: 2 rows cannot hold all 3 classes", ""),
+        ("aabbaabbab", 4, 4, []),
+        ("aabbaabbab", 100, 8, ["data.train_rows: there are only 8 training rows; all are used"]),
+        ("aaaaabbbbbccccc", 2, 3, ["data.train_rows: 2 rows cannot hold all 3 classes; one row of each is used"]),
     ],
 )
-def test_sample_of_the_rows(wanted: int, rows: int, problem: str, warning: str, tmp_path: Path) -> None:
-    write_rows(tmp_path / "train.csv", numbered("aabb" if wanted != 2 else "aaabbbccc"))
-    write_rows(tmp_path / "train.csv", numbered("aabbaabbab" if wanted != 2 else "aaaaabbbbbccccc"))
+def test_sample_of_the_rows(labels: str, wanted: int, rows: int, warning: list[str], tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", numbered(labels))
     facts, problems, warnings = read(changed("validation: 0.2", f"validation: 0.2\n  train_rows: {wanted}"), tmp_path)
-    assert problems == ([problem] if problem else [])
-    assert warnings == ([warning] if warning else [])
+    assert not problems
+    assert warnings == warning
     assert facts is not None
     assert facts.train_rows == rows
 

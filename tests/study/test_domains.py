@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.study.domains import Choice, Domain, Fixed, Range, Value, domain_from_json, domain_to_json
@@ -26,6 +26,7 @@ def test_clip(domain: Domain, value: Value, clipped: Value) -> None:
     assert type(found) is type(clipped)
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=-1e9, max_value=1e9))
 def test_clipped_value_lies_in_the_range_and_stays(value: float) -> None:
     domain = Range(low=-2.0, high=3.0, step=0.5)

@@ -38,7 +38,7 @@ class Hub(BaseHTTPRequestHandler):
         "owner/broken": (500, ""),
     }
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         name = "/".join(self.path.partition("?")[0].split("/")[3:5])
         status, code = self.errors.get(name, (200, "") if name in self.models else (404, "RepoNotFound"))
         body = json.dumps(self.models.get(name, {"error": "no"})).encode()
@@ -50,7 +50,7 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Keep the test's output clean."""
 
 
@@ -71,14 +71,17 @@ import json, sys
 from dataclasses import asdict
 from tests.study.samples import CATALOGUE, STUDY
 from tuner.study.file import parse_study
-from tuner.study.pretrained import read_model
-from tuner.study.ranges import Findings
+from tuner.study.check import check_study
 from pathlib import Path
 for line in sys.argv[1:]:
-    findings = Findings()
     spec = parse_study(STUDY.replace("owner/model", line), source="s", base=Path("/nowhere"), catalogue=CATALOGUE)
-    facts = read_model(spec, findings=findings)
-    print(json.dumps([facts and asdict(facts), [p.message for p in findings.problems], [w.message for w in findings.warnings]]))
+    report = check_study(spec, catalogue=CATALOGUE)
+    assert report.spec.revision == (report.model.revision if report.model else spec.revision)
+    about = [
+        [found.message for found in findings if found.key in ("model", "revision")]
+        for findings in (report.problems, report.warnings)
+    ]
+    print(json.dumps([report.model and asdict(report.model), *about]))
 """
 
 

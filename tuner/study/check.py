@@ -22,6 +22,7 @@ class CheckReport:
     """What the check found.
 
     Attributes:
+        spec: The study with a hub model pinned to the commit that was looked at; this is what should be stored.
         problems: Why the study cannot run, with dotted keys; :func:`tuner.study.file.locate` adds the file's lines.
         warnings: What is odd but can be used, with dotted keys.
         model: The pretrained model, None if it cannot be read.
@@ -30,6 +31,7 @@ class CheckReport:
         forecast: What the study will do at most.
     """
 
+    spec: StudySpec
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     model: ModelFacts | None
@@ -55,6 +57,7 @@ def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | No
     findings.warnings.extend(resolved.warnings)
     _fit(spec, model=model, findings=findings)
     return CheckReport(
+        spec=spec if model is None or not model.revision else spec.model_copy(update={"revision": model.revision}),
         problems=tuple(findings.problems),
         warnings=tuple(findings.warnings),
         model=model,

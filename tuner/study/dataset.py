@@ -124,7 +124,7 @@ def _usable(table: Table, *, key: str, spec: StudySpec, findings: Findings) -> b
 def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings) -> dict[str, int]:
     """Training rows of each class; labels that only the other splits have are refused."""
     train = tables["train"]
-    classes = dict(Counter(train.columns[spec.data.label]).most_common())
+    classes = dict(Counter(_labels(train, spec)).most_common())
     if len(classes) == 1:
         findings.refuse(
             "data.label", f'all {len(train):,} rows have the label "{next(iter(classes))}"; two classes are needed'
@@ -138,11 +138,16 @@ def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings
         findings.warn("data.label", f"{_some(rare)} has one row only, which cannot be in training and validation both")
     for name in ("validation", "test"):
         if name in tables:
-            strange = sorted(set(tables[name].columns[spec.data.label]) - set(classes))
+            strange = sorted(set(_labels(tables[name], spec)) - set(classes))
             if strange:
                 verb = "is" if len(strange) == 1 else "are"
                 findings.refuse(f"data.{name}", f"label {_some(strange)} {verb} not among the training labels")
     return classes
+
+
+def _labels(table: Table, spec: StudySpec) -> list[str]:
+    """The rows' labels as the training reads them."""
+    return [label.strip() for label in table.columns[spec.data.label]]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -174,17 +179,19 @@ def _facts(
     rows = len(train)
     validation_rows = len(tables["validation"]) if "validation" in tables else 0
     if isinstance(spec.data.validation, float):
-        validation_rows = round(rows * spec.data.validation)
+        # Every class with two rows or more gives at least one row to each side.
+        shared = sum(count >= _RARE for count in classes.values())
+        validation_rows = min(max(round(rows * spec.data.validation), shared), rows - len(classes))
         rows -= validation_rows
-        if min(validation_rows, rows) < len(classes):
-            share = f"{spec.data.validation:g} of {len(train):,} rows is {validation_rows:,}"
-            findings.refuse("data.validation", f"{share}; each of the {len(classes)} classes needs a row on both sides")
+        if not shared:
+            findings.refuse("data.validation", "no class has two rows, so none can be split off; name a file")
     if spec.data.train_rows is not None:
         if spec.data.train_rows < len(classes):
-            findings.refuse("data.train_rows", f"{spec.data.train_rows} rows cannot hold all {len(classes)} classes")
+            few = f"{spec.data.train_rows} rows cannot hold all {len(classes)} classes"
+            findings.warn("data.train_rows", f"{few}; one row of each is used")
         elif spec.data.train_rows > rows:
             findings.warn("data.train_rows", f"there are only {rows:,} training rows; all are used")
-        rows = min(rows, spec.data.train_rows)
+        rows = min(rows, max(spec.data.train_rows, len(classes)))
     words = [sum(len(train.columns[column][row].split()) for column in text_columns(spec)) for row in range(len(train))]
     cut = sum(count > spec.training.max_length for count in words) / len(train)
     if cut > 0:
