@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.cli.little import STUDY, write_model, write_rows
 from tests.cli.rehearsal import Ends, open_study, play
 from tuner.cli.app import app
 
@@ -43,3 +44,20 @@ def finished(_finished_file: Path, tmp_path: Path) -> str:
     """The URL of a database of one's own with the finished study ``played``: 8 trials, some of which ended badly."""
     shutil.copy(_finished_file, tmp_path / "tuner.db")
     return f"sqlite:///{tmp_path / 'tuner.db'}"
+
+
+@pytest.fixture(scope="session")
+def _model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("little") / "model"
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture
+def study_file(_model: Path, tmp_path: Path) -> Path:
+    """A study that can be trained in a moment, with its model and its rows beside it."""
+    (tmp_path / "model").symlink_to(_model)
+    write_rows(tmp_path / "rows.csv")
+    file = tmp_path / "little.yaml"
+    file.write_text(STUDY, encoding="utf-8")
+    return file

@@ -148,6 +148,9 @@ def check_filesystem(path: Path) -> Finding:
     from tuner.store.database import NETWORK_FILESYSTEMS, filesystem_of
 
     folder = path.absolute().parent
+    if not folder.is_dir():
+        fix = f"mkdir -p {folder}"
+        return Finding(name="filesystem", level=Level.FAIL, text=f"{folder} does not exist", fix=fix, status=69)
     kind = filesystem_of(str(folder)) or "an unknown file system"
     if kind in NETWORK_FILESYSTEMS:
         fix = "use PostgreSQL, or a local disk"

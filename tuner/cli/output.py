@@ -118,15 +118,18 @@ def _fit(text: str, width: int, *, right: bool) -> str:
     return space + text if right else text + space
 
 
-def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal, or None when the stream is no terminal (then nothing is cut)."""
-    stream = stream or sys.stdout
-    return shutil.get_terminal_size().columns if stream.isatty() else None
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person sits at a stream."""
+    return stream.isatty()
 
 
-def colour(text: str, name: str, *, stream: TextIO | None = None) -> str:
-    """Text in a colour on a terminal, unless ``NO_COLOR`` is set."""
-    stream = stream or sys.stdout
-    if os.environ.get("NO_COLOR") or not stream.isatty():
+def terminal_width() -> int | None:
+    """Columns of the terminal, or None when stdout is no terminal (then nothing is cut)."""
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+
+
+def colour(text: str, name: str) -> str:
+    """Text in a colour if stdout is a terminal, unless ``NO_COLOR`` is set."""
+    if os.environ.get("NO_COLOR") or not is_terminal(sys.stdout):
         return text
     return typer.style(text, fg=name)

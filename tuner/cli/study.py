@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tuner.cli.options import Json, Storage, StudyFile, StudyName, UntilDone
-from tuner.cli.output import emit, line, message, next_steps, terminal_width
+from tuner.cli.output import emit, is_terminal, line, message, next_steps, terminal_width
 from tuner.errors import NotFoundError, StudyFileError, UsageError
 
 app = typer.Typer(
@@ -286,7 +286,7 @@ def delete(
         if study.counts["running"]:
             message(f"{study.counts['running']} trials are running; their workers will drop them")
         if not yes:
-            if not sys.stdin.isatty():
+            if not is_terminal(sys.stdin):
                 raise UsageError("delete needs --yes when not on a terminal", fix=f"tuner study delete {name} --yes")
             if not typer.confirm(f"delete {what}?", err=True):
                 message("nothing was deleted")
