@@ -5,6 +5,7 @@ Adding one: one function and one line in :data:`SAMPLERS`.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -73,6 +74,14 @@ def _auto(options: Options, _space: SearchSpace, seed: int | None) -> BaseSample
     return sampler
 
 
+def _cmaes(options: Options, space: SearchSpace, seed: int | None) -> BaseSampler:
+    # Optuna keeps the optimizer's state as a pickle in the trial's attributes and loads it again: whoever may write to the
+    # database may run code in its workers. So it is never chosen by itself, and its package is an extra.
+    if importlib.util.find_spec("cmaes") is None:
+        raise ConfigurationError("sampler cmaes needs a package that is not installed", fix="pip install 'tuner[cmaes]'")
+    return _plain(optuna.samplers.CmaEsSampler, "cmaes")(options, space, seed)
+
+
 def _enumerate(name: str) -> Callable[[Options, SearchSpace, int | None], BaseSampler]:
     """Every point of a finite space once, also of one whose strategies have different knobs.
 
@@ -107,7 +116,7 @@ SAMPLERS: Mapping[str, Callable[[Options, SearchSpace, int | None], BaseSampler]
     "gp": _plain(
         optuna.samplers.GPSampler, "gp"
     ),  # Optuna's needs torch: the only sampler that loads it in the supervisor
-    "cmaes": _plain(optuna.samplers.CmaEsSampler, "cmaes"),
+    "cmaes": _cmaes,
     "nsgaii": _plain(optuna.samplers.NSGAIISampler, "nsgaii"),
     "nsgaiii": _plain(optuna.samplers.NSGAIIISampler, "nsgaiii"),
     "qmc": _plain(optuna.samplers.QMCSampler, "qmc"),
