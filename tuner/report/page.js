@@ -23,7 +23,9 @@
     layout.dragmode = touch.matches ? false : "zoom";
     if (narrow.matches && !printing) {
       layout.font.size = 12;
-      for (const trace of figure.data) if (trace.type === "heatmap") trace.showscale = false;
+      for (const trace of figure.data) {
+        if (trace.type === "heatmap") Object.assign(trace, { showscale: false, textfont: { size: 10 } });
+      }
     }
     if (printing) layout.width = canvas.closest(".slices") ? 310 : 640;
     return figure;
