@@ -1,0 +1,98 @@
+"""Where the database and the files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import ConfigurationError, UnavailableError
+from tuner.store.database import Database, filesystem_of
+from tuner.store.location import files_dir, parse_url, storage_url
+
+
+def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage_url() == "sqlite:///tuner.db"
+    monkeypatch.setenv("TUNER_STORAGE", "postgresql://db/a")
+    assert storage_url() == "postgresql://db/a"
+    assert storage_url("sqlite:///b.db") == "sqlite:///b.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("sqlite:///x.db", "sqlite"),
+        ("postgresql://u@h/d", "postgresql+psycopg"),
+        ("postgres://u@h/d", "postgresql+psycopg"),
+        ("mysql://u@h/d", "mysql+pymysql"),
+        ("postgresql+psycopg://u@h/d", "postgresql+psycopg"),
+    ],
+)
+def test_a_url_gets_its_driver(text: str, driver: str) -> None:
+    assert parse_url(text).drivername == driver
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tuner.db", "storage: not a database URL; use for example sqlite:///tuner.db"),
+        ("postgrsql://u:s3cr3tPW@h/d", 'storage: unknown database "postgrsql"; did you mean "postgresql"?'),
+        ("postgresql://u:s3cr3tPW@h:port/d", "storage: not a database URL - it cannot be parsed"),
+    ],
+)
+def test_a_wrong_url_is_told_without_its_password(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_url(text)
+    assert str(caught.value).startswith(message)
+    assert "s3cr3tPW" not in str(caught.value)
+
+
+def test_a_password_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p@ss{w}ord%/\n", encoding="utf-8")
+    monkeypatch.setenv("TUNER_STORAGE_PASSWORD_FILE", str(secret))
+    assert parse_url("postgresql://u@h/d").password == "p@ss{w}ord%/"
+    assert parse_url("postgresql://u:given@h/d").password == "given"
+    monkeypatch.setenv("TUNER_STORAGE_PASSWORD_FILE", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        parse_url("postgresql://u@h/d")
+
+
+def test_files_are_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files_dir(None, "sqlite:////data/x.db") == Path("/data/tuner-files")
+    assert files_dir(None, "postgresql://u@h/d") == tmp_path / "tuner-files"
+    monkeypatch.setenv("TUNER_FILES", "here")
+    assert files_dir(None, "sqlite:////data/x.db") == tmp_path / "here"
+    assert files_dir("/there", "sqlite:////data/x.db") == Path("/there")
+
+
+def test_a_missing_database_is_not_created_by_readers(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="no database at .*; create a study first"):
+        Database.open(f"sqlite:///{tmp_path}/none.db")
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("folder", "is a folder; name a file"), ("none/x.db", "does not exist; mkdir -p")],
+)
+def test_a_path_that_cannot_be_a_database_is_told(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises((ConfigurationError, UnavailableError), match=message):
+        Database.open(f"sqlite:///{tmp_path}/{path}", create=True)
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert filesystem_of(str(tmp_path)) != ""
+    monkeypatch.setattr("tuner.store.database.filesystem_of", lambda _: "nfs4")
+    with pytest.raises(ConfigurationError, match="is on nfs4 - SQLite's locks are unsafe there; use PostgreSQL"):
+        Database.open(f"sqlite:///{tmp_path}/x.db", create=True)
+
+
+def test_an_unreachable_server_is_one_line_without_the_password() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        Database.open("postgresql://tuner:s3cr3tPW@127.0.0.1:1/none")
+    assert "s3cr3tPW" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
