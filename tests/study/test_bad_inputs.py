@@ -311,9 +311,53 @@ ONE_LINE = {
         with_space("  lora: {learning_rate_decades: 0}\n"),
         "study.yaml:14:10: learning_rate_decades is for all strategies; write learning_rate in the block of one",
     ),
+    "value of nothing": (with_space("  dropout:\n"), "study.yaml:14:11: space.dropout: has no value"),
+    "number for a word": (with_space("  schedule: 3\n"), "study.yaml:14:13: space.schedule: must be text, got 3"),
+    "number for a switch": (
+        with_space("  dropout: {low: 0, high: 0.1, log: 1}\n"),
+        "study.yaml:14:37: space.dropout.log: must be true or false, got 1",
+    ),
+    "whole number out of bounds": (
+        with_space("  batch_size: 1000000\n"),
+        "study.yaml:14:15: space.batch_size: 1,000,000 is outside the allowed 1 to 65,536",
+    ),
+    "number beyond floats": (
+        with_space(f"  dropout: 1{'0' * 400}\n"),
+        f"study.yaml:14:12: space.dropout: must be finite, got 1{'0' * 59}",
+    ),
+    "item of the wrong kind": (
+        changed("lora", "1"),
+        "study.yaml:10:20: strategies: an item must be text, got 1; put it in quotes",
+    ),
+    "no patience": (
+        changed("epochs: 4", "epochs: 4, patience: 0"),
+        "study.yaml:11:33: training.patience must be a whole number of at least 1, got 0",
+    ),
+    "a pair of the same": (
+        changed("text: text", "text: [a, a]"),
+        "study.yaml:6:9: data.text: a sentence pair needs two different columns",
+    ),
+    "package of a model": (
+        changed("owner/model", "package://nothing"),
+        'study.yaml:3:8: model: "package://nothing" is no address of a package\'s file; write package://DISTRIBUTION/PATH',
+    ),
+    "file without an ending": (
+        changed("train.csv", "train"),
+        'study.yaml:5:10: data.train: "train" has no ending; known: .csv, .tsv, .tab, .jsonl, .parquet, package://..., hub://...',
+    ),
+    "empty file name": (changed("train.csv", "' '"), 'study.yaml:5:10: data.train: must be a file, got text " "'),
+    "key in the dark": (
+        STUDY + '"\\e[31m\\n": 1\n',
+        'study.yaml:13:1: unknown key "\\x1b[31m\\n"; known: name, task, model, revision, data, objective, strategies, '
+        "space, training, search, budget, confirm",
+    ),
+    "address in the dark": (
+        changed("train.csv", '"hub://\\e[31m\\n"'),
+        'study.yaml:5:10: data.train: "hub://\\x1b[31m\\n" is no address of a hub data set; write hub://OWNER/NAME?split=train',
+    ),
     "text in the dark": (
         changed("macro_f1", '"a\\u202eb\\e[31m"'),
-        'study.yaml:9:21: objective.metric: text-classification has no metric "a\\u202eb\\u001b[31m"; '
+        'study.yaml:9:21: objective.metric: text-classification has no metric "a\\u202eb\\x1b[31m"; '
         "known: macro_f1, accuracy, precision, recall, auc, loss",
     ),
 }

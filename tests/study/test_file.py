@@ -41,6 +41,13 @@ def test_mistakes_of_every_kind_are_told_together(tmp_path: Path) -> None:
     ]
 
 
+def test_unknown_task_hides_no_unknown_metric(tmp_path: Path) -> None:
+    assert problems(changed("text-cl", "txt-cl").replace("macro_f1", "macrof1"), tmp_path) == [
+        'study.yaml:2:7: task: unknown task "txt-classification"; did you mean "text-classification"?',
+        'study.yaml:9:21: objective.metric: no task has a metric "macrof1"; did you mean "macro_f1"?',
+    ]
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     folder = tmp_path / "studies"

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tuner.errors import Problem, StudyFileError
+from tuner.study.names import printable
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 10_000
@@ -199,7 +200,7 @@ class _Builder:
 
     def _problem(self, node: yaml.Node, key: str, message: str) -> None:
         line, column = _start(node)
-        self._document.problems.append(Problem(key=key, message=message, line=line, column=column))
+        self._document.problems.append(Problem(key=key, message=printable(message), line=line, column=column))
 
 
 def _join(key: str, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from tuner.errors import Problem
 from tuner.study.document import KeyProblem
-from tuner.study.names import did_you_mean
+from tuner.study.names import did_you_mean, printable
 from tuner.study.spec import StudySpec
 
 _SHOWN = 60  # characters of a wrong value that are repeated
@@ -31,9 +30,7 @@ def shown(value: Any) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, str):
         text = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-        # JSON escapes control characters and, kept in ASCII, what turns the direction of writing.
-        plain = json.dumps(text, ensure_ascii=not text.isprintable())
-        return f"text {plain}"
+        return f'text "{printable(text)}"'
     return str(value)[:_SHOWN]
 
 
@@ -79,7 +76,7 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
     kind = error["type"]
     if kind == "extra_forbidden":
         known = _resolve(_walk(path[:-1])[1]).get("properties", {})
-        return KeyProblem(key=key, message=f'unknown key "{path[-1]}"{did_you_mean(str(path[-1]), known)}')
+        return KeyProblem(key=key, message=f"unknown key {quoted(str(path[-1]))}{did_you_mean(str(path[-1]), known)}")
     if kind == "missing" and len(path) == len(error["loc"]):
         return KeyProblem(key=key, message=f"{label} is missing: {schema.get('description', _expected(schema))}")
     if kind == "value_error":

@@ -27,6 +27,13 @@ COMBINE = "+"
 _LISTED = 12  # names shown when none is near; a longer list is no help
 
 
+def printable(text: str) -> str:
+    """Text that a terminal shows as it is: control characters and what turns the direction of writing are escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def components(strategy: str) -> tuple[str, ...]:
     """The parts of a strategy, in the order written: ``lora+bitfit`` has two, ``head`` one."""
     return tuple(strategy.split(COMBINE))

@@ -11,7 +11,7 @@ from tuner.errors import Problem
 from tuner.study.document import KeyProblem
 from tuner.study.domains import Choice, Domain, Fixed, Hyperparameter, Range, Value
 from tuner.study.messages import label_of, looks_like_number, quoted, shown
-from tuner.study.names import did_you_mean
+from tuner.study.names import did_you_mean, printable
 
 _RANGE_KEYS = ("low", "high", "log", "step")
 _ROUNDING = 1e-6  # of a step: what float arithmetic may add or take when steps are counted
@@ -26,15 +26,15 @@ class Findings:
 
     def refuse(self, key: str, message: str) -> None:
         """Note a mistake in a value."""
-        self.problems.append(Problem(key=key, message=f"{label_of(key)}: {message}"))
+        self.problems.append(Problem(key=key, message=printable(f"{label_of(key)}: {message}")))
 
     def refuse_key(self, key: str, message: str) -> None:
         """Note a mistake in a key itself."""
-        self.problems.append(KeyProblem(key=key, message=message))
+        self.problems.append(KeyProblem(key=key, message=printable(message)))
 
     def warn(self, key: str, message: str) -> None:
         """Note what is odd but can be used."""
-        self.warnings.append(Problem(key=key, message=f"{label_of(key)}: {message}"))
+        self.warnings.append(Problem(key=key, message=printable(f"{label_of(key)}: {message}")))
 
 
 def read_domain(raw: Any, *, key: str, knob: Hyperparameter, findings: Findings) -> Domain | None:
@@ -117,9 +117,16 @@ def _allowed(value: Value, *, key: str, knob: Hyperparameter, findings: Findings
         findings.refuse(key, f"can only be {allowed.value}, got {shown(value)}")
         return False
     if isinstance(allowed, Range) and isinstance(value, int | float) and not allowed.low <= value <= allowed.high:
-        findings.refuse(key, f"{value:g} is outside the allowed {allowed.low:g} to {allowed.high:g}")
+        findings.refuse(
+            key, f"{_figure(value)} is outside the allowed {_figure(allowed.low)} to {_figure(allowed.high)}"
+        )
         return False
     return True
+
+
+def _figure(value: float) -> str:
+    """A number for people: whole ones in full, others short."""
+    return f"{round(value):,}" if value == round(value) and abs(value) < 1e15 else f"{value:g}"
 
 
 def _repeated(value: Value) -> str:

@@ -34,7 +34,7 @@ def rule_problems(data: Mapping[str, Any], *, catalogue: Catalogue, base: Path) 
     """
     findings = Findings()
     task = _task(data, catalogue=catalogue, findings=findings)
-    _objective(_section(data, "objective"), task=task, findings=findings)
+    _objective(_section(data, "objective"), task=task, catalogue=catalogue, findings=findings)
     _data(_section(data, "data"), findings=findings)
     _model(data, base=base, findings=findings)
     strategies = _strategies(data.get("strategies"), catalogue=catalogue, findings=findings)
@@ -68,13 +68,18 @@ def _task(data: Mapping[str, Any], *, catalogue: Catalogue, findings: Findings) 
     return catalogue.tasks.get(name)
 
 
-def _objective(objective: Mapping[str, Any], *, task: TaskInfo | None, findings: Findings) -> None:
+def _objective(
+    objective: Mapping[str, Any], *, task: TaskInfo | None, catalogue: Catalogue, findings: Findings
+) -> None:
     name, goal = objective.get("metric"), objective.get("goal")
-    if task is None or not isinstance(name, str):
+    if not isinstance(name, str):
         return
-    metrics = {metric.name: metric for metric in task.metrics}
+    tasks = [task] if task is not None else list(catalogue.tasks.values())
+    metrics = {metric.name: metric for known in tasks for metric in known.metrics}
     if name not in metrics:
-        findings.refuse("objective.metric", f"{task.name} has no metric {quoted(name)}{did_you_mean(name, metrics)}")
+        whose = task.name if task is not None else "no task"
+        has = "has no" if task is not None else "has a"
+        findings.refuse("objective.metric", f"{whose} {has} metric {quoted(name)}{did_you_mean(name, metrics)}")
     elif goal in ("maximize", "minimize") and goal != metrics[name].goal:
         right = metrics[name].goal
         findings.refuse(
