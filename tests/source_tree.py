@@ -167,7 +167,7 @@ def asserts_something(function: FunctionNode, *, asserting: AbstractSet[str]) ->
             name = ast.unparse(node.func).rpartition(".")[2]
             if (
                 name in asserting
-                or name in {"raises", "warns", "fail", "validate"}
+                or name in {"raises", "warns", "fail"}
                 or name.startswith(("assert", "check_", "expect"))
             ):
                 return True
