@@ -15,7 +15,8 @@ from tuner.strategies.state import count_parameters, load_trainable_state, train
 
 def resnet() -> nn.Module:
     torch.manual_seed(0)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    config.num_labels = 3
     return freeze_backbone(AutoModelForImageClassification.from_config(config).train())
 
 

@@ -35,8 +35,8 @@ FILLER = ("the", "a", "one", "this", "that", "my", "is", "was", "here", "there")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = (*SPECIAL, *FILLER, *(word for words in WORDS.values() for word in words))
 
-_BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-_SHARED = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+_BERT: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_SHARED: dict[str, Any] = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 
 CONFIGS: dict[str, PretrainedConfig] = {
     "bert": BertConfig(**_BERT, **_SHARED, max_position_embeddings=64),
@@ -46,9 +46,11 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, **_SHARED),
     "llama": LlamaConfig(**_BERT, **_SHARED, max_position_embeddings=64),
-    "t5": T5Config(d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8, decoder_start_token_id=0, **_SHARED),
+    "t5": T5Config(d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8, **_SHARED),
     "vit": ViTConfig(**_BERT, image_size=8, patch_size=4),
 }
+
+CONFIGS["t5"].decoder_start_token_id = 0
 
 
 def write_model(folder: Path, *, kind: str = "bert", pooler: bool = True) -> Path:

@@ -166,10 +166,9 @@ def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool 
 
     Args:
         targets: Class of each row.
-        count: Size of the sample; it may differ by a few rows, because every class with two rows or more gives at
-            least one.
+        count: Size of the sample; it may differ by a few rows, because every class gives at least one.
         seed: Seed of the draw.
-        leave_one: Take no class whole, so that the rest knows all of them too.
+        leave_one: Take no class whole, so that the rest has all of them too; a class of one row gives none then.
 
     Returns:
         Sorted row numbers.
@@ -181,7 +180,8 @@ def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool 
     # Largest remainders first; the order of classes breaks ties, so that the sample is reproducible.
     short = np.argsort(-(quotas - takes), kind="stable")[: max(count - int(takes.sum()), 0)]
     takes[short] += 1
-    takes = np.clip(takes, np.where(sizes > 1, 1, 0), sizes - 1 if leave_one else sizes)
+    most = sizes - 1 if leave_one else sizes
+    takes = np.clip(takes, np.minimum(most, 1), most)
     parts = [
         generator.permutation(np.flatnonzero(targets == label))[:take]
         for label, take in zip(classes, takes, strict=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions as BackboneOutput
 
 from tuner.strategies.base import backbone_of
 from tuner.strategies.state import trainable_state
@@ -46,8 +46,8 @@ class FeatureExamples:
     lengths: Tensor
 
     def inputs(self, rows: Tensor) -> Mapping[str, Tensor]:
-        """The vectors as a text of one token; see :class:`ReplayedBackbone`."""
-        return {"inputs_embeds": self.features[rows.to(self.features.device)][:, None]}
+        """The vectors as texts of one token; see :class:`ReplayedBackbone`."""
+        return as_inputs(self.features[rows.to(self.features.device)])
 
 
 class ReplayedBackbone(nn.Module):
@@ -61,12 +61,19 @@ class ReplayedBackbone(nn.Module):
         super().__init__()
         self.pooler = getattr(backbone, "pooler", None)
 
-    def forward(
-        self, input_ids: None = None, *, inputs_embeds: Tensor, **_ignored: object
-    ) -> BaseModelOutputWithPooling:
+    def forward(self, input_ids: Tensor, *, inputs_embeds: Tensor, **_ignored: object) -> BackboneOutput:
         """The last hidden state, (rows, 1, width), and the pooler's output if there is a pooler."""
         pooled = None if self.pooler is None else self.pooler(inputs_embeds)
-        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+        return BackboneOutput(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+def as_inputs(vectors: Tensor) -> dict[str, Tensor]:
+    """Vectors, (rows, width), as the arguments of a model whose backbone is replayed.
+
+    The ids only tell heads that look for the last token of a text that there is one.
+    """
+    ids = torch.zeros(len(vectors), 1, dtype=torch.int64, device=vectors.device)
+    return {"input_ids": ids, "inputs_embeds": vectors[:, None]}
 
 
 def frozen_position(model: nn.Module, *, examples: TokenExamples, compute: Compute) -> str | None:
@@ -177,7 +184,7 @@ def _reproduces(model: nn.Module, position: str, *, examples: TokenExamples, row
             expected = model(**examples.inputs(rows)).logits.float()
             vectors = _vectors(model, position, examples=examples, rows=rows)
             with replayed(model):
-                found = model(inputs_embeds=vectors[:, None]).logits.float()
+                found = model(**as_inputs(vectors)).logits.float()
     finally:
         model.train(was_training)
     # In bf16 the two ways round at other places.

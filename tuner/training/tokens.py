@@ -109,9 +109,7 @@ def tokenize(
 def _content_key(
     tokenizer: PreTrainedTokenizerBase, *, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
 ) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    described = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    digest = sha256(described.encode())
+    digest = sha256(_description(tokenizer).encode())
     head = [_FORMAT, type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.pad_token_id, max_length]
     digest.update(json.dumps(head).encode())
     for column in (texts, pairs or ()):
@@ -121,6 +119,17 @@ def _content_key(
             digest.update(len(data).to_bytes(8))
             digest.update(data)
     return digest.hexdigest()[:40]
+
+
+def _description(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Everything that decides how a text is split."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return json.dumps(sorted(tokenizer.get_vocab().items()))
+    rules = json.loads(backend.to_str())
+    # The tokenizer remembers how it was last called; what counts is how it will be called.
+    del rules["truncation"], rules["padding"]
+    return json.dumps(rules)
 
 
 def _read(path: Path, key: str) -> Tokens | None:

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tuner.training.cache import WarmCache
+
+
+class Builder:
+    """Builds values and remembers which."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+
+    def of(self, key: str) -> Callable[[], str]:
+        def build() -> str:
+            self.built.append(key)
+            return key.upper()
+
+        return build
+
+
+def test_a_value_is_built_once() -> None:
+    cache, builder = WarmCache(), Builder()
+    assert [cache.get(("kind", "a"), builder.of("a")) for _ in range(3)] == ["A"] * 3
+    assert builder.built == ["a"]
+
+
+def test_the_value_not_used_for_longest_goes_first() -> None:
+    cache, builder = WarmCache(entries=2), Builder()
+    for key in ("a", "b", "a", "c", "a", "c", "b"):
+        cache.get(key, builder.of(key))
+    assert builder.built == ["a", "b", "c", "b"]
+    assert len(cache) == 2
+
+
+def test_a_failed_build_leaves_nothing() -> None:
+    cache = WarmCache()
+
+    def fail() -> int:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cache.get("key", fail)
+    assert cache.get("key", lambda: 5) == 5

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.samples import Recorder, plan, run, study
+from tuner.study.plan import Verdict
+from tuner.training.checkpoint import FINAL, MANIFEST, OPTIMIZER, STATE, WEIGHTS, Checkpoints, newest_checkpoint
+
+
+def state(epoch: int, *, best: int, identity: str = "run") -> dict[str, Any]:
+    return {"identity": identity, "best_epoch": best, "history": {"epochs": [{}] * epoch}, "scaler": {}}
+
+
+def save(checkpoints: Checkpoints, epoch: int, *, best: int, identity: str = "run") -> None:
+    checkpoints.save(
+        state=state(epoch, best=best, identity=identity),
+        weights={"w": torch.full((3,), float(epoch))},
+        optimizer={"w/step": torch.tensor(float(epoch))},
+        best=best,
+    )
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_last_and_the_best_epoch_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch, best in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        save(checkpoints, epoch, best=best)
+    assert names(tmp_path) == {"epoch-0002", "epoch-0004"}
+    found, skipped = newest_checkpoint([tmp_path], identity="run")
+    assert found is not None and skipped == []
+    assert found.epoch == 4
+    assert found.weights()["w"].tolist() == [4.0] * 3
+    assert found.optimizer()["w/step"].item() == 4.0
+
+
+def test_a_complete_run_keeps_its_weights_alone(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 1, best=1)
+    path = checkpoints.finish(state=state(2, best=1), weights={"w": torch.zeros(1)})
+    assert names(tmp_path) == {FINAL}
+    assert names(path) == {WEIGHTS, STATE, MANIFEST}
+    found, _ = newest_checkpoint([tmp_path], identity="run")
+    assert found is not None and found.is_final and found.optimizer() == {}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, OPTIMIZER, STATE, MANIFEST])
+@pytest.mark.parametrize("damage", [flip_a_bit, cut, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+    tmp_path: Path, file: str, damage: Callable[[Path], object]
+) -> None:
+    save(Checkpoints(tmp_path), 1, best=1)
+    save(Checkpoints(tmp_path), 2, best=1)
+    damage(tmp_path / "epoch-0002" / file)
+    found, skipped = newest_checkpoint([tmp_path], identity="run")
+    assert found is not None and found.epoch == 1
+    assert len(skipped) == 1 and "epoch-0002 was skipped" in skipped[0]
+
+
+def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path), 1, best=1)
+    save(Checkpoints(tmp_path), 2, best=1)
+    flip_a_bit(tmp_path / "epoch-0001" / WEIGHTS)
+    found, skipped = newest_checkpoint([tmp_path], identity="run")
+    assert found is None and len(skipped) == 2
+
+
+def test_a_checkpoint_of_another_run_is_skipped(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path), 3, best=3, identity="other")
+    found, skipped = newest_checkpoint([tmp_path], identity="run")
+    assert found is None and "another run" in skipped[0]
+
+
+def test_half_written_folders_do_not_count_and_are_cleaned(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path), 1, best=1)
+    shutil.copytree(tmp_path / "epoch-0001", tmp_path / ".writing-epoch-0009")
+    found, _ = newest_checkpoint([tmp_path], identity="run")
+    assert found is not None and found.epoch == 1
+    save(Checkpoints(tmp_path), 2, best=2)
+    assert names(tmp_path) == {"epoch-0002"}
+
+
+def test_the_most_advanced_attempt_wins_and_is_adopted_with_its_best(tmp_path: Path) -> None:
+    first, second = Checkpoints(tmp_path / "1"), Checkpoints(tmp_path / "2")
+    for epoch in (1, 2, 3):
+        save(first, epoch, best=min(epoch, 2))
+    save(second, 1, best=1)
+    third = Checkpoints(tmp_path / "3")
+    folders = [third.folder, second.folder, first.folder]
+    found, _ = newest_checkpoint(folders, identity="run")
+    assert found is not None and found.path == tmp_path / "1" / "epoch-0003"
+    third.adopt(found)
+    shutil.rmtree(first.folder)
+    again, _ = newest_checkpoint(folders, identity="run")
+    assert again is not None and again.path == tmp_path / "3" / "epoch-0003"
+    assert names(third.folder) == {"epoch-0002", "epoch-0003"}
+
+
+def test_between_equal_epochs_the_newest_attempt_wins(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        save(Checkpoints(tmp_path / name), 1, best=1)
+    found, _ = newest_checkpoint([tmp_path / "2", tmp_path / "1"], identity="run")
+    assert found is not None and found.path.parent.name == "2"
+
+
+def test_an_epoch_written_again_replaces_the_damaged_one(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path), 1, best=1)
+    flip_a_bit(tmp_path / "epoch-0001" / WEIGHTS)
+    save(Checkpoints(tmp_path), 1, best=1)
+    found, skipped = newest_checkpoint([tmp_path], identity="run")
+    assert found is not None and skipped == []
+
+
+def test_only_what_is_trained_is_stored(tmp_path: Path) -> None:
+    result = run(plan(study(tmp_path), tmp_path / "c", strategy="lora+bitfit"))
+    stored = sum(path.stat().st_size for path in Path(result.checkpoint).glob("*.safetensors"))
+    assert stored < 4 * result.trainable_params + 8192
+    assert not [path for path in Path(result.checkpoint).iterdir() if path.suffix not in {".json", ".safetensors"}]
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    spec = study(tmp_path, training={"select": "best"}, objective={"metric": "loss"})
+    whole, second = Recorder(), Recorder()
+    run(plan(spec, tmp_path / "whole"), report=whole)
+    run(plan(spec, tmp_path / "c"), report=Recorder(after=1, verdict=Verdict.RELEASE))
+    shutil.copytree(tmp_path / "c" / "epoch-0001", tmp_path / "epoch-0001")
+    run(plan(spec, tmp_path / "c"), report=Recorder(after=2, verdict=Verdict.RELEASE))
+    if not (tmp_path / "c" / "epoch-0001").exists():
+        shutil.copytree(tmp_path / "epoch-0001", tmp_path / "c" / "epoch-0001")
+    flip_a_bit(tmp_path / "c" / "epoch-0002" / OPTIMIZER)
+    result = run(plan(spec, tmp_path / "c"), report=second)
+    assert second.curve == whole.curve
+    assert any("epoch-0002 was skipped: optimizer.safetensors is damaged" in note for note in result.notes)
+
+
+def test_a_complete_run_asked_again_gives_its_result_without_training(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    first = run(plan(spec, tmp_path / "1", score_test=True))
+    report = Recorder()
+    again = run(plan(spec, tmp_path / "2", score_test=True, resume_from=[tmp_path / "1"]), report=report)
+    assert [epoch for epoch, _ in report.curve] == [3]
+    assert (again.metrics, again.test, again.best_epoch) == (first.metrics, first.test, first.best_epoch)
+    assert Path(again.checkpoint) == tmp_path / "2" / FINAL
+    state_text = (Path(again.checkpoint) / STATE).read_text()
+    assert json.loads(state_text) == json.loads((tmp_path / "1" / FINAL / STATE).read_text())

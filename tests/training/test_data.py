@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training.samples import LABELS, study, write_rows
+from tuner.errors import DataError
+from tuner.training.cache import WarmCache
+from tuner.training.data import Rows, StudyData, balanced, load_data, load_labels, stratified_sample
+from tuner.training.model import load_tokenizer
+
+
+def load(folder: Path, *, cache: WarmCache | None = None, test: bool = False, **changes: Any) -> StudyData:
+    spec = study(folder, **changes)
+    cache = cache or WarmCache()
+    return load_data(
+        spec,
+        tokenizer=load_tokenizer(spec, cache=cache),
+        labels=load_labels(spec, cache=cache),
+        balance=spec.data.balance,
+        with_test=test,
+        cache=cache,
+    )
+
+
+def counts(rows: Rows) -> list[int]:
+    frequencies: list[int] = rows.targets[rows.chosen].bincount(minlength=3).tolist()
+    return frequencies
+
+
+def write_unequal(folder: Path) -> str:
+    rows = [
+        f"the {word},{label}"
+        for word, label, n in (("cat", "a", 40), ("fig", "b", 8), ("saw", "c", 2))
+        for _ in range(n)
+    ]
+    file = folder / "unequal.csv"
+    file.write_text("\n".join(["text,label", *rows]) + "\n")
+    return str(file)
+
+
+def test_the_split_is_stratified_disjoint_and_complete(tmp_path: Path) -> None:
+    data = load(tmp_path)
+    assert data.labels == LABELS
+    assert (counts(data.train), counts(data.validation)) == ([16] * 3, [4] * 3)
+    rows = data.train.chosen.tolist() + data.validation.chosen.tolist()
+    assert sorted(rows) == list(range(60))
+
+
+def test_the_split_depends_on_the_study_seed_alone(tmp_path: Path) -> None:
+    splits = [load(tmp_path, training={"seed": seed}).validation.chosen.tolist() for seed in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_a_class_of_one_row_is_learnt_and_not_judged(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\n" + "the cat,a\n" * 9 + "the fig,b\n" * 9 + "the saw,c\n")
+    data = load(tmp_path, data={"train": str(file)})
+    assert counts(data.train)[2] == 1
+    assert counts(data.validation)[2] == 0
+
+
+def test_too_few_rows_for_the_share(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\nthe cat,a\nthe fig,b\n")
+    with pytest.raises(DataError, match=r"2 rows are too few for a validation share of 0\.2"):
+        load(tmp_path, data={"train": str(file)})
+
+
+def test_a_validation_file_leaves_the_training_rows_whole(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "valid.csv", rows=9, seed=4)
+    data = load(tmp_path, data={"validation": str(file)})
+    assert (len(data.train), len(data.validation)) == (60, 9)
+
+
+def test_the_test_file_is_opened_only_when_asked(tmp_path: Path) -> None:
+    missing = {"test": str(tmp_path / "nowhere.csv")}
+    assert load(tmp_path, data=missing).test is None
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
+        load(tmp_path, data=missing, test=True)
+
+
+def test_a_sample_of_the_training_rows_keeps_the_shares_and_the_validation(tmp_path: Path) -> None:
+    file = write_unequal(tmp_path)
+    whole, part = load(tmp_path, data={"train": file}), load(tmp_path, data={"train": file, "train_rows": 12})
+    assert counts(part.train) == [10, 2, 1]
+    assert part.validation.chosen.tolist() == whole.validation.chosen.tolist()
+    assert set(part.train.chosen.tolist()) <= set(whole.train.chosen.tolist())
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("oversample", [32, 32, 32]), ("undersample", [1, 1, 1])])
+def test_balance(tmp_path: Path, balance: str, expected: list[int]) -> None:
+    data = load(tmp_path, data={"train": write_unequal(tmp_path), "balance": balance})
+    assert counts(data.train) == expected
+    assert counts(data.validation) == [8, 2, 1]
+    assert data.class_weights is None
+
+
+def test_class_weights_make_every_class_count_the_same(tmp_path: Path) -> None:
+    data = load(tmp_path, data={"train": write_unequal(tmp_path), "balance": "class_weight"})
+    assert data.class_weights is not None
+    shares = data.class_weights.numpy() * np.array(counts(data.train))
+    assert shares.tolist() == pytest.approx([len(data.train) / 3] * 3)
+
+
+def test_whole_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.csv"
+    file.write_text("text,label\n" + "".join(f"the cat,{label}\n" for label in (10, 2, -1, 10, 2, -1)))
+    assert load_labels(study(tmp_path, data={"train": str(file)}), cache=WarmCache()) == ("-1", "2", "10")
+
+
+def test_one_label_is_not_enough(tmp_path: Path) -> None:
+    file = tmp_path / "one.csv"
+    file.write_text("text,label\na,x\nb,x\n")
+    with pytest.raises(DataError, match=r'column "label" has one label \("x"\)'):
+        load_labels(study(tmp_path, data={"train": str(file)}), cache=WarmCache())
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "none.csv"
+    file.write_text("text,label\n")
+    with pytest.raises(DataError, match="there are no rows"):
+        load_labels(study(tmp_path, data={"train": str(file)}), cache=WarmCache())
+
+
+def test_a_label_that_the_training_rows_lack_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "valid.csv"
+    file.write_text("text,label\nthe cat,animal\nthe fig,fruits\n")
+    with pytest.raises(DataError, match=r'valid\.csv:3: label "fruits" is not among.*did you mean "fruit"'):
+        load(tmp_path, data={"validation": str(file)})
+
+
+def test_an_empty_label_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\nthe cat,a\nthe fig,\n")
+    with pytest.raises(DataError, match=r'rows\.csv:3: column "label" is empty'):
+        load(tmp_path, data={"train": str(file)})
+
+
+def test_cut_texts_are_noted(tmp_path: Path) -> None:
+    assert load(tmp_path).notes == ()
+    data = load(tmp_path, training={"max_length": 4})
+    assert data.notes[0].endswith("reach the limit of 4 tokens and may be cut")
+    assert int(data.train.tokens.lengths.max()) == 4
+
+
+def test_pairs_are_told_apart(tmp_path: Path) -> None:
+    data = load(tmp_path, data={"text": ["text", "other"]})
+    tokens = data.train.tokens
+    assert tokens.types is not None
+    first = slice(0, int(tokens.lengths[0]))
+    assert tokens.types[first].tolist() == [0] * (int(tokens.lengths[0]) - 2) + [1, 1]
+
+
+def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
+    cache = WarmCache()
+    assert len(load(tmp_path, cache=cache).train) == 48
+    file = write_rows(tmp_path / "train.csv", rows=30)
+    os.utime(file, (1, 1))
+    assert len(load(tmp_path, cache=cache).train) == 24
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=6), share=st.floats(0.05, 0.9), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_a_stratified_sample_is_fair(sizes: list[int], share: float, seed: int) -> None:
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    count = round(share * len(targets))
+    rows = stratified_sample(targets, count=count, seed=seed, leave_one=True)
+    assert len(set(rows.tolist())) == len(rows)
+    taken = Counter(targets[rows].tolist())
+    for label, size in enumerate(sizes):
+        quota = count * size / len(targets)
+        assert (taken[label] == 0) if size == 1 else 1 <= taken[label] <= size - 1
+        assert size == 1 or taken[label] in {1, size - 1} or abs(taken[label] - quota) <= 1
+
+
+def test_oversampling_keeps_every_row() -> None:
+    targets = np.array([0, 0, 0, 0, 0, 1, 1])
+    rows = balanced(targets, over=True, seed=0)
+    assert set(rows.tolist()) == set(range(7))
+    assert np.bincount(targets[rows]).tolist() == [5, 5]

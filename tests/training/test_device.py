@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tuner.errors import ConfigurationError
+from tuner.training.device import (
+    Compute,
+    choose_compute,
+    derived_seed,
+    is_out_of_memory,
+    peak_memory,
+    seed_everything,
+    start_measuring_memory,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_precision_on_the_cpu(precision: str, dtype: torch.dtype) -> None:
+    assert choose_compute(precision) == Compute(device=CPU, dtype=dtype)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ConfigurationError, match="fp16 needs a CUDA device"):
+        choose_compute("fp16")
+
+
+def test_autocast_computes_in_its_dtype() -> None:
+    layer, row = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for dtype in (torch.float32, torch.bfloat16):
+        with Compute(device=CPU, dtype=dtype).autocast():
+            assert layer(row).dtype is dtype
+
+
+def test_the_scaler_is_there_for_fp16_alone() -> None:
+    assert not Compute(device=CPU, dtype=torch.bfloat16).scaler().is_enabled()
+    assert Compute(device=CPU, dtype=torch.float16).scaler().is_enabled()
+
+
+def test_seeds_differ_by_purpose_and_repeat() -> None:
+    seeds = {derived_seed(seed, purpose, epoch) for seed in (1, 2) for purpose in ("a", "b") for epoch in (1, 11)}
+    assert len(seeds) == 8 and all(0 <= seed < 2**63 for seed in seeds)
+    seed_everything(1, "a", 1)
+    first = torch.rand(3)
+    seed_everything(1, "a", 1)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_out_of_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_peak_memory_of_the_process() -> None:
+    start_measuring_memory(CPU)
+    assert 2**24 < peak_memory(CPU) < 2**40

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.samples import Recorder, plan, run, study
+from tuner.errors import TrialDiverged, TrialInfeasible
+from tuner.study.plan import Verdict
+from tuner.tasks import TASKS
+from tuner.training.cache import WarmCache
+from tuner.training.checkpoint import Checkpoints
+from tuner.training.device import Compute
+from tuner.training.features import FeatureExamples
+from tuner.training.history import History
+from tuner.training.loop import Run, accumulate, train
+from tuner.training.optimizer import build_optimizer
+from tuner.training.run import run_trial
+from tuner.training.settings import Settings
+
+CPU = Compute(device=torch.device("cpu"), dtype=torch.float32)
+
+
+class Linear(nn.Module):
+    """The smallest model that the loop can train; `room` is how many rows fit into a training step."""
+
+    def __init__(self, *, width: int = 6, classes: int = 3, room: int = 1000) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(width, classes)
+        self.room = room
+        self.largest = 0
+
+    def forward(self, input_ids: Tensor, inputs_embeds: Tensor) -> Any:
+        if self.training:
+            if len(inputs_embeds) > self.room:
+                raise torch.OutOfMemoryError(f"tried to allocate {len(inputs_embeds)} rows")
+            self.largest = max(self.largest, len(inputs_embeds))
+        return SimpleNamespace(logits=self.layer(inputs_embeds[:, 0]))
+
+
+def examples(rows: int, *, scale: float = 1.0) -> FeatureExamples:
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(rows) % 3
+    features = torch.randn(rows, 6, generator=generator) + 2.0 * torch.eye(6)[targets]
+    return FeatureExamples(features=features * scale, targets=targets, lengths=torch.ones(rows, dtype=torch.int64))
+
+
+def a_run(
+    folder: Path,
+    *,
+    model: nn.Module | None = None,
+    scale: float = 1.0,
+    settings: Settings | None = None,
+    **changes: Any,
+) -> Run:
+    settings = settings or Settings.of(plan(study(folder), folder, learning_rate=0.05, batch_size=8, dropout=0.0))
+    settings = replace(settings, **changes)
+    model = model or Linear()
+    return Run(
+        model=model,
+        task=TASKS["text-classification"],
+        train=examples(30, scale=scale),
+        validation=examples(12),
+        labels=("a", "b", "c"),
+        class_weights=None,
+        optimizer=build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay),
+        scaler=CPU.scaler(),
+        compute=CPU,
+        settings=settings,
+        identity="test",
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        started=time.perf_counter(),
+    )
+
+
+def do_train(what: Run, *, report: Recorder | None = None) -> tuple[str, History]:
+    history = History(rules=what.settings.rules)
+    ended = train(what, history=history, report=report or Recorder(), progress=lambda *_: None, released=lambda: None)
+    return ended, history
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accumulated_gradient_equals_that_of_the_whole_batch(tmp_path: Path, micro_batch: int, weighted: bool) -> None:
+    weights = torch.tensor([0.5, 1.0, 3.0]) if weighted else None
+    what = replace(a_run(tmp_path, label_smoothing=0.1), class_weights=weights)
+    rows = torch.tensor([0, 4, 7, 9, 11, 13, 17, 20])
+    model = what.model
+    assert isinstance(model, Linear)
+    logits = model(**what.train.inputs(rows)).logits
+    expected_loss = nn.functional.cross_entropy(logits, what.train.targets[rows], weight=weights, label_smoothing=0.1)
+    expected = torch.autograd.grad(expected_loss, list(model.parameters()))
+    loss = accumulate(what, rows, micro_batch=micro_batch)
+    torch.testing.assert_close(loss, expected_loss.detach())
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_what_does_not_fit_is_halved_until_it_does(tmp_path: Path) -> None:
+    tight, wide = Linear(room=3), Linear()
+    monitor, reference = Recorder(), Recorder()
+    do_train(a_run(tmp_path / "a", model=tight), report=monitor)
+    do_train(a_run(tmp_path / "b", model=wide), report=reference)
+    assert (tight.largest, wide.largest) == (2, 8)
+    for (_, found), (_, expected) in zip(monitor.curve, reference.curve, strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_single_row_that_does_not_fit_is_infeasible(tmp_path: Path) -> None:
+    with pytest.raises(TrialInfeasible, match=r"out of memory on cpu with 1 row of 1 tokens \(batch size 8\)"):
+        do_train(a_run(tmp_path, model=Linear(room=0)))
+
+
+def test_a_non_finite_loss_ends_the_run_at_its_step(tmp_path: Path) -> None:
+    what = a_run(tmp_path, scale=math.inf)
+    with pytest.raises(TrialDiverged, match="epoch 1, step 1;"):
+        do_train(what)
+
+
+def test_an_exploding_learning_rate_diverges(tmp_path: Path) -> None:
+    with pytest.raises(TrialDiverged, match="non-finite"):
+        run(plan(study(tmp_path), tmp_path / "c", learning_rate=1e30, max_grad_norm=0.0, warmup_ratio=0.0))
+
+
+def test_clipping_bounds_the_step_and_zero_does_not_clip(tmp_path: Path) -> None:
+    norms = {}
+    for limit in (0.0, 0.01):
+        what = a_run(tmp_path / str(limit), max_grad_norm=limit)
+        seen: list[float] = []
+
+        def watch(*_: object, what: Run = what, seen: list[float] = seen) -> None:
+            gradients = [p.grad for p in what.model.parameters() if p.grad is not None]
+            seen.append(torch.nn.utils.get_total_norm(gradients).item())
+
+        what.optimizer.register_step_pre_hook(watch)
+        do_train(what)
+        norms[limit] = max(seen)
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3)
+    assert norms[0.0] > 0.1
+
+
+def test_learning_rate_of_every_step_follows_the_schedule(tmp_path: Path) -> None:
+    what = a_run(tmp_path, warmup_ratio=0.25)
+    rates: list[float] = []
+    what.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    do_train(what)
+    total, warmup = 12, 3  # 30 rows in batches of 8, 3 epochs
+    expected = [(s + 1) / warmup if s < warmup else (total - s) / (total - warmup) for s in range(total)]
+    assert rates == pytest.approx([0.05 * share for share in expected])
+
+
+def test_a_pruned_run_leaves_nothing(tmp_path: Path) -> None:
+    report = Recorder(after=2, verdict=Verdict.PRUNE)
+    result = run(plan(study(tmp_path), tmp_path / "c"), report=report)
+    assert (result.ended_by, result.epochs, result.checkpoint) == ("prune", 2, "")
+    assert [epoch for epoch, _ in report.curve] == [1, 2]
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.RELEASE, Verdict.STOP])
+def test_a_run_that_is_asked_to_end_does_so_before_the_next_step(tmp_path: Path, verdict: Verdict) -> None:
+    asked = 0
+
+    def released() -> Verdict | None:
+        nonlocal asked
+        asked += 1
+        return verdict if asked > 8 else None  # 48 rows are 6 steps, so this is in the second epoch
+
+    result = run(plan(study(tmp_path), tmp_path / "c"), released=released)
+    assert (result.ended_by, result.epochs, asked) == (verdict.value, 1, 9)
+    assert (tmp_path / "c" / "epoch-0001" / "manifest.json").exists()
+
+
+def test_a_run_asked_to_end_in_its_first_epoch_has_no_result_yet(tmp_path: Path) -> None:
+    result = run(plan(study(tmp_path), tmp_path / "c"), released=lambda: Verdict.RELEASE)
+    assert (result.ended_by, result.epochs, result.best_epoch, dict(result.metrics)) == ("release", 0, 0, {})
+
+
+def test_early_stopping_counts_epochs_without_a_better_objective(tmp_path: Path) -> None:
+    spec = study(tmp_path, training={"epochs": 9, "patience": 2}, objective={"metric": "loss"})
+    report = Recorder()
+    # A step in the wrong direction in every epoch: the first one stays the best.
+    what = a_run(tmp_path, settings=Settings.of(plan(spec, tmp_path, learning_rate=5.0, schedule="constant")))
+    ended, history = do_train(what, report=report)
+    assert (ended, history.best_epoch, len(report.curve)) == ("patience", 1, 3)
+
+
+def test_progress_rises_within_the_epoch_and_ends_at_one(tmp_path: Path) -> None:
+    told: list[tuple[int, float]] = []
+    run_trial(
+        plan(study(tmp_path), tmp_path / "c"),
+        report=Recorder(),
+        progress=lambda epoch, share: told.append((epoch, share)),
+    )
+    assert told == sorted(told)
+    assert [entry for entry in told if entry[1] == 1.0] == [(1, 1.0), (2, 1.0), (3, 1.0)]
+
+
+def test_warm_and_cold_runner_give_the_same_bits(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    warm = WarmCache()
+    for strategy in ("head", "lora", "full"):  # each leaves something in the cache
+        run(plan(spec, tmp_path / f"before-{strategy}", strategy=strategy, dropout=0.3), cache=warm)
+    for strategy in ("full", "head", "lora+bitfit"):
+        first, second = Recorder(), Recorder()
+        run(plan(spec, tmp_path / f"warm-{strategy}", strategy=strategy), report=first, cache=warm)
+        run(plan(spec, tmp_path / f"cold-{strategy}", strategy=strategy), report=second)
+        assert first.curve == second.curve
+
+
+def test_the_seed_decides_the_curve(tmp_path: Path) -> None:
+    spec, cache = study(tmp_path), WarmCache()
+    curves: list[str] = []
+    for seed in (1, 1, 2):
+        report = Recorder()
+        run(plan(spec, tmp_path / f"{len(curves)}", seed=seed), report=report, cache=cache)
+        curves.append(json.dumps(report.curve))
+    assert curves[0] == curves[1] != curves[2]
