@@ -7,7 +7,7 @@ The same service as the command line, for programs::
     study = tuner.create_study("studies/quickstart.yaml", storage="sqlite:///tuner.db")
     tuner.run_worker(studies=[study.name], storage="sqlite:///tuner.db")
     best = tuner.best(study.name, storage="sqlite:///tuner.db")
-    tuner.report(study.name, path="report.html", storage="sqlite:///tuner.db")
+    tuner.write_report(study.name, path="report.html", storage="sqlite:///tuner.db")
 
 Importing this package imports nothing heavy; each function imports what it needs. Errors are
 :class:`tuner.errors.TunerError` and its subclasses.
@@ -15,7 +15,7 @@ Importing this package imports nothing heavy; each function imports what it need
 
 from __future__ import annotations
 
-from tuner.api import best, catalogue, check_study, create_study, list_studies, load_study, report, run_worker
+from tuner.api import best, catalogue, check_study, create_study, list_studies, load_study, run_worker, write_report
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,6 @@ __all__ = [
     "create_study",
     "list_studies",
     "load_study",
-    "report",
     "run_worker",
+    "write_report",
 ]

@@ -241,7 +241,7 @@ def best(name: str, *, storage: str | None = None) -> TrialRecord:
     return winner.trial
 
 
-def report(name: str, *, path: PathLike, storage: str | None = None) -> Path:
+def write_report(name: str, *, path: PathLike, storage: str | None = None) -> Path:
     """Write the report of a study: one HTML file that needs no network.
 
     Args:
@@ -258,9 +258,9 @@ def report(name: str, *, path: PathLike, storage: str | None = None) -> Path:
 
     Example:
         >>> import tuner
-        >>> tuner.report("example", path="report.html", storage="sqlite:///tuner.db").name
+        >>> tuner.write_report("example", path="report.html", storage="sqlite:///tuner.db").name
         'report.html'
     """
-    from tuner.report import write_report
+    from tuner import report
 
-    return write_report(load_study(name, storage=storage), Path(path))
+    return report.write_report(load_study(name, storage=storage), Path(path))

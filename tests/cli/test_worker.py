@@ -8,7 +8,6 @@ import pytest
 
 from tests.cli.command import tuner
 from tests.cli.conftest import Run
-from tests.cli.little import STUDY
 from tests.cli.rehearsal import Ends, open_study, play
 from tuner.cli.worker import conclude
 from tuner.store.records import StudyState
@@ -27,19 +26,6 @@ def test_a_study_from_its_file_to_its_answer(study_file: Path, tmp_path: Path) -
     again = tuner("worker", "start", "--study", "little", "--until-done", "--devices", "cpu", cwd=tmp_path)
     assert again.returncode == 0
     assert "this worker ended 0 runs" in again.stderr
-
-
-@pytest.mark.slow
-def test_a_study_that_cannot_have_a_result_is_status_3(study_file: Path, tmp_path: Path) -> None:
-    # A learning rate of 1e30 diverges at once.
-    space = "space: {learning_rate: 1.0e+30}\n"
-    study_file.write_text(STUDY.replace("budget:", f"{space}budget:"), encoding="utf-8")
-    created = tuner("study", "create", "little.yaml", cwd=tmp_path)
-    if created.returncode == 78:
-        pytest.skip(f"the study file does not allow it: {created.stderr}")
-    done = tuner("worker", "start", "--until-done", "--devices", "cpu", cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    assert "finished with no complete trial" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def _finish(name: str, *, folder: Path, storage: str) -> None:
     from tuner.report import summarise
 
     snapshot = api.load_study(name, storage=storage)
-    report = api.report(name, path=folder / "report.html", storage=storage)
+    report = api.write_report(name, path=folder / "report.html", storage=storage)
     summary = summarise(snapshot)
     line(summary.headline)
     for sentence in summary.sentences:

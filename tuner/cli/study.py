@@ -256,7 +256,7 @@ def report(
     """
     from tuner import api
 
-    line(str(api.report(name, path=path or Path(f"{name}.html"), storage=storage)))
+    line(str(api.write_report(name, path=path or Path(f"{name}.html"), storage=storage)))
 
 
 @app.command()

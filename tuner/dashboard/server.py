@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Any
 
 import waitress
+from waitress import wasyncore
 
 from tuner.dashboard.guard import guard
 from tuner.dashboard.studies import StudiesApp
@@ -49,34 +51,41 @@ class DashboardServer:
         self._socket = _bound(host, port)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self._channels: dict[int, Any] = {}
         self._server = waitress.create_server(
             guard(self._studies, names=(host, *allowed_hosts), allow_write=allow_write),
+            map=self._channels,
             sockets=[self._socket],
             threads=_THREADS,
             ident=None,
         )
 
     def serve(self) -> None:
-        """Answer requests until :meth:`close` or Ctrl-C."""
+        """Answer requests until :meth:`stop` or Ctrl-C."""
         try:
             self._server.run()
         finally:
-            self.close()
+            self._server.task_dispatcher.shutdown()
+            wasyncore.close_all(self._channels)
+            self._studies.close()
 
-    def close(self) -> None:
-        """Stop answering; may be called from another thread, and more than once."""
-        self._server.close()
-        self._studies.close()
+    def stop(self) -> None:
+        """Let :meth:`serve` return; for other threads."""
+        # Only the serving thread may close what it polls.
+        self._server.trigger.pull_trigger(lambda: wasyncore.close_all(self._channels))
 
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except (OSError, OverflowError):
+            listener.close()
+            raise
     except (OSError, OverflowError) as error:
-        raise UnavailableError(
-            f"cannot listen on {host}:{port}", why=getattr(error, "strerror", None) or str(error), fix="choose another --port"
-        ) from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise UnavailableError(f"cannot listen on {host}:{port}", why=why, fix="choose another --port") from error
     return listener

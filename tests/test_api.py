@@ -1,0 +1,77 @@
+"""The Python API: its examples run, in order, as a reader would type them."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from pathlib import Path
+
+import pytest
+
+import tuner
+from tests.cli.little import STUDY, write_model, write_rows
+from tuner import api
+from tuner.errors import NotFoundError, StudyFileError
+
+
+def test_everything_public_has_an_example() -> None:
+    for name in tuner.__all__:
+        function = getattr(tuner, name)
+        assert ">>> import tuner" in inspect.getdoc(function).replace("  ", ""), name
+        assert function is getattr(api, name)
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ``study.yaml``, the study that the examples are about."""
+    write_model(tmp_path / "model")
+    write_rows(tmp_path / "rows.csv")
+    text = STUDY.replace("name: little", "name: example").replace("[head, lora]", "[head, bitfit]")
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_examples_run(example: Path) -> None:
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    finder = doctest.DocTestFinder(recurse=False)
+    order = ("catalogue", "check_study", "create_study", "run_worker", "list_studies", "load_study", "best", "write_report")
+    assert set(order) == set(tuner.__all__)
+    for name in order:
+        for test in finder.find(getattr(api, name), name, globs={}):
+            assert test.examples
+            runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+    assert (example / "report.html").is_file()
+
+
+def test_a_mapping_is_as_good_as_a_file(example: Path, sqlite_url: str) -> None:
+    study = {
+        "name": "from-mapping",
+        "task": "text-classification",
+        "model": "model",
+        "data": {"train": "rows.csv"},
+        "objective": {"metric": "accuracy"},
+        "strategies": ["head"],
+        "training": {"max_length": 16},
+    }
+    record = tuner.create_study(study, storage=sqlite_url)
+    assert record.spec.data.train == str(example / "rows.csv")
+    assert tuner.create_study(study, storage=sqlite_url) == record
+    with pytest.raises(StudyFileError, match="haed"):
+        tuner.create_study({**study, "strategies": ["haed"]}, storage=sqlite_url)
+    with pytest.raises(NotFoundError, match="no complete trial yet"):
+        tuner.best("from-mapping", storage=sqlite_url)
+
+
+def test_goals_come_from_the_metric_unless_they_are_given(example: Path, sqlite_url: str) -> None:
+    text = (example / "study.yaml").read_text(encoding="utf-8")
+    for name, objective, maximize in (
+        ("a", "{metric: accuracy}", True),
+        ("b", "{metric: loss}", False),
+        ("c", "{metric: accuracy, goal: maximize}", True),
+    ):
+        file = example / f"{name}.yaml"
+        file.write_text(text.replace("name: example", f"name: {name}").replace("{metric: accuracy}", objective))
+        assert tuner.create_study(file, storage=sqlite_url).maximize is maximize
