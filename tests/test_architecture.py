@@ -183,7 +183,7 @@ def test_transactions_are_committed_in_one_place() -> None:
     wrong = [
         f"{module.where}:{node.lineno}"
         for module in modules()
-        if module.where != "tuner/store/database.py"
+        if module.where != "tuner/store/transactions.py"
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
     ]

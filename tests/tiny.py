@@ -33,14 +33,14 @@ def write_rows(path: Path, *, count: int, seed: int) -> Path:
 def write_model(folder: Path) -> Path:
     """A random BERT of two layers of width 32 with a word tokenizer, saved as the hub would have it."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLERS]
     words += [word for group in WORDS.values() for word in group]
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(words) + "\n", encoding="utf-8")
-    BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
+    BertTokenizer(vocab=str(vocabulary)).save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),

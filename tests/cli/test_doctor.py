@@ -43,7 +43,9 @@ def test_doctor_s_status_is_that_of_the_worst(run: Run, storage: str, name: str,
     assert "s3cr3tPW" not in result.stdout + result.stderr
 
 
-def test_a_database_without_tables_fails_with_the_command_that_mends_it(run: Run, sqlite_url: str, tmp_path: Path) -> None:
+def test_a_database_without_tables_fails_with_the_command_that_mends_it(
+    run: Run, sqlite_url: str, tmp_path: Path
+) -> None:
     (tmp_path / "tuner.db").touch()
     result = run("doctor", "--skip-torch", "--storage", sqlite_url)
     assert result.exit_code == 78
@@ -74,14 +76,18 @@ def test_a_torch_that_hangs_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_in_words() -> None:
     gpu = {"name": "NVIDIA H100", "free": 70 * 2**30, "total": 80 * 2**30, "bf16": True}
     findings = list(
-        checkup.torch_findings({"version": "2.13.0", "cuda": "13.0", "gpus": [gpu, {**gpu, "free": 2**30, "bf16": False}]})
+        checkup.torch_findings(
+            {"version": "2.13.0", "cuda": "13.0", "gpus": [gpu, {**gpu, "free": 2**30, "bf16": False}]}
+        )
     )
     assert [finding.level for finding in findings] == [Level.OK, Level.WARN]
     assert findings[0].text == "cuda:0 NVIDIA H100, 70.0 of 80.0 GiB free, bf16"
     assert "nvidia-smi" in findings[1].fix
 
 
-@pytest.mark.parametrize(("offset", "level"), [(0.1, Level.OK), (-0.1, Level.OK), (6.0, Level.WARN), (-3600.0, Level.WARN)])
+@pytest.mark.parametrize(
+    ("offset", "level"), [(0.1, Level.OK), (-0.1, Level.OK), (6.0, Level.WARN), (-3600.0, Level.WARN)]
+)
 def test_clock(offset: float, level: Level) -> None:
     assert checkup.check_clock(offset).level is level
 
@@ -97,7 +103,7 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, leve
 
 
 def test_network_file_systems_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tuner.store.database.filesystem_of", lambda _folder: "nfs4")
+    monkeypatch.setattr("tuner.store.filesystem.filesystem_of", lambda _folder: "nfs4")
     finding = checkup.check_filesystem(tmp_path / "tuner.db")
     assert finding.level is Level.FAIL
     assert finding.status == 78

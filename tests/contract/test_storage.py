@@ -58,7 +58,7 @@ def test_optuna_sees_the_same_study(db: Database, plain_optuna: Callable[[], opt
         assert {record.epoch: record.metrics["f1"] for record in mine.epochs} == other.intermediate_values
         assert mine.params["batch_size"] == other.params["batch_size"]
         assert other.user_attrs["tuner:learning_rate"] == mine.params["learning_rate"]
-        assert other.datetime_complete is not None
+        assert other.datetime_complete is not None and other.datetime_start is not None
         assert other.datetime_complete >= other.datetime_start
     best = read_progress(db, "toy")
     assert (best.best_number, best.best_value) == (theirs.best_trial.number, theirs.best_value)

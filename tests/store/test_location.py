@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import ConfigurationError, UnavailableError
-from tuner.store.database import Database, filesystem_of
+from tuner.store.database import Database
+from tuner.store.filesystem import filesystem_of
 from tuner.store.location import files_dir, parse_url, storage_url
 
 
@@ -85,7 +86,7 @@ def test_a_path_that_cannot_be_a_database_is_told(tmp_path: Path, path: str, mes
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert filesystem_of(str(tmp_path)) != ""
-    monkeypatch.setattr("tuner.store.database.filesystem_of", lambda _: "nfs4")
+    monkeypatch.setattr("tuner.store.filesystem.filesystem_of", lambda _: "nfs4")
     with pytest.raises(ConfigurationError, match="is on nfs4 - SQLite's locks are unsafe there; use PostgreSQL"):
         Database.open(f"sqlite:///{tmp_path}/x.db", create=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tuner.worker import protocol
 
-MESSAGES = [
+MESSAGES: list[protocol.Message] = [
     protocol.Ready(),
     protocol.Run(key="1:2", plan={"number": 3, "text": "zwei\nZeilen ☃"}),
     protocol.Answer(key="1:2", epoch=1, verdict="prune"),

@@ -82,8 +82,6 @@ def find_all(*, storage: str | None, files: Path | None, with_torch: bool) -> It
 def check_python() -> Finding:
     """Which tuner and which Python run."""
     text = f"tuner {__version__} on Python {platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 11):
-        return Finding(name="python", level=Level.FAIL, text=text, fix="use Python 3.11 or newer", status=78)
     return Finding(name="python", level=Level.OK, text=text)
 
 
@@ -106,11 +104,11 @@ def check_machine() -> Finding:
     import psutil
 
     memory = psutil.virtual_memory()
-    text = (
-        f"{len(os.sched_getaffinity(0))} cores, {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB memory free"
-    )
+    text = f"{len(os.sched_getaffinity(0))} cores, {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB memory free"
     if memory.available < 2 * _GIB:
-        return Finding(name="memory", level=Level.WARN, text=text, fix="close programs; a worker needs 1 to 2 GiB a slot")
+        return Finding(
+            name="memory", level=Level.WARN, text=text, fix="close programs; a worker needs 1 to 2 GiB a slot"
+        )
     return Finding(name="machine", level=Level.OK, text=text)
 
 
@@ -145,7 +143,7 @@ def check_storage(option: str | None, *, files: Path | None) -> Iterator[Finding
 
 def check_filesystem(path: Path) -> Finding:
     """Whether SQLite's locks are safe where the file is."""
-    from tuner.store.database import NETWORK_FILESYSTEMS, filesystem_of
+    from tuner.store.filesystem import NETWORK_FILESYSTEMS, filesystem_of
 
     folder = path.absolute().parent
     if not folder.is_dir():
@@ -242,7 +240,11 @@ def check_torch() -> Iterator[Finding]:
     """PyTorch and the GPUs, seen by a process of its own: this one never imports torch."""
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", _TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS, check=False
+            [sys.executable, "-W", "ignore", "-c", _TORCH],
+            capture_output=True,
+            text=True,
+            timeout=_TORCH_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         text = f"PyTorch did not answer within {_TORCH_SECONDS} s"

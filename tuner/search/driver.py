@@ -24,7 +24,8 @@ from tuner.search.confirm import choose_finalists, fresh_seeds
 from tuner.search.pruners import make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.store import confirmation, leases, studies
-from tuner.store.database import Database, plain_cause
+from tuner.store.database import Database
+from tuner.store.transactions import plain_cause
 from tuner.store.leases import Holder, Lease
 from tuner.store.metrics import store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME

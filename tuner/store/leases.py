@@ -19,10 +19,11 @@ from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
 from tuner.store import events, optuna_rows
-from tuner.store.database import Database, inserted_id
+from tuner.store.database import Database
 from tuner.store.records import BudgetUse, Outcome, StudyState
 from tuner.store.studies import budget_use, lock_study, why_search_is_over
 from tuner.store.tables import attempts, db_now, runs
+from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
 
@@ -206,7 +207,7 @@ def with_proposal(lease: Lease, *, strategy: str, params: Mapping[str, Value]) -
     return replace(lease, strategy=strategy, params=dict(params))
 
 
-def guard(tx: Connection, lease: Lease, **values: Any) -> None:
+def guard(tx: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
     """Write to the run's row if the lease still holds, in one statement; the fence of every write.
 
     Raises:
@@ -234,7 +235,7 @@ def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[
     """
 
     def _bind(tx: Connection) -> None:
-        guard(tx, lease, strategy=strategy, params=json.dumps(dict(params), allow_nan=False))
+        guard(tx, lease, {"strategy": strategy, "params": json.dumps(dict(params), allow_nan=False)})
         optuna_rows.set_user_attributes(tx, lease.trial_id, {f"tuner:{name}": value for name, value in params.items()})
 
     db.write(_bind)
@@ -248,7 +249,7 @@ def store_facts(db: Database, lease: Lease, facts: Mapping[str, Any]) -> None:
     """
 
     def _store(tx: Connection) -> None:
-        guard(tx, lease, trainable_params=facts.get("trainable_params"))
+        guard(tx, lease, {"trainable_params": facts.get("trainable_params")})
         _update_attempt(tx, lease, facts=json.dumps(dict(facts), allow_nan=False))
 
     db.write(_store)
@@ -269,7 +270,7 @@ def renew(db: Database, *, held: Sequence[tuple[Lease, float]], lease: float) ->
         lost = []
         for one, seconds in held:
             try:
-                guard(tx, one, expires_at=db_now() + lease)
+                guard(tx, one, {"expires_at": db_now() + lease})
             except LeaseLost:
                 lost.append(one)
             else:
@@ -287,19 +288,11 @@ def release(db: Database, lease: Lease, *, reason: str, seconds: float) -> None:
     """
 
     def _release(tx: Connection) -> None:
-        guard(tx, lease, outcome=Outcome.WAITING.value, reason=reason, worker_id=None, expires_at=None)
+        guard(tx, lease, {"outcome": Outcome.WAITING.value, "reason": reason, "worker_id": None, "expires_at": None})
         _update_attempt(tx, lease, outcome=Outcome.RELEASED.value, reason=reason, ended_at=db_now(), seconds=seconds)
         if lease.purpose == "search":
             optuna_rows.set_state(tx, lease.trial_id, Outcome.WAITING)
-        events.record(
-            tx,
-            "run_released",
-            reason,
-            study_id=lease.study_id,
-            number=lease.number,
-            run_id=lease.run_id,
-            worker_id=lease.worker,
-        )
+        _record(tx, lease, "run_released", reason)
 
     db.write(_release)
 
@@ -315,7 +308,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
     """
 
     def _lose(tx: Connection) -> Outcome:
-        guard(tx, lease, reason=reason)
+        guard(tx, lease, {"reason": reason})
         row = tx.execute(select(runs).where(runs.c.run_id == lease.run_id)).one()
         _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
         return _mark_lost(tx, row, reason=reason)
@@ -357,16 +350,7 @@ def finish(
             "expires_at": None,
             "ended_at": db_now(),
         }
-        if result is not None:
-            values |= {
-                "best_epoch": result.best_epoch or None,
-                "epochs_done": result.epochs,
-                "trainable_params": result.trainable_params,
-                "peak_memory": result.peak_memory,
-                "checkpoint": result.checkpoint,
-                "result": json.dumps(result.to_json(), allow_nan=False),
-            }
-        guard(tx, lease, **values)
+        guard(tx, lease, values | _result_values(result))
         _update_attempt(
             tx, lease, outcome=outcome.value, reason=reason, ended_at=db_now(), seconds=seconds, log_tail=log_tail
         )
@@ -374,17 +358,28 @@ def finish(
             optuna_rows.set_state(tx, lease.trial_id, outcome, value=value)
             if reason:
                 optuna_rows.set_user_attributes(tx, lease.trial_id, {"tuner:reason": reason[:2000]})
-        events.record(
-            tx,
-            f"run_{outcome.value}",
-            reason,
-            study_id=lease.study_id,
-            number=lease.number,
-            run_id=lease.run_id,
-            worker_id=lease.worker,
-        )
+        _record(tx, lease, f"run_{outcome.value}", reason)
 
     db.write(_finish)
+
+
+def _result_values(result: TrialResult | None) -> dict[str, Any]:
+    if result is None:
+        return {}
+    return {
+        "best_epoch": result.best_epoch or None,
+        "epochs_done": result.epochs,
+        "trainable_params": result.trainable_params,
+        "peak_memory": result.peak_memory,
+        "checkpoint": result.checkpoint,
+        "result": json.dumps(result.to_json(), allow_nan=False),
+    }
+
+
+def _record(tx: Connection, lease: Lease, kind: str, text: str) -> None:
+    events.record(
+        tx, kind, text, study_id=lease.study_id, number=lease.number, run_id=lease.run_id, worker_id=lease.worker
+    )
 
 
 def reclaim_expired(db: Database, study_id: int) -> int:

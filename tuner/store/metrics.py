@@ -41,7 +41,7 @@ def store_report(
     def _store(tx: Connection) -> None:
         # An epoch that is reported again after a resume must not count backwards.
         done = case((runs.c.epochs_done > epoch, runs.c.epochs_done), else_=epoch)
-        guard(tx, lease, epochs_done=done, expires_at=db_now() + extend)
+        guard(tx, lease, {"epochs_done": done, "expires_at": db_now() + extend})
         earlier = tx.execute(
             select(func.coalesce(func.sum(attempts.c.seconds), 0.0)).where(
                 attempts.c.run_id == lease.run_id, attempts.c.attempt < lease.attempt

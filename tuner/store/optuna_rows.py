@@ -18,9 +18,9 @@ from optuna.trial import TrialState
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
-from tuner.store.database import inserted_id
 from tuner.store.records import Outcome
 from tuner.store.tables import db_now
+from tuner.store.transactions import inserted_id
 
 _studies = models.StudyModel.__table__
 _directions = models.StudyDirectionModel.__table__

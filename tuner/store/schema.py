@@ -25,8 +25,8 @@ from optuna.storages._rdb import models as optuna_models
 from sqlalchemy.engine import Connection
 
 from tuner.errors import ConfigurationError, UnavailableError
-from tuner.store.database import Database
 from tuner.store.location import sqlite_path
+from tuner.store.transactions import Transactions
 
 VERSION_TABLE = "tuner_alembic_version"
 _LOCK_ID = 7_205_759_403  # any number that nobody else uses
@@ -57,7 +57,7 @@ class SchemaState:
         return self.tuner == self.tuner_head and self.optuna == self.optuna_head
 
 
-def read_state(database: Database) -> SchemaState:
+def read_state(database: Transactions) -> SchemaState:
     """Which schema the database has.
 
     Raises:
@@ -77,7 +77,7 @@ def read_state(database: Database) -> SchemaState:
     return database.read(_read)
 
 
-def require_current(database: Database) -> SchemaState:
+def require_current(database: Transactions) -> SchemaState:
     """See that this tuner can work with the database.
 
     Raises:
@@ -105,7 +105,7 @@ def require_current(database: Database) -> SchemaState:
     )
 
 
-def initialise(database: Database) -> SchemaState:
+def initialise(database: Transactions) -> SchemaState:
     """Create what is missing; safe to call from any number of processes at once.
 
     Raises:
@@ -127,7 +127,7 @@ def initialise(database: Database) -> SchemaState:
         return read_state(database)
 
 
-def upgrade(database: Database) -> SchemaState:
+def upgrade(database: Transactions) -> SchemaState:
     """Bring our tables to this tuner's schema, creating them where they are missing.
 
     Raises:
@@ -140,13 +140,13 @@ def upgrade(database: Database) -> SchemaState:
         return read_state(database)
 
 
-def _create_optuna_tables(database: Database) -> None:
+def _create_optuna_tables(database: Transactions) -> None:
     database.write(optuna_models.BaseModel.metadata.create_all)
     storage: RDBStorage = database.optuna_storage()  # its constructor writes the version rows
     storage.remove_session()
 
 
-def _upgrade_ours(database: Database) -> None:
+def _upgrade_ours(database: Transactions) -> None:
     def _run(connection: Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
@@ -177,7 +177,7 @@ def _revision(connection: Connection, table: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _schema_lock(database: Database) -> Iterator[None]:
+def _schema_lock(database: Transactions) -> Iterator[None]:
     """At most one process changes the schema; the others wait."""
     path = sqlite_path(database.url)
     if path is not None:
