@@ -40,7 +40,7 @@ def orphans() -> Iterator[list[psutil.Process]]:
     """Runners that must be gone when the test is over."""
     processes: list[psutil.Process] = []
     yield processes
-    gone, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive, alive
 
 

@@ -69,7 +69,7 @@ def test_files_are_beside_the_database(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_missing_database_is_not_created_by_readers(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="no database at .*; create a study first"):
+    with pytest.raises(UnavailableError, match=r"no database at .*; create a study first"):
         Database.open(f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
 

@@ -42,10 +42,10 @@ def test_a_pipe_gives_whole_messages_however_it_cuts_them() -> None:
     assert reader.read() == []
     os.write(write, line[7:] + protocol.encode(MESSAGES[0]))
     assert reader.read() == [MESSAGES[1], MESSAGES[0]]
-    assert not reader.is_closed
+    before = reader.is_closed
     os.close(write)
     assert reader.read() == []
-    assert reader.is_closed
+    assert (before, reader.is_closed) == (False, True)
     os.close(read)
 
 

@@ -25,12 +25,12 @@ from tuner.search.pruners import make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.store import confirmation, leases, studies
 from tuner.store.database import Database
-from tuner.store.transactions import plain_cause
 from tuner.store.leases import Holder, Lease
 from tuner.store.metrics import store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyRecord, StudyState
+from tuner.store.transactions import plain_cause
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.plan import TrialResult, Verdict
 

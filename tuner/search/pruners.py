@@ -17,7 +17,6 @@ from tuner.search.samplers import Options, construct
 from tuner.study.names import did_you_mean
 from tuner.study.spec import ChoiceSpec
 
-
 _EPOCHS_FOR_BRACKETS = 9
 
 

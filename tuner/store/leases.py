@@ -292,7 +292,7 @@ def release(db: Database, lease: Lease, *, reason: str, seconds: float) -> None:
         _update_attempt(tx, lease, outcome=Outcome.RELEASED.value, reason=reason, ended_at=db_now(), seconds=seconds)
         if lease.purpose == "search":
             optuna_rows.set_state(tx, lease.trial_id, Outcome.WAITING)
-        _record(tx, lease, "run_released", reason)
+        _record(tx, lease, kind="run_released", text=reason)
 
     db.write(_release)
 
@@ -358,7 +358,7 @@ def finish(
             optuna_rows.set_state(tx, lease.trial_id, outcome, value=value)
             if reason:
                 optuna_rows.set_user_attributes(tx, lease.trial_id, {"tuner:reason": reason[:2000]})
-        _record(tx, lease, f"run_{outcome.value}", reason)
+        _record(tx, lease, kind=f"run_{outcome.value}", text=reason)
 
     db.write(_finish)
 
@@ -376,7 +376,7 @@ def _result_values(result: TrialResult | None) -> dict[str, Any]:
     }
 
 
-def _record(tx: Connection, lease: Lease, kind: str, text: str) -> None:
+def _record(tx: Connection, lease: Lease, *, kind: str, text: str) -> None:
     events.record(
         tx, kind, text, study_id=lease.study_id, number=lease.number, run_id=lease.run_id, worker_id=lease.worker
     )
