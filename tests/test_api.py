@@ -17,7 +17,7 @@ from tuner.errors import NotFoundError, StudyFileError
 def test_everything_public_has_an_example() -> None:
     for name in tuner.__all__:
         function = getattr(tuner, name)
-        assert ">>> import tuner" in inspect.getdoc(function).replace("  ", ""), name
+        assert ">>> import tuner" in (inspect.getdoc(function) or ""), name
         assert function is getattr(api, name)
 
 
@@ -36,7 +36,16 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_examples_run(example: Path) -> None:
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     finder = doctest.DocTestFinder(recurse=False)
-    order = ("catalogue", "check_study", "create_study", "run_worker", "list_studies", "load_study", "best", "write_report")
+    order = (
+        "catalogue",
+        "check_study",
+        "create_study",
+        "run_worker",
+        "list_studies",
+        "load_study",
+        "best",
+        "write_report",
+    )
     assert set(order) == set(tuner.__all__)
     for name in order:
         for test in finder.find(getattr(api, name), name, globs={}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+
 def clean(text: str) -> str:
     """Text that is safe to print: all but line ends and tabs of what is not printable becomes ``?``.
 

@@ -51,7 +51,9 @@ def test_help_takes_little_cpu_time() -> None:
     )
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     times = [
-        float(subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, env=plain, check=True).stdout)
+        float(
+            subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, env=plain, check=True).stdout
+        )
         for _ in range(3)
     ]
     assert min(times) < HELP_SECONDS
@@ -147,7 +149,9 @@ def test_ctrl_c_ends_a_watch(tmp_path: Path, finished: str) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, finished: str) -> None:
-    command = f"{sys.executable} -m tuner study trials played --json --storage {finished} | true; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m tuner study trials played --json --storage {finished} | true; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=tmp_path,

@@ -16,6 +16,7 @@ from tests.cli.conftest import Run
 from tests.cli.little import STUDY
 from tests.cli.rehearsal import Ends, claim, open_study, play
 
+
 def test_check_says_what_would_run(run: Run, study_file: Path) -> None:
     result = run("study", "check", study_file)
     assert result.exit_code == 0, result.stderr

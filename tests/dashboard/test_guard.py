@@ -19,7 +19,7 @@ class Answer:
     """A status, headers and a body."""
 
     def __init__(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status = int(status.split()[0])
+        self.status = int(status.split(maxsplit=1)[0])
         self.headers = {name.lower(): value for name, value in headers}
         self.body = body
 
@@ -45,8 +45,13 @@ def ask(
     if host is not None:
         environ["HTTP_HOST"] = host
     started: list[Any] = []
+
+    def _start(*words: Any) -> Callable[[bytes], object]:
+        started.append(words)
+        return bytes
+
     app = guard(_inner, names=names, allow_write=allow_write)
-    body = b"".join(app(environ, lambda *words: started.append(words) or bytes))
+    body = b"".join(app(environ, _start))
     return Answer(started[0][0], started[0][1], body), reached
 
 
@@ -72,7 +77,9 @@ def test_pages_are_refused_in_plain_words() -> None:
     assert b"read-only" in answer.body
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8080", "192.168.1.7:8080", "tuner.example.org."])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8080", "192.168.1.7:8080", "tuner.example.org."]
+)
 def test_own_names_and_addresses_pass(host: str) -> None:
     answer, _ = ask(host=host, names=("Tuner.Example.ORG",))
     assert answer.status == 200
@@ -80,7 +87,17 @@ def test_own_names_and_addresses_pass(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil@localhost.x", "[::1", "a b", "x\x00"],
+    [
+        None,
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil@localhost.x",
+        "[::1",
+        "a b",
+        "x\x00",
+    ],
 )
 def test_other_names_are_misdirected(host: str | None) -> None:
     answer, reached = ask(host=host)

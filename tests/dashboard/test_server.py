@@ -111,14 +111,14 @@ WRITES = [
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
-def test_nothing_can_be_written(
-    sqlite_url: str, method: str, path: str, body: dict[str, object] | None
-) -> None:
+def test_nothing_can_be_written(sqlite_url: str, method: str, path: str, body: dict[str, object] | None) -> None:
     open_study(sqlite_url)
     data = None if body is None else json.dumps(body).encode()
     with serving(sqlite_url) as server:
         assert ask(server.url)[0] == 200
-        status, text = ask(f"{server.url}{path}", method=method, data=data, headers={"Content-Type": "application/json"})
+        status, text = ask(
+            f"{server.url}{path}", method=method, data=data, headers={"Content-Type": "application/json"}
+        )
     assert status == 403
     assert "read-only" in json.loads(text)["reason"]
     with Database.open(sqlite_url) as database:
@@ -148,7 +148,10 @@ def test_a_database_out_of_reach_gets_a_page_without_the_password() -> None:
 
 
 def test_a_port_in_use_is_said(sqlite_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UnavailableError, match="choose another --port"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UnavailableError, match="choose another --port"),
+    ):
         DashboardServer(sqlite_url, host="127.0.0.1", port=taken.getsockname()[1])
 
 
@@ -166,7 +169,9 @@ def test_is_loopback(host: str, expected: bool) -> None:
 
 
 @contextmanager
-def command(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def command(
+    *words: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """``tuner dashboard`` as a process, and its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", "dashboard", "--port", "0", *words],
@@ -223,9 +228,7 @@ def test_the_command_warns_where_others_can_reach_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_browser_shows_the_study(
-    sqlite_url: str, tmp_path: Path, require_tool: Callable[..., str]
-) -> None:
+def test_a_real_browser_shows_the_study(sqlite_url: str, tmp_path: Path, require_tool: Callable[..., str]) -> None:
     executable = require_tool("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
     open_study(sqlite_url, trials=8)
     play(sqlite_url)

@@ -9,7 +9,6 @@ import pty
 import pytest
 
 from tuner.store.records import Outcome, StudyState
-from tuner.worker import display as displays
 from tuner.worker.display import LiveDisplay, PlainDisplay, choose_display
 from tuner.worker.events import (
     Display,
@@ -209,7 +208,7 @@ def test_the_board_shows_the_confirmation() -> None:
 
 def test_the_time_that_is_left_follows_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(displays.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     stream = io.StringIO()
     shown = LiveDisplay(stream, width=80)
     shown.show(seen(complete=0))

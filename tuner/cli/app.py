@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +17,9 @@ from tuner import __version__
 from tuner.cli import crash, dashboard, db, demo, doctor, study, worker
 from tuner.cli.output import message
 from tuner.errors import StudyFileError, TunerError
+
+if TYPE_CHECKING:
+    from typer._click import Context  # what the overridden methods are given; typer.Context is a subclass
 
 HELP = """Find out which way of fine-tuning suits your model and your data, and how sure that answer is.
 
@@ -55,11 +58,11 @@ ORDER = ("demo", "study", "worker", "dashboard", "db", "doctor")
 class RootGroup(TyperGroup):
     """The root: runs a command and turns what it raises into a line and an exit status."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         """The commands in the order in which a new user meets them."""
         return [name for name in ORDER if name in self.commands]
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Context) -> object:
         """Run the chosen command.
 
         Raises:
@@ -134,6 +137,7 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
+    """Options that stand before the command; the help is the application's."""
     if not debug and not sys.warnoptions:
         import warnings
 

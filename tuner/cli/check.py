@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.documents import domain_words
 from tuner.errors import Problem
-from tuner.study.domains import Fixed, domain_to_json
+from tuner.study.domains import Fixed, Range, domain_to_json
 from tuner.study.space import RELATIVE_LEARNING_RATE, SearchSpace, StrategySpace
 
 if TYPE_CHECKING:
@@ -81,8 +81,12 @@ def check_lines(spec: StudySpec, found: CheckReport) -> list[str]:
         lines.append(f"              {model.architecture or model.model_type}, {model.parameters:,} parameters")
     if data is not None:
         lines += [f"  data        {_rows(data)}", f"              {_classes(data.classes)}"]
-    lines += [f"  {'plan' if position == 0 else '':<10}  {text}" for position, text in enumerate(found.forecast.lines())]
-    lines += [f"  {'space' if position == 0 else '':<10}  {text}" for position, text in enumerate(space_lines(found.space))]
+    lines += [
+        f"  {'plan' if position == 0 else '':<10}  {text}" for position, text in enumerate(found.forecast.lines())
+    ]
+    lines += [
+        f"  {'space' if position == 0 else '':<10}  {text}" for position, text in enumerate(space_lines(found.space))
+    ]
     return lines
 
 
@@ -124,9 +128,9 @@ def _own_lines(block: StrategySpace, shared: Sequence[str]) -> list[str]:
     for name, domain in block.domains.items():
         if name in shared:
             continue
-        words = domain_words(domain)
-        if name == RELATIVE_LEARNING_RATE and not isinstance(domain, Fixed) and hasattr(domain, "low"):
+        if name == RELATIVE_LEARNING_RATE and isinstance(domain, Range):
             low, high = block.prior * 10**domain.low, block.prior * 10**domain.high
-            name, words = "learning_rate", f"{low:.2g} to {high:.2g} (log), default {block.prior:.2g}"
-        lines.append(f"{block.strategy}: {name.removeprefix(f'{block.strategy}.')} {words}")
+            lines.append(f"{block.strategy}: learning_rate {low:.2g} to {high:.2g} (log), default {block.prior:.2g}")
+        else:
+            lines.append(f"{block.strategy}: {name.removeprefix(f'{block.strategy}.')} {domain_words(domain)}")
     return lines

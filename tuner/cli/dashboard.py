@@ -16,9 +16,7 @@ def serve(
     *,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="port; 0: any free one")] = 8080,
-    allow_write: Annotated[
-        bool, typer.Option("--allow-write", help="let visitors change and delete studies")
-    ] = False,
+    allow_write: Annotated[bool, typer.Option("--allow-write", help="let visitors change and delete studies")] = False,
     allowed_host: Annotated[
         list[str] | None,
         typer.Option("--allowed-host", metavar="NAME", show_default=False, help="a further name of this server"),

@@ -21,9 +21,9 @@ STUDY_FILE = "quickstart.yaml"
 
 def run(
     *,
-    folder: Annotated[
-        Path, typer.Option("--folder", metavar="DIR", help="where the demo keeps everything")
-    ] = Path("tuner-demo"),
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="where the demo keeps everything")] = Path(
+        "tuner-demo"
+    ),
     devices: Annotated[str, typer.Option("--devices", metavar="LIST", help="auto, cpu, or cuda:0,1")] = "auto",
     per_device: Annotated[int, typer.Option("--per-device", metavar="N", help="trials at once on each device")] = 1,
 ) -> None:

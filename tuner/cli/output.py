@@ -90,8 +90,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int 
     numeric = [all(_is_number(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(headings))]
     return [
         "  ".join(
-            _fit(cell, size, right=right)
-            for cell, size, right in zip(row, widths, numeric, strict=True)
+            _fit(cell, size, right=right) for cell, size, right in zip(row, widths, numeric, strict=True)
         ).rstrip()
         for row in cells
     ]

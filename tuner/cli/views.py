@@ -80,7 +80,11 @@ def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
     if winner is None:
         return [("best", "none yet: no trial is complete")]
     first, *more = winner_words(winner, snapshot.study.metric)
-    return [("best", first), *(("", line) for line in more), *_wrapped(searched(winner.trial.params, snapshot.study, winner.trial.strategy))]
+    return [
+        ("best", first),
+        *(("", line) for line in more),
+        *_wrapped(searched(winner.trial.params, snapshot.study, winner.trial.strategy)),
+    ]
 
 
 def winner_words(winner: Winner, metric: str) -> list[str]:

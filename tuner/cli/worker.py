@@ -46,7 +46,8 @@ def start(
         float, typer.Option("--lease", metavar="SECONDS", help="a trial of a dead worker is taken over after this")
     ] = 90.0,
     heartbeat: Annotated[
-        float, typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most")
+        float,
+        typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most"),
     ] = 15.0,
     files: Files = None,
     storage: Storage = None,

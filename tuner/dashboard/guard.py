@@ -37,13 +37,14 @@ def guard(app: WSGIApplication, *, names: Iterable[str] = (), allow_write: bool 
         host = host_name(environ.get("HTTP_HOST", ""))
         if not _is_ours(host, allowed):
             text = "this server does not go by that name; start it with --allowed-host NAME"
-            return refuse(environ, start_response, "421 Misdirected Request", text)
+            return refuse(environ, start_response, status="421 Misdirected Request", text=text)
         if environ["REQUEST_METHOD"] not in READING:
             if not allow_write:
                 text = "this dashboard is read-only; start it with --allow-write to change studies"
-                return refuse(environ, start_response, "403 Forbidden", text)
-            if not _from_own_page(environ, allowed):
-                return refuse(environ, start_response, "403 Forbidden", "pages of other origins may not change anything")
+                return refuse(environ, start_response, status="403 Forbidden", text=text)
+            if not _from_own_page(environ):
+                text = "pages of other origins may not change anything"
+                return refuse(environ, start_response, status="403 Forbidden", text=text)
         return app(environ, _with_safe_headers(start_response))
 
     return _guarded
@@ -67,16 +68,16 @@ def _is_ours(host: str, allowed: frozenset[str]) -> bool:
     return True  # an attacker can re-point a name, never an address
 
 
-def _from_own_page(environ: WSGIEnvironment, allowed: frozenset[str]) -> bool:
+def _from_own_page(environ: WSGIEnvironment) -> bool:
     if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in {"same-origin", "none"}:
         return False
     origin = environ.get("HTTP_ORIGIN")
     if origin is None:
         return True  # no browser, or a browser that does not tell: it sends one with every cross-origin write
-    return urlsplit(origin).netloc.lower() == environ.get("HTTP_HOST", "").lower()
+    return bool(urlsplit(origin).netloc.lower() == str(environ.get("HTTP_HOST", "")).lower())
 
 
-def refuse(environ: WSGIEnvironment, start_response: StartResponse, status: str, text: str) -> Iterable[bytes]:
+def refuse(environ: WSGIEnvironment, start_response: StartResponse, *, status: str, text: str) -> Iterable[bytes]:
     """Answer with one line: JSON under ``/api``, as Optuna's dashboard does, plain text elsewhere."""
     is_api = str(environ.get("PATH_INFO", "")).startswith("/api")
     body = (json.dumps({"reason": text}) if is_api else text + "\n").encode()

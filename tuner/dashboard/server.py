@@ -6,8 +6,8 @@ import ipaddress
 import socket
 from typing import Any
 
-import waitress
 from waitress import wasyncore
+from waitress.server import create_server
 
 from tuner.dashboard.guard import guard
 from tuner.dashboard.studies import StudiesApp
@@ -52,7 +52,7 @@ class DashboardServer:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
         self._channels: dict[int, Any] = {}
-        self._server = waitress.create_server(
+        self._server: Any = create_server(
             guard(self._studies, names=(host, *allowed_hosts), allow_write=allow_write),
             map=self._channels,
             sockets=[self._socket],

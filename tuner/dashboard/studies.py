@@ -41,7 +41,11 @@ class StudiesApp:
             dashboard = self._opened()
         except TunerError as error:
             return answer(
-                environ, start_response, status="503 Service Unavailable", title="The database is out of reach", text=str(error)
+                environ,
+                start_response,
+                status="503 Service Unavailable",
+                title="The database is out of reach",
+                text=str(error),
             )
         if dashboard is None:
             return answer(
