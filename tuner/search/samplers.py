@@ -79,7 +79,7 @@ def _cmaes(options: Options, space: SearchSpace, seed: int | None) -> BaseSample
     # database may run code in its workers. So it is never chosen by itself, and its package is an extra.
     if importlib.util.find_spec("cmaes") is None:
         raise ConfigurationError(
-            "sampler cmaes needs a package that is not installed", fix="pip install 'tuner[cmaes]'"
+            "sampler cmaes needs a package that is not installed", fix="pip install cmaes"
         )
     return _plain(optuna.samplers.CmaEsSampler, "cmaes")(options, space, seed)
 

@@ -187,9 +187,9 @@ def _engine(url: URL, *, read_only: bool) -> Engine:
     try:
         engine = sqlalchemy.create_engine(url, **options)
     except (ImportError, NoSuchModuleError) as error:
-        extra = "postgres" if backend == "postgresql" else "mysql"
+        package = "'psycopg[binary]'" if backend == "postgresql" else "pymysql"
         raise ConfigurationError(
-            f"storage: {backend} needs a driver that is not installed", fix=f"pip install 'tuner[{extra}]'"
+            f"storage: {backend} needs a driver that is not installed", fix=f"pip install {package}"
         ) from error
     if backend == "sqlite":
         _set_up_sqlite(engine, read_only=read_only)
