@@ -76,7 +76,13 @@ class StudyDriver:
         )
         if lease is None or lease.strategy is not None:
             return lease
-        strategy, params = self._propose(lease)
+        try:
+            strategy, params = self._propose(lease)
+        except UnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
+            self._give_up_sampling(lease, error)
+            return None
         leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
         return leases.with_proposal(lease, strategy=strategy, params=params)
 
@@ -202,6 +208,13 @@ class StudyDriver:
                 if not isinstance(domain, Fixed)
             }
         return strategy, space.absolute(strategy, proposal)
+
+    def _give_up_sampling(self, lease: Lease, error: Exception) -> None:
+        """A sampler that cannot propose would fail every worker in turn: pause the study and say why."""
+        first = (str(error).splitlines() or [""])[0]
+        reason = f"sampler {self.study.spec.search.sampler.name} failed: {type(error).__name__}: {first}"
+        leases.finish(self._db, lease, outcome=Outcome.FAILED, reason=reason, seconds=0.0)
+        studies.pause_study(self._db, lease.study_id, reason=reason)
 
     def _sampler(self, number: int) -> BaseSampler:
         spec = self.study.spec.search

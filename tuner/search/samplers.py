@@ -78,9 +78,7 @@ def _cmaes(options: Options, space: SearchSpace, seed: int | None) -> BaseSample
     # Optuna keeps the optimizer's state as a pickle in the trial's attributes and loads it again: whoever may write to the
     # database may run code in its workers. So it is never chosen by itself, and its package is an extra.
     if importlib.util.find_spec("cmaes") is None:
-        raise ConfigurationError(
-            "sampler cmaes needs a package that is not installed", fix="pip install cmaes"
-        )
+        raise ConfigurationError("sampler cmaes needs a package that is not installed", fix="pip install cmaes")
     return _plain(optuna.samplers.CmaEsSampler, "cmaes")(options, space, seed)
 
 

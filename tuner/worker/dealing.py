@@ -43,7 +43,7 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
     job = slot.job
     match message:
         case protocol.Ready():
-            slot.is_ready = True
+            slot.is_ready = slot.was_ready = True
             slot.failed_starts = 0
         case protocol.Started(key=key, facts=facts) if _is_of(job, key):
             assert job is not None

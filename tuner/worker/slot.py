@@ -73,6 +73,7 @@ class Slot:
         cache: Folder for tokenised data.
         process: The runner, None before the first start and after an end.
         is_ready: Whether the runner can take a run.
+        was_ready: Whether this runner has ever been ready; one that ends before is a failed start.
         job: What it works on, None if it is free.
         inbox: Messages that were read but not yet dealt with, oldest first: a database outage keeps them here.
         failed_starts: Runners that ended before they were ready, in a row.
@@ -85,6 +86,7 @@ class Slot:
     cache: Path
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
+    was_ready: bool = False
     job: Job | None = None
     inbox: deque[protocol.Message] = field(default_factory=deque)
     failed_starts: int = 0
@@ -134,7 +136,7 @@ class Slot:
             )
         os.close(child_read)
         os.close(child_write)
-        self.is_ready = False
+        self.is_ready = self.was_ready = False
 
     def read(self) -> None:
         """Take what the runner has said into the inbox; call when the descriptor is readable."""
@@ -168,7 +170,7 @@ class Slot:
         self.kill()  # what it started may outlive it
         for descriptor in (self._to_runner, self._from_runner):
             os.close(descriptor)
-        if not self.is_ready:
+        if not self.was_ready:
             self.failed_starts += 1
             pause = min(_FIRST_BACKOFF * 2 ** (self.failed_starts - 1), _LONGEST_BACKOFF)
             self.start_after = time.monotonic() + pause

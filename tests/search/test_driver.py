@@ -1,0 +1,110 @@
+"""The driver where things go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.store.toy import LEASE, holder, toy_result, toy_study, train
+from tuner.errors import TrialError
+from tuner.search.driver import StudyDriver
+from tuner.store.database import Database
+from tuner.store.queries import load_snapshot
+from tuner.store.records import Outcome, StudyState
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as database:
+        yield database
+
+
+def test_a_study_whose_first_trials_all_fail_is_paused(db: Database) -> None:
+    toy_study(db, budget={"trials": 20})
+    driver = StudyDriver(db, name="toy")
+    claimed = 0
+    while (lease := driver.claim(holder())) is not None:
+        claimed += 1
+        driver.fail(lease, outcome=Outcome.FAILED, reason="KeyError: 'text'", seconds=0.1, log_tail="Traceback …")
+    study = driver.advance()
+    assert claimed == 5
+    assert study.state is StudyState.PAUSED
+    assert study.state_reason == "the first 5 trials failed, the last with: KeyError: 'text'"
+    assert load_snapshot(db, "toy").trial(4).attempts[0].log_tail == "Traceback …"
+
+
+def test_failures_after_a_success_do_not_pause(db: Database) -> None:
+    toy_study(db, budget={"trials": 8})
+    driver = StudyDriver(db, name="toy")
+    first = driver.claim(holder())
+    assert first is not None
+    train(driver, first)
+    while (lease := driver.claim(holder())) is not None:
+        driver.fail(lease, outcome=Outcome.INFEASIBLE, reason="out of memory", seconds=0.1, log_tail="")
+    study = driver.advance()
+    assert study.state is StudyState.FINISHED
+    assert (study.counts["complete"], study.counts["infeasible"]) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"loss": 0.5}, 'no metric "f1" was reported - got loss; set objective.metric'),
+        ({"f1": float("nan")}, "f1 is nan"),
+    ],
+)
+def test_a_report_without_the_objective_fails_the_trial(db: Database, metrics: dict[str, float], message: str) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    with pytest.raises(TrialError) as caught:
+        driver.report(lease, epoch=1, metrics=metrics, seconds=1.0, extend=LEASE)
+    assert str(caught.value) == message
+    assert load_snapshot(db, "toy").trial(0).epochs == ()
+
+
+def test_a_metric_that_is_not_finite_is_not_stored(db: Database) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.report(
+        lease, epoch=1, metrics={"f1": 0.5, "auc": float("nan"), "loss": float("inf")}, seconds=1.0, extend=LEASE
+    )
+    assert load_snapshot(db, "toy").trial(0).epochs[0].metrics == {"f1": 0.5}
+
+
+def test_a_sampler_that_fails_pauses_the_study(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    for _ in range(2):  # the recipes need no sampler
+        lease = driver.claim(holder())
+        assert lease is not None
+        train(driver, lease)
+
+    def _broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug in a sampler")
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "sample_independent", _broken)
+    assert driver.claim(holder()) is None
+    study = driver.advance()
+    assert study.state is StudyState.PAUSED
+    assert study.state_reason == "sampler auto failed: ZeroDivisionError: a bug in a sampler"
+    assert (study.counts["failed"], study.counts["running"]) == (1, 0)
+
+
+def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:
+    toy_study(db, search={"pruner": {"name": "threshold", "options": {"lower": 0.3}}})
+    driver = StudyDriver(db, name="toy")
+    good, bad = driver.claim(holder()), driver.claim(holder())
+    assert good is not None and bad is not None
+    assert driver.report(good, epoch=1, metrics={"f1": 0.5}, seconds=1.0, extend=LEASE)[0].value == "go_on"
+    verdict, why = driver.report(bad, epoch=1, metrics={"f1": 0.25}, seconds=1.0, extend=LEASE)
+    assert verdict.value == "prune"
+    assert why == "f1 0.25 at epoch 1 is rank 2 of 2 there (best 0.5)"
+    assert driver.finish(bad, result=toy_result(0.25, epochs=1, ended_by="prune"), reason=why) == (Outcome.PRUNED, 0.25)
+    assert load_snapshot(db, "toy").trial(bad.number).reason == why
