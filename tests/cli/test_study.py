@@ -200,7 +200,8 @@ def test_watch_on_a_terminal_draws_a_page(finished: str, tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0
-    assert "running: nothing" in done.stdout
+    assert "running     nothing" in done.stdout
+    assert "workers     none" in done.stdout
 
 
 def test_report_writes_a_page_and_prints_its_path(run: Run, finished: str, tmp_path: Path) -> None:

@@ -95,8 +95,9 @@ def _greet(study: StudyRecord, *, file: Path, storage: str) -> None:
     elif done:
         message(f"study {study.name}: going on after {done} trials")
     else:
-        message(f"study {study.name}: {', '.join(study.space.names)} on {study.spec.model}")
-        message(f"  question  {file}")
+        message(f"study {study.name}: which of {', '.join(study.space.names)} gives the best {study.metric}?")
+        message(f"  model     {study.spec.model}")
+        message(f"  file      {file}")
         message(f"  database  {storage}")
 
 

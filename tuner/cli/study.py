@@ -132,6 +132,8 @@ def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         line(text)
     if snapshot.study.state.is_open and not any(worker.is_alive for worker in snapshot.workers):
         next_steps(f"tuner worker start --study {name} --until-done", storage=storage)
+    elif snapshot.study.state.is_open:
+        next_steps(f"tuner study watch {name}", storage=storage)
     else:
         next_steps(f"tuner study trials {name}", f"tuner study report {name}", storage=storage)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tuner.cli.documents import counts_words
 from tuner.cli.output import table
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
-from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
+from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
 from tuner.study.domains import Fixed, Value
 from tuner.terminal import duration
 
@@ -88,19 +88,43 @@ def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
 
 
 def winner_words(winner: Winner, metric: str) -> list[str]:
-    """The winner in two lines: which trial, and what that stands on."""
+    """The winner in two or three lines: which trial, what the search saw, what fresh seeds gave."""
     trial, score = winner.trial, winner.score
-    recipe = ", the strategy's default recipe" if trial.is_recipe else ""
-    lines = [f"trial {trial.number}, {trial.strategy}{recipe}: {metric} {winner.claimed:.4f} in the search"]
+    alone = ", with one seed: expect a little less" if winner.basis is Basis.SEARCH else ""
+    lines = [
+        f"trial {trial.number}: {trial.strategy}{' (its default recipe)' if trial.is_recipe else ''}",
+        f"{metric} {winner.claimed:.4f} in the search{alone}",
+    ]
     if score is not None and score.mean is not None:
         seeds = f"{len(score.seeds)} fresh seed{'s' if len(score.seeds) != 1 else ''}"
         test = f", {score.test_mean:.4f} on the test rows" if score.test_mean is not None else ""
-        lines.append(f"{metric} {score.mean:.4f} with {seeds}{test}")
-    if winner.basis is Basis.SEARCH:
-        lines.append("one seed only: expect a little less of it")
-    elif winner.basis is Basis.CONFIRMING:
-        lines.append("provisional: more fresh seeds are to come")
+        more = "; more seeds are to come" if winner.basis is Basis.CONFIRMING else ""
+        lines.append(f"{metric} {score.mean:.4f} with {seeds}{test}{more}")
     return lines
+
+
+def running_lines(snapshot: StudySnapshot) -> list[str]:
+    """What happens now: the running trials and re-trainings, and when the workers were last seen."""
+    study = snapshot.study
+    rows = []
+    for trial in snapshot.trials:
+        if trial.outcome is Outcome.RUNNING:
+            last = trial.epochs[-1].metrics.get(study.metric) if trial.epochs else None
+            score = "" if last is None else f", {study.metric} {last:.4f}"
+            done = f"{len(trial.epochs)} of {study.spec.training.epochs} epochs"
+            rows.append(f"trial {trial.number} {trial.strategy}: {done}{score}")
+    rows += [
+        f"trial {finalist.number} again with seed {run.seed}"
+        for finalist in snapshot.finalists
+        for run in finalist.runs
+        if run.outcome is Outcome.RUNNING
+    ]
+    seen = [
+        f"{worker.host} {ago(worker.seen_at, now=snapshot.read_at)}{'' if worker.is_alive else ' (silent)'}"
+        for worker in snapshot.workers
+    ]
+    lines = [f"  {'running' if position == 0 else '':<12}{text}" for position, text in enumerate(rows or ["nothing"])]
+    return [*lines, f"  {'workers':<12}{', '.join(seen) or 'none'}"]
 
 
 def _wrapped(params: Mapping[str, Value]) -> list[tuple[str, str]]:

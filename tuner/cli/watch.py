@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.documents import counts_words, study_document
 from tuner.cli.output import emit, line, message
-from tuner.cli.views import clock, study_lines
+from tuner.cli.views import clock, running_lines, study_lines
 from tuner.errors import UnavailableError
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord
 from tuner.terminal import clean
@@ -75,17 +75,11 @@ def _on_terminal(database: Database, name: str, *, until_done: bool, interval: f
 
         def _show(snapshot: StudySnapshot | None, trouble: str) -> None:
             last[:] = [snapshot] if snapshot is not None else last
-            page = study_lines(last[0])
-            page += ["", f"  database out of reach, trying again: {trouble}" if trouble else f"  {_running(last[0])}"]
+            page = [*study_lines(last[0]), "", *running_lines(last[0]), ""]
+            page.append(f"  {clock(last[0].read_at)}{f'  out of reach, trying again: {trouble}' if trouble else ''}")
             live.update(Text(clean("\n".join(page)), overflow="ellipsis", no_wrap=True), refresh=True)
 
         return _poll(database, name, until_done=until_done, interval=interval, show=_show)
-
-
-def _running(snapshot: StudySnapshot) -> str:
-    running = [trial for trial in snapshot.trials if trial.outcome is Outcome.RUNNING]
-    trials = ", ".join(f"trial {trial.number} {trial.strategy} epoch {len(trial.epochs)}" for trial in running)
-    return f"{clock(snapshot.read_at)}  running: {trials or 'nothing'}"
 
 
 def _json_stream() -> Show:
