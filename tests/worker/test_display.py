@@ -188,6 +188,13 @@ def test_the_board_fits_the_terminal(width: int) -> None:
     assert any("trial 7" in line and "pruned" in line for line in lines)
 
 
+def test_the_board_never_cuts_a_notice() -> None:
+    text = live(
+        started(), Notice(level="warning", text="draining: trial 4 is given back " + "word " * 20 + "press again")
+    )
+    assert "press again" in " ".join(text.split())
+
+
 def test_the_board_shows_the_confirmation() -> None:
     event = StudySeen(
         study="news",

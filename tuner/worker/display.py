@@ -155,7 +155,7 @@ class _Board:
     studies: dict[str, StudySeen] = field(default_factory=dict)
     first: dict[str, tuple[float, float]] = field(default_factory=dict)  # time and used share when first seen
     slots: dict[str, _Slot] = field(default_factory=dict)
-    recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    recent: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def take(self, event: Event, *, now: float) -> None:
         """Remember what an event changed."""
@@ -214,7 +214,8 @@ class LiveDisplay:
         self._board.take(event, now=now)
         lines = self._lines.of(event)
         if isinstance(event, RunEnded | Notice):  # the rest stands on the board itself
-            self._board.recent.extend(f"{time.strftime('%H:%M:%S')}  {text}" for text in lines)
+            at = time.strftime("%H:%M:%S")
+            self._board.recent.extend((f"{at}  {text}", isinstance(event, Notice)) for text in lines)
         if now - self._drawn >= _REDRAW_SECONDS or not isinstance(event, RunProgress):
             self._draw(now)
 
@@ -241,14 +242,15 @@ def _picture(board: _Board, *, now: float) -> Group:
         parts += [Text(), *_study_picture(study, board.remaining(study, now=now))]
     parts += [Text(), _slots_picture(board, now=now)]
     if board.recent:
-        parts += [Text(), *(_text(line, style="dim") for line in board.recent)]
+        parts += [Text(), *(_text(line, style="dim", whole=whole) for line, whole in board.recent)]
     return Group(*parts)
 
 
-def _text(text: str, *, style: str = "") -> Text:
+def _text(text: str, *, style: str = "", whole: bool = False) -> Text:
+    """A text on one line, cut where it does not fit; on as many as it needs if it must be read ``whole``."""
     from rich.text import Text
 
-    return Text(clean(text), style=style, no_wrap=True, overflow="ellipsis")
+    return Text(clean(text), style=style, no_wrap=not whole, overflow="fold" if whole else "ellipsis")
 
 
 def _study_picture(study: StudySeen, remaining: float | None) -> list[Text | Table]:
