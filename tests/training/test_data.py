@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -186,3 +187,54 @@ def test_oversampling_keeps_every_row() -> None:
     rows = balanced(targets, over=True, seed=0)
     assert set(rows.tolist()) == set(range(7))
     assert np.bincount(targets[rows]).tolist() == [5, 5]
+
+
+def hub_rows(**columns: list[Any]) -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            name: datasets.ClassLabel(names=["bad", "good"]) if name == "label" else datasets.Value("string")
+            for name in columns
+        }
+    )
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The hub, where one data set is: it cannot be reached from here."""
+    asked: dict[str, Any] = {}
+
+    def load_dataset(name: str, config: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
+        asked.update(name=name, config=config, split=split, revision=revision)
+        if name == "owner/rows":
+            return hub_rows(text=["the cat", "the fig"] * 10, label=[0, 1] * 10)
+        if name == "owner/unlabelled":
+            return hub_rows(text=["the cat"] * 2, label=[0, -1])
+        raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{name}' doesn't exist\non the Hub.")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def test_rows_of_the_hub_have_class_names(tmp_path: Path, hub: dict[str, Any]) -> None:
+    data = load(tmp_path, data={"train": "hub://owner/rows?split=part&revision=abc&config=c"})
+    assert hub == {"name": "owner/rows", "config": "c", "split": "part", "revision": "abc"}
+    assert data.labels == ("bad", "good")
+    assert (len(data.train), len(data.validation)) == (16, 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("hub://owner/nowhere", "hub://owner/nowhere: cannot be read - Dataset 'owner/nowhere' doesn't exist$"),
+        ("hub://owner/unlabelled", 'hub://owner/unlabelled:2: column "label" is empty'),
+    ],
+)
+def test_mistakes_about_the_hub(tmp_path: Path, hub: dict[str, Any], source: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, data={"train": source})
+
+
+def test_a_column_that_the_hub_lacks(tmp_path: Path, hub: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match='no column "texts"; did you mean "text"'):
+        load(tmp_path, data={"train": "hub://owner/rows", "text": "texts"})
