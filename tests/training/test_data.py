@@ -148,7 +148,7 @@ def test_an_empty_label_is_refused(tmp_path: Path) -> None:
 def test_cut_texts_are_noted(tmp_path: Path) -> None:
     assert load(tmp_path).notes == ()
     data = load(tmp_path, training={"max_length": 4})
-    assert data.notes[0].endswith("reach the limit of 4 tokens and may be cut")
+    assert data.notes[0].endswith("of the training texts reach the limit of 4 tokens and may be cut")
     assert int(data.train.tokens.lengths.max()) == 4
 
 

@@ -49,6 +49,15 @@ class Rows:
         """Number of chosen rows."""
         return len(self.chosen)
 
+    def classes(self) -> Array:
+        """Class of each chosen row."""
+        classes: Array = self.targets[self.chosen].numpy()
+        return classes
+
+    def choose(self, places: Array) -> Rows:
+        """Some of the chosen rows, by their place among them."""
+        return Rows(tokens=self.tokens, targets=self.targets, chosen=self.chosen[torch.from_numpy(places)])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyData:
@@ -113,52 +122,47 @@ def load_data(
     Raises:
         DataError: If rows cannot be read, or a row has a label that the training rows lack.
     """
-    data, seed = spec.data, spec.training.seed
+    seed = spec.training.seed
 
     def load(source: str) -> Rows:
         tokens, targets = _encode(source, spec, tokenizer=tokenizer, labels=labels, cache=cache)
         return Rows(tokens=tokens, targets=targets, chosen=torch.arange(len(targets)))
 
-    train = load(data.train)
-    if isinstance(data.validation, str):
-        validation = load(data.validation)
+    train, validation = load(spec.data.train), spec.data.validation
+    if isinstance(validation, str):
+        judged = load(validation)
     else:
-        held = stratified_sample(
-            train.targets.numpy(),
-            count=round(data.validation * len(train)),
-            seed=derived_seed(seed, "validation"),
-            leave_one=True,
+        train, judged = _hold_out(train, share=validation, seed=seed, source=spec.data.train)
+    if spec.data.train_rows is not None and spec.data.train_rows < len(train):
+        train = train.choose(
+            stratified_sample(train.classes(), count=spec.data.train_rows, seed=derived_seed(seed, "train_rows"))
         )
-        if not len(held):
-            raise DataError(f"{data.train}: {len(train)} rows are too few for a validation share of {data.validation}")
-        validation = _choose(train, held)
-        train = _choose(train, np.setdiff1d(np.arange(len(train)), held))
-    if data.train_rows is not None and data.train_rows < len(train):
-        targets = train.targets[train.chosen].numpy()
-        sample = stratified_sample(targets, count=data.train_rows, seed=derived_seed(seed, "train_rows"))
-        train = _choose(train, train.chosen.numpy()[sample])
-    notes = [
-        f"{source}: {_cut_note(rows, spec.training.max_length)}"
-        for source, rows in (("training texts", train),)
-        if _cut_note(rows, spec.training.max_length)
-    ]
+    notes = _cut_notes(train, spec.training.max_length)
     class_weights = None
     if balance == "class_weight":
-        counts = torch.bincount(train.targets[train.chosen], minlength=len(labels))
+        counts = torch.from_numpy(np.bincount(train.classes(), minlength=len(labels)))
         class_weights = len(train) / (len(labels) * counts.clamp(min=1)).float()
     elif balance != "none":
-        chosen = balanced(
-            train.targets[train.chosen].numpy(), over=balance == "oversample", seed=derived_seed(seed, "balance")
+        train = train.choose(
+            balanced(train.classes(), over=balance == "oversample", seed=derived_seed(seed, "balance"))
         )
-        train = _choose(train, train.chosen.numpy()[chosen])
     return StudyData(
         labels=labels,
         train=train,
-        validation=validation,
-        test=load(data.test) if with_test and data.test is not None else None,
+        validation=judged,
+        test=load(spec.data.test) if with_test and spec.data.test is not None else None,
         class_weights=class_weights,
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _hold_out(rows: Rows, *, share: float, seed: int, source: str) -> tuple[Rows, Rows]:
+    """The rows to learn from, and those that judge."""
+    count = round(share * len(rows))
+    held = stratified_sample(rows.classes(), count=count, seed=derived_seed(seed, "validation"), leave_one=True)
+    if not len(held):
+        raise DataError(f"{source}: {len(rows)} rows are too few for a validation share of {share}")
+    return rows.choose(np.setdiff1d(np.arange(len(rows)), held)), rows.choose(held)
 
 
 def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool = False) -> Array:
@@ -205,10 +209,6 @@ def balanced(targets: Array, *, over: bool, seed: int) -> Array:
     sizes = [len(group) for group in groups]
     size = max(sizes) if over else min(sizes)
     return np.sort(np.concatenate([np.resize(group, size) for group in groups]))
-
-
-def _choose(rows: Rows, chosen: Array) -> Rows:
-    return Rows(tokens=rows.tokens, targets=rows.targets, chosen=torch.from_numpy(chosen))
 
 
 def _encode(
@@ -295,9 +295,9 @@ def _hub_table(source: str, columns: Sequence[str]) -> Table:
     return Table(source=source, columns=cells, lines=list(range(1, len(rows) + 1)))
 
 
-def _cut_note(rows: Rows, max_length: int) -> str:
+def _cut_notes(rows: Rows, max_length: int) -> tuple[str, ...]:
     """How many texts fill the whole length; such a text may have been cut."""
     full = int((rows.tokens.lengths[rows.chosen] >= max_length).sum())
     if not full:
-        return ""
-    return f"{full / len(rows):.0%} reach the limit of {max_length} tokens and may be cut"
+        return ()
+    return (f"{full / len(rows):.0%} of the training texts reach the limit of {max_length} tokens and may be cut",)
