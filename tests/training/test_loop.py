@@ -131,6 +131,14 @@ def test_an_exploding_learning_rate_diverges(tmp_path: Path) -> None:
         run(plan(study(tmp_path), tmp_path / "c", learning_rate=1e30, max_grad_norm=0.0, warmup_ratio=0.0))
 
 
+def test_a_diverged_run_leaves_nothing(tmp_path: Path) -> None:
+    run(plan(study(tmp_path), tmp_path / "c"), report=Recorder(after=1, verdict=Verdict.RELEASE))
+    assert (tmp_path / "c").exists()
+    with pytest.raises(TrialDiverged):
+        run(plan(study(tmp_path), tmp_path / "c", learning_rate=1e30, max_grad_norm=0.0, warmup_ratio=0.0))
+    assert not (tmp_path / "c").exists()
+
+
 def test_clipping_bounds_the_step_and_zero_does_not_clip(tmp_path: Path) -> None:
     norms = {}
     for limit in (0.0, 0.01):

@@ -20,7 +20,7 @@ class BitFit(Strategy):
     info = StrategyInfo(
         name="bitfit",
         summary="the biases and the head",
-        learning_rate=((4.4e6, 5e-3), (1.1e8, 8e-4), (3e9, 4e-4)),
+        learning_rate=((4.4e6, 8e-3), (1.1e8, 8e-4), (3e9, 4e-4)),
         source="Ben Zaken et al. 2022, BitFit: Simple Parameter-efficient Fine-tuning",
         combinable=True,
     )

@@ -23,7 +23,7 @@ class Head(Strategy):
     info = StrategyInfo(
         name="head",
         summary="the classification head on a frozen backbone",
-        learning_rate=((4.4e6, 1e-2), (1.1e8, 1e-3), (3e9, 1e-3)),
+        learning_rate=((4.4e6, 5e-3), (1.1e8, 1e-3), (3e9, 1e-3)),
         source="Alain & Bengio 2016, Understanding intermediate layers using linear classifier probes",
     )
 

@@ -79,7 +79,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
     """Train until the run is over or a verdict ends it.
 
     After every epoch: evaluate, write the checkpoint, report. Every epoch seeds its own order and dropout, so that a run
-    that goes on from a checkpoint is, on the CPU, bit for bit the run that was never interrupted.
+    that goes on from a checkpoint is, on the CPU with as many threads, bit for bit the run that was never interrupted.
 
     Args:
         run: What is trained.

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from tuner.errors import TrialInfeasible
+from tuner.errors import TrialError, TrialInfeasible
 from tuner.strategies import resolve
 from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
@@ -66,7 +66,7 @@ def run_trial(
         cache: What the runner keeps warm between trials; None starts cold.
 
     Returns:
-        How the run ended. A pruned run leaves no checkpoint, a complete one the weights of the epoch that counts; after
+        How the run ended. A pruned or failed run leaves no checkpoint, a complete one the weights of the epoch that counts; after
         any other verdict everything is left for the next attempt.
 
     Raises:
@@ -199,7 +199,11 @@ def _train(
         verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
     ended_by = verdict.value
     if verdict is Verdict.GO_ON:
-        ended_by = train(run, history=history, report=report, progress=progress, released=released)
+        try:
+            ended_by = train(run, history=history, report=report, progress=progress, released=released)
+        except TrialError:
+            run.checkpoints.clear()  # tried again it would end the same way
+            raise
     return _result(
         trial, run, history=history, ended_by=ended_by, test=rows.get("test"), notes=(*trial.data.notes, *skipped)
     )
