@@ -83,7 +83,11 @@ CARRIED = {
     "tokenizers": "transformers",
 }
 # Declared and never imported: loaded by name.
-LOADED_BY_NAME = {"psycopg": "sqlalchemy loads it from the URL", "pymysql": "sqlalchemy loads it from the URL"}
+LOADED_BY_NAME = {
+    "cmaes": "Optuna's sampler of that name loads it",
+    "psycopg": "sqlalchemy loads it from the URL",
+    "pymysql": "sqlalchemy loads it from the URL",
+}
 # Declared ahead of the rooms that will use them.
 NOT_YET = {"kornia", "onnx", "onnxruntime", "pillow", "ray", "submitit"}
 
