@@ -25,7 +25,15 @@ def run(
         "tuner-demo"
     ),
     devices: Annotated[str, typer.Option("--devices", metavar="LIST", help="auto, cpu, or cuda:0,1")] = "auto",
-    per_device: Annotated[int, typer.Option("--per-device", metavar="N", help="trials at once on each device")] = 1,
+    per_device: Annotated[
+        int | None,
+        typer.Option(
+            "--per-device",
+            metavar="N",
+            show_default=False,
+            help="trials at once on each device; else 1 on a GPU, one for each of up to 4 cores",
+        ),
+    ] = None,
 ) -> None:
     """Run a small real study from its question to its report: a few minutes on two cores.
 
@@ -52,7 +60,7 @@ def run(
             files=(folder / "tuner-files").absolute(),
             studies=(study.name,),
             devices=devices,
-            per_device=per_device,
+            per_device=per_device or _trials_at_once(devices),
             until_done=True,
         )
         summary = supervisor.run_worker(options, display=choose_display(sys.stderr))
@@ -61,6 +69,14 @@ def run(
             next_steps(_again(folder))
             raise typer.Exit(130)
     _finish(study.name, folder=folder, storage=storage)
+
+
+def _trials_at_once(devices: str) -> int:
+    """One on a GPU. On a CPU one for each core: a model as small as this cannot keep two busy."""
+    from tuner.worker.devices import find_slots
+
+    place = find_slots(devices, per_device=1)[0]
+    return min(place.threads, 4) if place.is_cpu else 1
 
 
 def _prepare(folder: Path) -> Path:

@@ -149,12 +149,13 @@ def watch(
 ) -> None:
     """Follow a study as it goes; off a terminal, one line for each change.
 
-    With --until-done it returns when the study is finished, with status 3 if no trial is complete.
+    It returns when the study is finished. With --until-done it returns also when the study is paused or stopped, and with status 3
+    if no trial is complete.
 
     \b
     Examples:
       tuner study watch my-study
-      tuner study watch my-study --until-done | tee progress.log
+      tuner study watch my-study | tee progress.log
       tuner study watch my-study --json            one JSON document a line
     """
     from tuner.cli import watch as follow

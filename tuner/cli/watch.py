@@ -11,7 +11,7 @@ from tuner.cli.documents import counts_words, study_document
 from tuner.cli.output import emit, line, message
 from tuner.cli.views import clock, running_lines, study_lines
 from tuner.errors import UnavailableError
-from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord
+from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord
 from tuner.terminal import clean
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ Show = Callable[[StudySnapshot | None, str], None]
 
 
 def follow(name: str, *, until_done: bool, interval: float, storage: str | None, as_json: bool) -> StudyRecord:
-    """Show a study until it is finished (``until_done``) or for ever.
+    """Show a study until it is finished.
 
     Args:
         name: The study.
-        until_done: Return when nothing is left to do in it.
+        until_done: Return also when it is paused or stopped.
         interval: Seconds between two looks.
         storage: Database URL, or None for the default.
         as_json: One JSON document on a line for each change.
@@ -60,7 +60,8 @@ def _poll(database: Database, name: str, *, until_done: bool, interval: float, s
         else:
             first = False
             show(snapshot, "")
-            if until_done and not snapshot.study.state.is_open:
+            state = snapshot.study.state
+            if state is StudyState.FINISHED or (until_done and not state.is_open):
                 return snapshot.study
         time.sleep(interval)
 

@@ -113,7 +113,9 @@ class StudyDriver:
             used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
             if must_stop(spec, used, in_search=lease.purpose == "search"):
                 return Verdict.PRUNE, f"budget of {spec.budget.gpu_hours:g} device hours is used"
-        if lease.purpose != "search" or epoch >= spec.training.epochs:
+        # Recipes are never pruned: they are what each strategy is known by, and a strategy that learns slowly at first would be judged by its
+        # first epoch. In a trial run halving stopped the recipe of LoRA, the best of the study, after one epoch.
+        if lease.purpose != "search" or lease.is_recipe or epoch >= spec.training.epochs:
             return Verdict.GO_ON, ""
         with _translated(self._db):
             trial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - the study has no read of one trial

@@ -56,6 +56,7 @@ class Lease:
     Attributes:
         seed: Seed of this run.
         purpose: ``search`` or ``confirm``.
+        is_recipe: Whether it is a strategy's default recipe.
         attempt: Grows with every claim of the run; the fencing token.
         strategy: None until a proposal is bound.
         params: Absolute values; None until a proposal is bound.
@@ -67,6 +68,7 @@ class Lease:
     number: int
     purpose: str
     seed: int
+    is_recipe: bool
     attempt: int
     worker: str
     strategy: str | None
@@ -195,6 +197,7 @@ def _lease(row: Row[Any]) -> Lease:
         number=row.number,
         purpose=row.purpose,
         seed=row.seed,
+        is_recipe=bool(row.is_recipe),
         attempt=row.attempt,
         worker=row.worker_id,
         strategy=row.strategy,
