@@ -40,7 +40,7 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
             make_finalist(0, rank=3, validation=(0.78, 0.80), accuracy=(0.70, 0.72), is_baseline=True),
         )
     )
-    assert summary.headline == "lora wins: macro_f1 0.9100 on 200 test rows, +0.2000 over the default recipe"
+    assert summary.headline == "lora wins: macro_f1 0.9100 on 200 test rows, +0.2000 over the default recipe of full"
     assert summary.test_rows == 200
     assert summary.optimism == pytest.approx(0.95 - 0.93)
     baseline, runner_up = summary.baseline, summary.runner_up
@@ -90,7 +90,7 @@ def test_a_winner_that_the_test_rows_contradict_is_called_so() -> None:
         make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.60, 0.62)),
         make_finalist(0, rank=2, validation=(0.90, 0.91), accuracy=(0.90, 0.91), is_baseline=True),
     )
-    assert "the default recipe is better on test" in text_of(snapshot)
+    assert "the default recipe of full is better on test" in text_of(snapshot)
     assert "prefer the default recipe" in text_of(snapshot)
 
 
@@ -124,7 +124,7 @@ def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     )
     study = replace(snapshot.study, spec=make_spec(test=False))
     summary = summarise(replace(snapshot, study=study))
-    assert summary.headline == "lora wins: macro_f1 0.9300 on validation, fresh seeds, +0.1400 over the default recipe"
+    assert summary.headline == "lora wins: macro_f1 0.9300 on validation, fresh seeds, +0.1400 over the default recipe of full"
     assert summary.baseline is not None
     assert (summary.baseline.split, summary.baseline.rows) == ("validation", 0)
     assert summary.baseline.probability is not None

@@ -53,7 +53,7 @@ def guard(app: WSGIApplication, *, names: Iterable[str] = (), allow_write: bool 
 def host_name(header: str) -> str:
     """The name or address in a ``Host`` header, without its port, lower case; empty if there is none."""
     try:
-        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+        return (urlsplit(f"//{header}").hostname or "").lower().rstrip(".")  # it leaves what follows a % as it is
     except ValueError:
         return ""
 

@@ -64,14 +64,15 @@ def write_headline(facts: Facts) -> str:
         score = f"{facts.metric} {format_score(winner.score.mean)} on validation, fresh seeds"
     if winner.score.is_baseline:
         return f"The default recipe of {name} was not beaten: {score}"
-    if facts.baseline is None:
+    if facts.baseline is None or winner.baseline is None:
         return f"{name} wins: {score}"
+    recipe = f"the default recipe of {winner.baseline.strategy}"
     difference = format_difference(facts.baseline.difference)
     if facts.baseline.is_clear:
-        return f"{name} wins: {score}, {difference} over the default recipe"
+        return f"{name} wins: {score}, {difference} over {recipe}"
     if facts.baseline.is_worse:
-        return f"{name} wins on validation, but the default recipe is better on test: {score}, {difference}"
-    return f"{name} wins, but not clearly: {score}, {difference} against the default recipe"
+        return f"{name} wins on validation, but {recipe} is better on test: {score}, {difference}"
+    return f"{name} wins, but not clearly: {score}, {difference} against {recipe}"
 
 
 def write_sentences(facts: Facts) -> tuple[str, ...]:
