@@ -124,7 +124,10 @@ def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     )
     study = replace(snapshot.study, spec=make_spec(test=False))
     summary = summarise(replace(snapshot, study=study))
-    assert summary.headline == "lora wins: macro_f1 0.9300 on validation, fresh seeds, +0.1400 over the default recipe of full"
+    assert (
+        summary.headline
+        == "lora wins: macro_f1 0.9300 on validation, fresh seeds, +0.1400 over the default recipe of full"
+    )
     assert summary.baseline is not None
     assert (summary.baseline.split, summary.baseline.rows) == ("validation", 0)
     assert summary.baseline.probability is not None
