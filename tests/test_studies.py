@@ -56,7 +56,7 @@ def test_quickstart_passes_the_check_on_its_real_model_and_data() -> None:
     assert 4_300_000 < report.model.parameters < 4_500_000
     assert report.data is not None
     assert len(report.data.classes) == 8
-    assert (report.data.train_rows, report.data.test_rows) == (1600, 2189)
+    assert (report.data.train_rows, report.data.test_rows) == (1200, 2189)
     assert report.forecast.trials is not None
     assert report.forecast.trials >= 24
     assert report.forecast.strategies == 4

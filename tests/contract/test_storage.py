@@ -40,6 +40,7 @@ def plain_optuna(storage_url: str) -> Iterator[Callable[[], optuna.Study]]:
         storage.engine.dispose()
 
 
+@pytest.mark.filterwarnings("ignore:Some regimes for parameter:UserWarning")  # few trials of a rare value
 def test_optuna_sees_the_same_study(db: Database, plain_optuna: Callable[[], optuna.Study]) -> None:
     toy_study(db, budget={"trials": 24})
     run_out(StudyDriver(db, name="toy"))

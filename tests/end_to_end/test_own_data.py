@@ -101,6 +101,7 @@ def test_optuna_counts_as_tuner_does(study: optuna.Study, folder: Path, shown: d
     assert study.best_value == max(values.values())
 
 
+@pytest.mark.filterwarnings("ignore:Some regimes for parameter:UserWarning")  # few trials of a rare value
 def test_optuna_draws_importances(study: optuna.Study) -> None:
     figure = optuna.visualization.plot_param_importances(study)
     assert set(figure.data[0].y) >= {"strategy", "learning_rate_decades"}

@@ -100,11 +100,13 @@ def test_a_sampler_that_fails_pauses_the_study(db: Database, monkeypatch: pytest
 def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:
     toy_study(db, search={"pruner": {"name": "threshold", "options": {"lower": 0.3}}})
     driver = StudyDriver(db, name="toy")
-    good, bad = driver.claim(holder()), driver.claim(holder())
-    assert good is not None and bad is not None
+    recipe, good, bad = (driver.claim(holder()) for _ in range(3))
+    assert recipe is not None and good is not None and bad is not None
+    low = {"f1": 0.1}
+    assert driver.report(recipe, epoch=1, metrics=low, seconds=1.0, extend=LEASE)[0].value == "go_on"  # never pruned
     assert driver.report(good, epoch=1, metrics={"f1": 0.5}, seconds=1.0, extend=LEASE)[0].value == "go_on"
     verdict, why = driver.report(bad, epoch=1, metrics={"f1": 0.25}, seconds=1.0, extend=LEASE)
     assert verdict.value == "prune"
-    assert why == "f1 0.25 at epoch 1 is rank 2 of 2 there (best 0.5)"
+    assert why == "f1 0.25 at epoch 1 is rank 2 of 3 there (best 0.5)"
     assert driver.finish(bad, result=toy_result(0.25, epochs=1, ended_by="prune"), reason=why) == (Outcome.PRUNED, 0.25)
     assert load_snapshot(db, "toy").trial(bad.number).reason == why

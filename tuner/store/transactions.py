@@ -7,6 +7,7 @@ What the database refuses because of a passing conflict (a deadlock, a serialisa
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from sqlalchemy.pool import NullPool
 from tuner.errors import ConfigurationError, TunerError, UnavailableError
 
 Result = TypeVar("Result")
+
+# The pool logs a traceback when a connection breaks or Ctrl-C comes while one is closed; we say what matters in one line.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 _SQLITE_BUSY_SECONDS = 60
 # Passing conflicts. MySQL: deadlock, lock wait, "record has changed since last read" (optuna#6065); SQLSTATE: serialisation
