@@ -14,7 +14,7 @@ from tuner.tasks import TASKS
 from tuner.training.batches import TokenExamples
 from tuner.training.cache import WarmCache
 from tuner.training.data import load_data, load_labels
-from tuner.training.device import choose_compute
+from tuner.training.device import Compute, choose_compute
 from tuner.training.evaluate import predict
 from tuner.training.features import frozen_position, load_features, replayed
 from tuner.training.model import build_model, load_base, load_tokenizer
@@ -94,3 +94,27 @@ def test_vectors_are_computed_once_for_all_trials(tmp_path: Path) -> None:
     kept = len(cache)
     run(plan(spec, tmp_path / "b", strategy="head", dropout=0.3, seed=9, batch_size=4), cache=cache)
     assert len(cache) == kept
+
+
+def test_kept_vectors_lie_in_the_memory_of_the_cpu(tmp_path: Path) -> None:
+    model, examples = prepare(tmp_path, kind="bert")
+    cache = WarmCache()
+    place = torch.device("meta")  # a device that every machine has and that is not the CPU
+    load_features(model, position="first", examples=examples, base_key=("m", None), compute=CPU, cache=cache)
+    elsewhere = load_features(
+        model,
+        position="first",
+        examples=examples,
+        base_key=("m", None),
+        compute=_SameName(device=place, dtype=CPU.dtype),
+        cache=cache,
+    )
+    assert len(cache) == 1
+    assert elsewhere.features.device == place
+
+
+class _SameName(Compute):
+    """Another device whose vectors count as those of the CPU."""
+
+    def __str__(self) -> str:
+        return str(CPU)

@@ -2,7 +2,8 @@
 
 If nothing in the backbone is trained, the vector that the head reads is the same in every epoch of every trial. It is
 computed once for each row, in evaluation mode, and the backbone is replaced by one that hands these vectors out. The
-model's own code does the rest, so pooler, dropout, activation and head are exactly the architecture's.
+model's own code does the rest, so pooler, dropout, activation and head are exactly the architecture's. The vectors are
+kept in the memory of the CPU: on the device they would take room from trials that do not need them.
 
 What this changes: the dropout *inside* the frozen backbone is off during training. The dropout before the head, which the
 ``dropout`` hyperparameter also sets, works as ever. Frozen layers cannot adapt to dropout, so nothing is lost by it.
@@ -128,9 +129,9 @@ def load_features(
         return _capture(model, position, examples=examples, chosen=needed, compute=compute)
 
     vectors = cache.get(key, build)
-    places = torch.searchsorted(needed, chosen).to(vectors.device)
+    places = torch.searchsorted(needed, chosen)
     return FeatureExamples(
-        features=vectors[places], targets=examples.targets, lengths=torch.ones(len(chosen), dtype=torch.int64)
+        features=vectors[places].to(compute.device), targets=examples.targets, lengths=torch.ones(len(chosen), dtype=torch.int64)
     )
 
 
@@ -148,7 +149,7 @@ def replayed(model: nn.Module) -> Iterator[None]:
 
 
 def _capture(model: nn.Module, position: str, *, examples: TokenExamples, chosen: Tensor, compute: Compute) -> Tensor:
-    """The vector of each chosen row of the file, in evaluation mode, (rows, width)."""
+    """The vector of each chosen row of the file, in evaluation mode, (rows, width), on the CPU."""
     tokens = examples.source.tokens
     whole = TokenExamples(
         source=type(examples.source)(tokens=tokens, targets=examples.source.targets, chosen=chosen),
@@ -162,10 +163,10 @@ def _capture(model: nn.Module, position: str, *, examples: TokenExamples, chosen
     batches = evaluation_batches(whole.lengths)
     # Not inference_mode: the head's backward needs these vectors, and inference tensors refuse to be saved for it.
     with torch.no_grad(), compute.autocast():
-        parts = torch.cat([_vectors(model, position, examples=whole, rows=rows) for rows in batches])
+        parts = torch.cat([_vectors(model, position, examples=whole, rows=rows).cpu() for rows in batches])
     model.train(was_training)
     vectors = torch.empty_like(parts)
-    vectors[torch.cat(batches).to(parts.device)] = parts
+    vectors[torch.cat(batches)] = parts
     return vectors
 
 
