@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +162,57 @@ def test_a_complete_run_asked_again_gives_its_result_without_training(tmp_path: 
     assert Path(again.checkpoint) == tmp_path / "2" / FINAL
     state_text = (Path(again.checkpoint) / STATE).read_text()
     assert json.loads(state_text) == json.loads((tmp_path / "1" / FINAL / STATE).read_text())
+
+
+@pytest.mark.parametrize("races", [1, 3])
+def test_an_attempt_that_lives_on_may_replace_what_is_being_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, races: int
+) -> None:
+    zombie = Checkpoints(tmp_path / "1")
+    save(zombie, 1, best=1)
+    copytree, copied = shutil.copytree, 0
+
+    def copy(source: Path, target: Path) -> Path:
+        nonlocal copied
+        copied += 1
+        if copied <= races:
+            save(zombie, copied + 1, best=copied + 1)  # removes the epoch that is about to be copied
+        return Path(copytree(source, target))
+
+    monkeypatch.setattr("tuner.training.checkpoint.shutil.copytree", copy)
+    found, _ = Checkpoints(tmp_path / "2").adopt_newest([zombie.folder], identity="run")
+    assert found is not None and found.path == tmp_path / "2" / f"epoch-{races + 1:04d}"
+    shutil.rmtree(zombie.folder)
+    assert found.weights()["w"].tolist() == [float(races + 1)] * 3
+
+
+def test_a_copy_that_never_succeeds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(Checkpoints(tmp_path / "1"), 1, best=1)
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tuner.training.checkpoint.shutil.copytree", full)
+    with pytest.raises(OSError, match="No space left"):
+        Checkpoints(tmp_path / "2").adopt_newest([tmp_path / "1"], identity="run")
+
+
+def test_an_epoch_replaced_while_it_is_looked_at_is_no_reason_to_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zombie = Checkpoints(tmp_path / "1")
+    save(zombie, 1, best=1)
+    look, looks = Path.iterdir, 0
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        nonlocal looks
+        seen = list(look(folder))
+        if folder == zombie.folder and (looks := looks + 1) == 1:
+            monkeypatch.setattr(Path, "iterdir", look)
+            save(zombie, 2, best=2)
+        return iter(seen)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found, _ = Checkpoints(tmp_path / "2").adopt_newest([zombie.folder], identity="run")
+    assert looks == 1
+    assert found is not None and found.epoch == 2

@@ -39,6 +39,7 @@ FINAL = "final"
 _FORMAT = 1
 _EPOCH = re.compile(r"epoch-(\d{4,})")
 _TEMPORARY = ".writing-"
+_TRIES = 4  # how often a checkpoint is chosen before the folders count as unusable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,17 +111,57 @@ class Checkpoints:
         self._keep({path})
         return path
 
-    def adopt(self, checkpoint: Checkpoint) -> None:
+    def adopt(self, checkpoint: Checkpoint) -> Checkpoint:
         """Copy a checkpoint of an earlier attempt, and the best one that belongs to it, into this folder.
 
         The earlier attempt's folder may be cleaned away at any time afterwards.
+
+        Returns:
+            The copy.
+
+        Raises:
+            OSError: If a file cannot be copied, such as when the earlier attempt is alive after all and removed it.
+            ValueError: If a copy is damaged.
         """
         if checkpoint.path.parent == self.folder:
-            return
-        for path in {checkpoint.path, best_path(checkpoint)}:
+            return checkpoint
+        # Without its best one the last one is worth nothing: it is published after it.
+        for path in dict.fromkeys((best_path(checkpoint), checkpoint.path)):
             copy = self._temporary(path.name)
             shutil.copytree(path, copy)
+            _open(copy)
             self._publish(copy, self.folder / path.name)
+        return Checkpoint(path=self.folder / checkpoint.path.name, state=checkpoint.state)
+
+    def adopt_newest(self, earlier: Sequence[Path], *, identity: str) -> tuple[Checkpoint | None, list[str]]:
+        """The checkpoint to go on from, in this folder.
+
+        An earlier attempt that was given up may be alive after all, and replace its checkpoints while they are looked at
+        or copied. Then the choice is made again.
+
+        Args:
+            earlier: Folders of earlier attempts, the newest first.
+            identity: What the run is.
+
+        Returns:
+            As :func:`newest_checkpoint`.
+
+        Raises:
+            OSError: If copying fails again and again.
+            ValueError: If what was copied is damaged again and again.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                found, skipped = newest_checkpoint([self.folder, *earlier], identity=identity)
+                if found is not None:
+                    return self.adopt(found), skipped
+            except (OSError, ValueError):
+                if not tries_left:
+                    raise
+            else:
+                if not skipped:
+                    break
+        return None, skipped
 
     def epoch_path(self, epoch: int) -> Path:
         """The folder of an epoch."""

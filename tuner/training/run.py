@@ -19,7 +19,7 @@ from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
 from tuner.training.batches import Examples, TokenExamples
 from tuner.training.cache import WarmCache
-from tuner.training.checkpoint import FINAL, Checkpoint, Checkpoints, newest_checkpoint, open_checkpoint
+from tuner.training.checkpoint import FINAL, Checkpoint, Checkpoints, open_checkpoint
 from tuner.training.data import StudyData, load_data, load_labels
 from tuner.training.device import (
     Compute,
@@ -190,8 +190,9 @@ def _train(
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,
     )
-    folders = [Path(plan.checkpoint_dir), *(Path(folder) for folder in plan.resume_from)]
-    checkpoint, skipped = newest_checkpoint(folders, identity=run.identity)
+    checkpoint, skipped = run.checkpoints.adopt_newest(
+        [Path(folder) for folder in plan.resume_from], identity=run.identity
+    )
     history = History(rules=settings.rules)
     verdict = Verdict.GO_ON
     if checkpoint is not None:
@@ -211,7 +212,6 @@ def _train(
 
 def _resume(run: Run, checkpoint: Checkpoint) -> History:
     """Put everything back as it was after the checkpoint's epoch."""
-    run.checkpoints.adopt(checkpoint)
     load_trainable_state(run.model, checkpoint.weights())
     load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer())
     run.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
