@@ -52,6 +52,7 @@ def test_the_bootstrap_over_patterns_is_the_bootstrap_over_rows() -> None:
         scores = [REFERENCE["macro_f1"](truth[rows], np.array(found)[rows]) for found in (good, bad)]
         differences.append(scores[0] - scores[1])
     assert bootstrap.rows == 300
+    assert probability is not None
     assert [low, high] == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=0.012)
     assert probability > 0.999
 
@@ -95,5 +96,17 @@ def test_seeds_alone_are_compared_by_welchs_t() -> None:
 
 def test_too_few_seeds_say_nothing() -> None:
     assert compare_seeds([0.9], [0.8, 0.7]) == (None, None, None)
-    assert compare_seeds([0.75, 0.75], [0.5, 0.5]) == (0.25, 0.25, 1.0)
-    assert compare_seeds([0.9, 0.9], [0.9, 0.9]) == (0.0, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("other", [[0.925, 0.925], [0.95, 0.95], [0.2, 0.2, 0.2]])
+def test_seeds_without_spread_say_nothing(other: list[float]) -> None:
+    assert compare_seeds([0.95, 0.95], other) == (None, None, None)
+
+
+def test_spread_by_rounding_alone_is_no_spread() -> None:
+    assert compare_seeds([0.1 + 0.2, 0.3], [0.2, 0.2]) == (None, None, None)
+
+
+def test_replicates_that_never_differ_say_nothing() -> None:
+    first = np.array([0.7, 0.8, 0.9])
+    assert compare_replicates(first, first - 0.05, sign=1.0) == (None, None, None)

@@ -146,6 +146,23 @@ def test_one_seed_gives_no_probability() -> None:
     assert "nothing can be said about how sure that is" in " ".join(summary.sentences)
 
 
+def test_seeds_without_spread_give_no_probability() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.95, 0.95)),
+        make_finalist(0, rank=2, validation=(0.925, 0.925), is_baseline=True),
+    )
+    summary = summarise(snapshot)
+    assert summary.baseline is not None
+    assert (summary.baseline.low, summary.baseline.high, summary.baseline.probability) == (None, None, None)
+    assert not summary.baseline.is_clear
+    assert summary.headline == (
+        "lora scores best, how surely cannot be told: macro_f1 0.9500 on validation, fresh seeds, +0.0250 against the "
+        "default recipe of full"
+    )
+    assert "The seeds do not differ in score, so nothing can be said about how sure that is." in summary.sentences
+    assert "%" not in " ".join(summary.sentences)
+
+
 def test_a_running_confirmation_is_provisional() -> None:
     waiting = ConfirmationRecord(
         seed=1001, outcome=Outcome.WAITING, reason="", metrics={}, test=None, checkpoint="", seconds=0.0

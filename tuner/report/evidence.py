@@ -24,6 +24,9 @@ from tuner.study.plan import TestScore
 REPLICATES = 2000
 """Bootstrap replicates: the Monte Carlo error of a probability near 0.95 is 0.005."""
 
+_NO_SPREAD = 1e-12
+"""Standard error below which scores differ by rounding alone."""
+
 Floats = NDArray[np.float64]
 
 
@@ -36,9 +39,9 @@ class Comparison:
         split: ``test`` or ``validation``: where both were scored.
         rows: Test rows that were resampled; 0 if only seeds were compared.
         difference: Mean score of the winner less that of the other, signed so that more is better.
-        low: Lower end of the 95 % interval; None with too few seeds to tell.
-        high: Upper end of the 95 % interval; None with too few seeds to tell.
-        probability: Probability that the winner's expected score is better; None with too few seeds to tell.
+        low: Lower end of the 95 % interval; None with too few seeds, or too little spread, to tell.
+        high: Upper end of the 95 % interval; None like ``low``.
+        probability: Probability that the winner's expected score is better; None like ``low``.
         seed_pairs: Seeds that both were trained with.
         seed_wins: How many of those the winner won.
     """
@@ -120,7 +123,8 @@ def compare_seeds(winner: Sequence[float], other: Sequence[float]) -> tuple[floa
     """Welch's t: 95 % interval of ``mean(winner) - mean(other)`` and the probability that it is above zero.
 
     Returns:
-        Low, high, probability; all None where a side has fewer than two seeds.
+        Low, high, probability; all None where a side has fewer than two seeds, or where neither side's seeds
+        differ in score: that happens by rounding to whole rows, and does not mean that chance plays no part.
     """
     # Loaded here: it takes longer to import than all of this package, and most comparisons do without.
     from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
@@ -129,9 +133,9 @@ def compare_seeds(winner: Sequence[float], other: Sequence[float]) -> tuple[floa
         return None, None, None
     difference = statistics.fmean(winner) - statistics.fmean(other)
     parts = [statistics.variance(side) / len(side) for side in (winner, other)]
-    if sum(parts) == 0.0:
-        return difference, difference, 0.5 if difference == 0.0 else float(difference > 0.0)
     error = math.sqrt(sum(parts))
+    if error <= _NO_SPREAD:
+        return None, None, None
     freedom = sum(parts) ** 2 / sum(
         part**2 / (len(side) - 1) for part, side in zip(parts, (winner, other), strict=True)
     )
@@ -139,8 +143,12 @@ def compare_seeds(winner: Sequence[float], other: Sequence[float]) -> tuple[floa
     return difference - reach, difference + reach, float(stdtr(freedom, difference / error))
 
 
-def compare_replicates(winner: Floats, other: Floats, *, sign: float) -> tuple[float, float, float]:
+def compare_replicates(
+    winner: Floats, other: Floats, *, sign: float
+) -> tuple[float | None, float | None, float | None]:
     """Low, high and probability from paired bootstrap replicates; ties count half.
+
+    All are None where every replicate gives the same difference: nothing varied, so nothing was measured.
 
     Args:
         winner: The winner's replicates, shape (replicates,).
@@ -148,6 +156,8 @@ def compare_replicates(winner: Floats, other: Floats, *, sign: float) -> tuple[f
         sign: 1.0 if more is better, else -1.0.
     """
     differences = sign * (winner - other)
+    if np.ptp(differences) <= _NO_SPREAD:
+        return None, None, None
     low, high = np.percentile(differences, [2.5, 97.5])
     better = np.mean(differences > 0.0) + 0.5 * np.mean(differences == 0.0)
     return float(low), float(high), float(better)

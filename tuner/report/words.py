@@ -70,6 +70,8 @@ def write_headline(facts: Facts) -> str:
     difference = format_difference(facts.baseline.difference)
     if facts.baseline.is_clear:
         return f"{name} wins: {score}, {difference} over {recipe}"
+    if facts.baseline.probability is None:
+        return f"{name} scores best, how surely cannot be told: {score}, {difference} against {recipe}"
     if facts.baseline.is_worse:
         return f"{name} wins on validation, but {recipe} is better on test: {score}, {difference}"
     return f"{name} wins, but not clearly: {score}, {difference} against {recipe}"
@@ -197,6 +199,8 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
         f"Against the default recipe, {name_trial(winner.baseline)}, that is "
         f"{format_difference(comparison.difference)}{interval}."
     )
+    if comparison.probability is None and comparison.seed_pairs > 1:
+        return [sentence, "The seeds do not differ in score, so nothing can be said about how sure that is."]
     if comparison.probability is None:
         return [sentence, "With fewer than two seeds on each side nothing can be said about how sure that is."]
     if comparison.is_clear:
