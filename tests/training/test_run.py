@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from tests.training.samples import LABELS, Recorder, plan, run, study, write_rows
 from tuner.errors import TrialInfeasible
-from tuner.study.plan import TrialPlan, TrialResult
+from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.training.run import run_trial
 from tuner.training.settings import Settings, run_identity
 
@@ -101,6 +101,23 @@ def test_memory_that_runs_out_anywhere_makes_the_trial_infeasible(
     monkeypatch.setattr("tuner.training.loop.evaluate", evaluate)
     with pytest.raises(TrialInfeasible, match=r"out of memory on cpu with batch size 8 and up to 16 tokens"):
         run(plan(study(tmp_path), tmp_path / "c"))
+
+
+@pytest.mark.parametrize("place", ["tuner.training.loop.evaluate", "torch.optim.AdamW.step"])
+def test_a_run_without_memory_leaves_no_checkpoint_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    run(plan(study(tmp_path), tmp_path / "1"), report=Recorder(after=1, verdict=Verdict.RELEASE))
+    monkeypatch.setattr(place, run_out)
+    report = Recorder()
+    with pytest.raises(TrialInfeasible, match="out of memory"):
+        run(plan(study(tmp_path), tmp_path / "2", resume_from=[tmp_path / "1"]), report=report)
+    assert [epoch for epoch, _ in report.curve] == [1]  # it had taken over the checkpoint of the first attempt
+    assert not (tmp_path / "2").exists()
+    assert (tmp_path / "1" / "epoch-0001").exists()
 
 
 def test_other_errors_are_bugs_and_pass_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

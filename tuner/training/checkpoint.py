@@ -75,7 +75,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one attempt; nobody else writes to its folder."""
+    """The checkpoints of one attempt; no other attempt writes to its folder, but later ones read it."""
 
     def __init__(self, folder: Path) -> None:
         """The checkpoints in a folder, which is made when the first one is written."""
@@ -168,7 +168,7 @@ class Checkpoints:
         return self.folder / f"epoch-{epoch:04d}"
 
     def clear(self) -> None:
-        """Remove everything: the run was pruned or cannot go on."""
+        """Remove the folder: the run was pruned or cannot go on."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, path: Path, *, state: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

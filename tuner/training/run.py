@@ -66,12 +66,13 @@ def run_trial(
         cache: What the runner keeps warm between trials; None starts cold.
 
     Returns:
-        How the run ended. A pruned or failed run leaves no checkpoint, a complete one the weights of the epoch that counts; after
-        any other verdict everything is left for the next attempt.
+        How the run ended. In the folder of this attempt a pruned run leaves nothing, a complete one the weights of the
+        epoch that counts; after any other verdict everything is left for the next attempt. Folders of earlier attempts
+        are only read.
 
     Raises:
-        TrialInfeasible: If the method or the memory does not allow it.
-        TrialDiverged: If a loss, gradient or prediction is not finite.
+        TrialInfeasible: If the method or the memory does not allow it; nothing is left in the folder of this attempt.
+        TrialDiverged: If a loss, gradient or prediction is not finite; nothing is left either.
         DataError: If the rows cannot be used.
         ConfigurationError: If the model cannot be used.
     """
@@ -82,8 +83,11 @@ def run_trial(
         trial = _prepare(plan, compute=compute, cache=WarmCache() if cache is None else cache, begin=begin)
         started(trial.facts)
         return _run(trial, report=report, progress=progress, released=released)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except (TrialError, RuntimeError, MemoryError) as error:
+        is_memory = is_out_of_memory(error)
+        if is_memory or isinstance(error, TrialError):
+            Checkpoints(Path(plan.checkpoint_dir)).clear()  # tried again it would end the same way
+        if not is_memory:
             raise
         raise TrialInfeasible(
             f"out of memory on {compute.name} with batch size {plan.params.get('batch_size')} and up to "
@@ -200,11 +204,7 @@ def _train(
         verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
     ended_by = verdict.value
     if verdict is Verdict.GO_ON:
-        try:
-            ended_by = train(run, history=history, report=report, progress=progress, released=released)
-        except TrialError:
-            run.checkpoints.clear()  # tried again it would end the same way
-            raise
+        ended_by = train(run, history=history, report=report, progress=progress, released=released)
     return _result(
         trial, run, history=history, ended_by=ended_by, test=rows.get("test"), notes=(*trial.data.notes, *skipped)
     )
