@@ -117,6 +117,20 @@ def test_a_pruned_recipe_that_wins_has_no_optimism() -> None:
     assert summary.optimism is None
 
 
+def test_a_recipe_without_any_report_that_wins_is_called_confirmed() -> None:
+    pruned = replace(
+        make_trial(0, strategy="full", outcome=Outcome.PRUNED, values=(0.4,), is_recipe=True), value=None, epochs=()
+    )
+    snapshot = confirmed(
+        make_finalist(0, rank=2, validation=(0.96, 0.97), is_baseline=True),
+        make_finalist(1, rank=1, validation=(0.9, 0.91)),
+        trials=(pruned, BEST),
+    )
+    summary = summarise(snapshot)
+    assert summary.headline == ("The default recipe of full was not beaten: macro_f1 0.9650 on validation, fresh seeds")
+    assert summary.optimism is None
+
+
 def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     snapshot = confirmed(
         make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93)),

@@ -87,6 +87,23 @@ def test_failed_retrainings_leave_the_search_as_the_only_ground() -> None:
     assert winner.baseline is RECIPE
 
 
+def test_a_recipe_pruned_before_its_first_report_may_win_by_its_fresh_seeds() -> None:
+    unreported = make_trial(0, strategy="full", outcome=Outcome.PRUNED, values=(0.80,), is_recipe=True)
+    unreported = replace(unreported, value=None, best_epoch=None, epochs=())
+    finalists = (
+        make_finalist(1, rank=1, validation=(0.84, 0.86)),
+        make_finalist(0, rank=2, validation=(0.90, 0.91), is_baseline=True),
+    )
+    winner = choose_winner(snapshot_of(unreported, LUCKY, finalists=finalists))
+    assert winner is not None
+    assert winner.basis is Basis.CONFIRMED
+    assert winner.trial is unreported
+    assert winner.claimed is None
+    assert winner.runner_up is LUCKY
+    assert winner.score is not None
+    assert winner.score.mean == pytest.approx(0.905)
+
+
 def test_a_pruned_trial_never_wins_the_search() -> None:
     pruned = make_trial(3, outcome=Outcome.PRUNED, values=(0.99,))
     winner = choose_winner(snapshot_of(pruned, SOLID))

@@ -68,7 +68,7 @@ def best_document(winner: Winner, metric: str) -> dict[str, Any]:
         "number": trial.number,
         "strategy": trial.strategy,
         "params": dict(trial.params),
-        "values": {metric: trial.value},
+        "values": {} if trial.value is None else {metric: trial.value},
         "basis": winner.basis.value,
         "fresh_seeds": None if score is None else fresh_seeds_document(score),
         "metrics": metrics_that_count(trial),

@@ -90,10 +90,12 @@ def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
 def winner_words(winner: Winner, metric: str) -> list[str]:
     """The winner in two or three lines: which trial, what the search saw, what fresh seeds gave."""
     trial, score = winner.trial, winner.score
+    claimed = f"no {metric}" if winner.claimed is None else f"{metric} {winner.claimed:.4f}"
+    pruned = ", where it was pruned" if trial.outcome is Outcome.PRUNED else ""
     alone = ", with one seed: expect a little less" if winner.basis is Basis.SEARCH else ""
     lines = [
         f"trial {trial.number}: {trial.strategy}{' (its default recipe)' if trial.is_recipe else ''}",
-        f"{metric} {winner.claimed:.4f} in the search{alone}",
+        f"{claimed} in the search{pruned}{alone}",
     ]
     if score is not None and score.mean is not None:
         seeds = f"{len(score.seeds)} fresh seed{'s' if len(score.seeds) != 1 else ''}"

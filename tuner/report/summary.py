@@ -182,7 +182,9 @@ def _against(trial: TrialRecord | None, comparisons: Mapping[int, Comparison]) -
 def _optimism(winner: Winner | None, *, maximize: bool) -> float | None:
     if winner is None or winner.score is None or winner.score.mean is None:
         return None
-    if winner.trial.outcome is not Outcome.COMPLETE:  # a pruned default recipe: its value is of fewer epochs
+    if (
+        winner.claimed is None or winner.trial.outcome is not Outcome.COMPLETE
+    ):  # a pruned default recipe: its value is of fewer epochs
         return None
     gap = winner.claimed - winner.score.mean
     return gap if maximize else -gap

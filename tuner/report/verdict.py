@@ -75,7 +75,8 @@ class Winner:
     Attributes:
         trial: The trial.
         basis: What the choice stands on.
-        claimed: Its value in the search; of its last report if it was pruned there, as a default recipe may be.
+        claimed: Its value in the search; of its last report if it was pruned there, as a default recipe may be; None if
+            that came before its first report.
         score: Its fresh-seed scores; None if the choice stands on the search alone.
         runner_up: The next best finalist by the same rule, or the next best trial of the search.
         baseline: The default recipe it is compared with, None if no recipe has a result.
@@ -83,7 +84,7 @@ class Winner:
 
     trial: TrialRecord
     basis: Basis
-    claimed: float
+    claimed: float | None
     score: FinalistScore | None
     runner_up: TrialRecord | None
     baseline: TrialRecord | None
@@ -126,7 +127,7 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     finalists = score_finalists(snapshot)
     scored = [score for score in finalists if score.mean is not None]
     ranked = rank_trials(snapshot)
-    if scored and scored[0].trial.value is not None:
+    if scored:
         unfinished = any(score.open for score in finalists) or snapshot.study.state is StudyState.CONFIRMING
         return Winner(
             trial=scored[0].trial,

@@ -135,7 +135,7 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
     sentences = []
     if winner.baseline is not None and winner.baseline.number == winner.trial.number:
         sentences.append("It is the strategy's default recipe: the search has not improved on it.")
-    elif winner.baseline is not None and winner.baseline.value is not None:
+    elif winner.baseline is not None and winner.baseline.value is not None and winner.claimed is not None:
         sign = 1.0 if study.maximize else -1.0
         gain = format_difference(sign * (winner.claimed - winner.baseline.value))
         sentences.append(f"That is {gain} against the best default recipe, {name_trial(winner.baseline)}.")

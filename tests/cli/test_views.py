@@ -1,0 +1,34 @@
+"""The winner in words and as a document, from studies that no real search gives quickly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.cli.test_json import validate
+from tests.report.samples import make_finalist, make_spec, make_study, make_trial
+from tuner.cli.documents import best_document
+from tuner.cli.views import winner_words
+from tuner.report.verdict import choose_winner
+from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
+
+RECIPE = make_trial(0, strategy="full", values=(0.80,), is_recipe=True)
+BEST = make_trial(1, values=(0.95,))
+
+
+def snapshot_of(
+    *finalists: FinalistRecord, trials: tuple[TrialRecord, ...] = (RECIPE, BEST), state: StudyState = StudyState.FINISHED
+) -> StudySnapshot:
+    return StudySnapshot(
+        study=make_study(spec=make_spec(), trials=trials, state=state), trials=trials, finalists=finalists
+    )
+
+
+def test_a_winner_without_a_value_of_the_search() -> None:
+    unreported = replace(RECIPE, outcome=Outcome.PRUNED, value=None, best_epoch=None, epochs=())
+    snapshot = snapshot_of(make_finalist(0, rank=2, validation=(0.96, 0.97)), trials=(unreported, BEST))
+    winner = choose_winner(snapshot)
+    assert winner is not None
+    assert winner_words(winner, "macro_f1")[1] == "no macro_f1 in the search, where it was pruned"
+    document = best_document(winner, "macro_f1")
+    validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
+    assert document["values"] == {}
