@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn import metrics
 
 from tests.training.samples import LABELS, Recorder, plan, run, study, write_rows
@@ -62,7 +64,7 @@ def test_a_plan_that_went_through_json_runs_the_same(tmp_path: Path) -> None:
     run(original, report=first)
     run(replace(copied, checkpoint_dir=str(tmp_path / "b")), report=second)
     assert first.curve == second.curve
-    assert run_identity(original) == run_identity(copied)
+    assert run_identity(original, model="m", data="d") == run_identity(copied, model="m", data="d")
 
 
 def test_what_changes_the_curve_changes_the_identity(tmp_path: Path) -> None:
@@ -74,9 +76,58 @@ def test_what_changes_the_curve_changes_the_identity(tmp_path: Path) -> None:
         plan(spec, tmp_path / "c", strategy="lora"),
         plan(study(tmp_path, training={"epochs": 5}), tmp_path / "c"),
     ]
-    assert len({run_identity(item) for item in (first, *others)}) == 5
+    found = {run_identity(item, model="m", data="d") for item in (first, *others)}
+    found |= {run_identity(first, model="other", data="d"), run_identity(first, model="m", data="other")}
+    assert len(found) == 7
     moved = replace(first, number=7, checkpoint_dir="/elsewhere", score_test=True, resume_from=("/before",))
-    assert run_identity(moved) == run_identity(first)
+    assert run_identity(moved, model="m", data="d") == run_identity(first, model="m", data="d")
+
+
+def edit_a_text(folder: Path) -> None:
+    file = folder / "train.csv"
+    head, first, *rest = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([head, f"dog {first}", *rest]) + "\n", encoding="utf-8")
+
+
+def edit_a_label(folder: Path) -> None:
+    file = folder / "train.csv"
+    *rows, last = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join([*rows, last.rpartition(",")[0] + ",animal"]) + "\n", encoding="utf-8")
+
+
+def edit_the_model(folder: Path) -> None:
+    file = folder / "model-bert" / "model.safetensors"
+    weights = load_file(file)
+    weights["encoder.layer.0.output.dense.bias"][0] += 0.5
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("edit", [edit_a_text, edit_a_label, edit_the_model])
+def test_a_checkpoint_of_other_rows_or_weights_is_not_gone_on_from(
+    tmp_path: Path, edit: Callable[[Path], None]
+) -> None:
+    spec = study(tmp_path)
+    run(plan(spec, tmp_path / "1"), report=Recorder(after=2, verdict=Verdict.RELEASE))
+    edit(tmp_path)
+    anew, fresh = Recorder(), Recorder()
+    result = run(plan(spec, tmp_path / "2", resume_from=[tmp_path / "1"]), report=anew)
+    run(plan(spec, tmp_path / "fresh"), report=fresh)
+    assert [epoch for epoch, _ in anew.curve] == [1, 2, 3]
+    assert anew.curve == fresh.curve
+    assert any("belongs to another run" in note for note in result.notes)
+
+
+def test_files_written_again_with_the_same_rows_are_gone_on_from(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    run(plan(spec, tmp_path / "1"), report=Recorder(after=2, verdict=Verdict.RELEASE))
+    for file in (tmp_path / "train.csv", tmp_path / "model-bert" / "model.safetensors"):
+        content = file.read_bytes()
+        file.unlink()
+        file.write_bytes(content)
+        os.utime(file, (1, 1))
+    report = Recorder()
+    run(plan(spec, tmp_path / "2", resume_from=[tmp_path / "1"]), report=report)
+    assert [epoch for epoch, _ in report.curve] == [2, 3]
 
 
 def test_a_plan_without_values_has_those_of_the_recipe(tmp_path: Path) -> None:

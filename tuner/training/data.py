@@ -7,8 +7,10 @@ that is asked to score it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,19 @@ class StudyData:
     test: Rows | None
     class_weights: Tensor | None
     notes: tuple[str, ...]
+
+    def fingerprint(self) -> str:
+        """A hash of the rows that a run learns from and is judged by; the test rows decide nothing.
+
+        It speaks of contents alone: the same rows have the same one on every box, wherever their files lie.
+        """
+        digest = sha256(json.dumps(self.labels).encode())
+        for rows in (self.train, self.validation):
+            digest.update(rows.tokens.key.encode())
+            for numbers in (rows.targets, rows.chosen):
+                digest.update(len(numbers).to_bytes(8))
+                digest.update(numbers.numpy())
+        return digest.hexdigest()
 
 
 def load_labels(spec: StudySpec, *, cache: WarmCache) -> tuple[str, ...]:

@@ -8,9 +8,11 @@ give equal results bit for bit.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class BaseModel:
         fresh: Parameters that every trial draws anew: the output layer, and what the checkpoint did not contain.
         parameters: Number of parameters.
         max_positions: Longest input in tokens.
+        fingerprint: Hash of ``weights``: a folder or a branch may hold others tomorrow.
     """
 
     model_class: Any
@@ -49,6 +52,7 @@ class BaseModel:
     fresh: frozenset[str]
     parameters: int
     max_positions: int
+    fingerprint: str
 
 
 def load_tokenizer(spec: StudySpec, *, cache: WarmCache) -> PreTrainedTokenizerBase:
@@ -106,13 +110,15 @@ def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, c
             )
         fresh = frozenset(report["missing_keys"]) | {name for name, *_ in report["mismatched_keys"]}
         fresh |= _output_layer(model, classes=len(labels))
+        weights = {name: tensor for name, tensor in model.state_dict().items() if name not in fresh}
         return BaseModel(
             model_class=type(model),
             config=config,
-            weights={name: tensor for name, tensor in model.state_dict().items() if name not in fresh},
+            weights=weights,
             fresh=fresh,
             parameters=model.num_parameters(),
             max_positions=int(getattr(config, "max_position_embeddings", None) or _UNBOUNDED),
+            fingerprint=_fingerprint(weights),
         )
 
     base = cache.get(("base", spec.model, spec.revision, spec.task, tuple(labels)), build)
@@ -168,6 +174,15 @@ def _output_layer(model: nn.Module, *, classes: int) -> set[str]:
         for name, parameter in model.named_parameters()
         if id(parameter) not in backbone and parameter.shape[0] == classes
     }
+
+
+def _fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """A hash of tensors and their names."""
+    digest = sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(json.dumps([name, list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _source(spec: StudySpec) -> dict[str, Any]:

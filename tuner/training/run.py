@@ -108,6 +108,7 @@ class _Trial:
     data: StudyData
     model: nn.Module
     pad: int
+    identity: str
     facts: Mapping[str, Any]
     begin: float
 
@@ -141,6 +142,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, begin: floa
         data=data,
         model=model,
         pad=pad,
+        identity=run_identity(plan, model=base.fingerprint, data=data.fingerprint()),
         facts=facts,
         begin=begin,
     )
@@ -190,7 +192,7 @@ def _train(
         scaler=trial.compute.scaler(),
         compute=trial.compute,
         settings=settings,
-        identity=run_identity(plan),
+        identity=trial.identity,
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,
     )

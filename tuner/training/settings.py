@@ -76,8 +76,14 @@ class Settings:
         )
 
 
-def run_identity(plan: TrialPlan) -> str:
-    """A hash of all that decides a run's curve: a checkpoint counts only for the run it was written by."""
+def run_identity(plan: TrialPlan, *, model: str, data: str) -> str:
+    """A hash of all that decides a run's curve: a checkpoint counts only for the run it was written by.
+
+    Args:
+        plan: What is trained.
+        model: Fingerprint of the pretrained weights: the folder may have been edited since the checkpoint was written.
+        data: Fingerprint of the rows, for the same reason.
+    """
     spec = plan.spec.model_dump(mode="json", include={"task", "model", "revision", "data", "objective", "training"})
-    decides = {"spec": spec, "strategy": plan.strategy, "params": dict(plan.params), "seed": plan.seed}
+    decides = {"model": model, "data": data, "spec": spec, "strategy": plan.strategy, "params": dict(plan.params), "seed": plan.seed}
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
