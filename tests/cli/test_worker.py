@@ -69,6 +69,26 @@ def test_the_end_of_an_open_study_says_how_to_go_on(sqlite_url: str, capsys: pyt
     assert "next: tuner worker start --study played --until-done" in capsys.readouterr().err
 
 
+def test_the_end_of_a_paused_study_says_why_and_it_can_be_resumed(
+    run: Run, sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_study(sqlite_url, trials=8)
+    play(sqlite_url, ends=Ends(failed=frozenset(range(8))))
+    assert conclude(WorkerSummary(trials=5, studies={"played": StudyState.PAUSED}), storage=sqlite_url) == 1
+    said = capsys.readouterr().err
+    assert "study played is paused: the first 5 trials failed, the last with: " in said
+    assert "tuner study resume played" in said
+    result = run("study", "resume", "played", "--storage", sqlite_url)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("study played is searching\nnext: tuner worker start --study played")
+
+
+def test_a_finished_study_is_not_resumed(run: Run, finished: str) -> None:
+    result = run("study", "resume", "played", "--storage", finished)
+    assert result.exit_code == 5
+    assert 'study "played" is finished' in result.stderr
+
+
 def test_list_without_workers_says_how_to_start_one(run: Run, finished: str) -> None:
     result = run("worker", "list", "--storage", finished)
     assert result.exit_code == 0

@@ -195,8 +195,10 @@ def test_a_crash_between_claim_and_proposal_loses_nothing(
     bare = leases.claim(  # what a worker that dies before it samples leaves behind
         db,
         study_id=study.study_id,
+        uid=study.uid,
         holder=holder("dead", lease=-1.0),
         quota=lambda _: "",
+        limit=lambda _used, _in_search: "",
         recipes=recipes,
         epochs=3,
         seed=0,
@@ -240,6 +242,101 @@ def test_a_deleted_study_is_gone_for_both(db: Database) -> None:
     with pytest.raises(LeaseLost):
         driver.report(lease, epoch=2, metrics={"f1": 0.1}, seconds=2.0, extend=LEASE)
     assert driver.claim(holder()) is None
+
+
+def test_a_study_made_anew_is_not_touched_by_the_old_ones_worker(db: Database) -> None:
+    old = toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    zombie = driver.claim(holder("w1"))
+    assert zombie is not None
+    studies.delete_study(db, "toy")
+    new = toy_study(db)
+    heir = StudyDriver(db, name="toy").claim(holder("w1"))  # on SQLite with the same ids as the zombie's
+    assert heir is not None
+    assert new.uid != old.uid
+    with pytest.raises(LeaseLost):
+        driver.report(zombie, epoch=1, metrics={"f1": 0.9}, seconds=1.0, extend=LEASE)
+    with pytest.raises(LeaseLost):
+        driver.fail(zombie, outcome=Outcome.FAILED, reason="x", seconds=1.0, log_tail="")
+    assert leases.renew(db, held=[(zombie, 1.0), (heir, 1.0)], lease=LEASE) == [zombie]
+    assert driver.claim(holder()) is None
+    with pytest.raises(NotFoundError, match="deleted and made anew"):
+        driver.advance()
+    trial = load_snapshot(db, "toy").trial(0)
+    assert (trial.outcome, trial.epochs) == (Outcome.RUNNING, ())
+
+
+def test_a_study_deleted_with_optuna_is_forgotten(db: Database) -> None:
+    toy_study(db)
+    optuna.delete_study(study_name="toy", storage=db.optuna_storage())
+    assert studies.open_studies(db) == []
+    with pytest.raises(NotFoundError, match="deleted with Optuna's own tools"):
+        StudyDriver(db, name="toy")
+    again = toy_study(db, "other")
+    assert studies.open_studies(db) == ["other"]
+    assert [study.name for study in studies.list_studies(db)] == ["other"]
+    assert again.counts["running"] == 0
+
+
+def test_losses_count_only_while_nothing_moves(db: Database) -> None:
+    toy_study(db, training={"epochs": 9})
+    driver = StudyDriver(db, name="toy")
+    for epoch in range(1, 6):  # preempted five times, an epoch further each time
+        lease = driver.claim(holder())
+        assert lease is not None and lease.number == 0
+        driver.report(lease, epoch=epoch, metrics={"f1": 0.1 * epoch}, seconds=1.0, extend=LEASE)
+        assert leases.lose(db, lease, reason="preempted", seconds=1.0) is Outcome.WAITING
+
+
+def test_a_study_whose_runners_all_die_is_paused_and_can_be_resumed(db: Database) -> None:
+    toy_study(db, budget={"trials": 20})
+    driver = StudyDriver(db, name="toy")
+    attempts = 0
+    while (lease := driver.claim(holder())) is not None:
+        attempts += 1
+        leases.lose(db, lease, reason="the runner was killed by SIGKILL", seconds=1.0)
+    study = driver.advance()
+    assert attempts == 5 * leases.MOST_LOSSES
+    assert study.state is StudyState.PAUSED
+    assert "the first 5 trials failed" in study.state_reason
+    assert studies.resume_study(db, "toy").state is StudyState.SEARCHING
+    assert driver.claim(holder()) is not None
+
+
+def test_a_finished_study_is_not_resumed(db: Database) -> None:
+    toy_study(db, budget={"trials": 2})
+    run_out(StudyDriver(db, name="toy"))
+    with pytest.raises(ConflictError, match='study "toy" is finished - budget of 2 trials is used'):
+        studies.resume_study(db, "toy")
+
+
+def test_the_last_epoch_counts_whatever_the_budget_says(db: Database) -> None:
+    toy_study(db, budget={"gpu_hours": 1 / 3600}, confirm={"finalists": 0})
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    verdict, _ = driver.report(lease, epoch=3, metrics={"f1": 0.5}, seconds=50.0, extend=LEASE)
+    assert verdict.value == "go_on"
+
+
+def test_a_run_that_waits_for_a_used_up_budget_is_ended(db: Database) -> None:
+    toy_study(db, budget={"gpu_hours": 10 / 3600}, confirm={"finalists": 0})
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    leases.release(db, lease, reason="the worker was told to stop", seconds=11.0)
+    assert driver.claim(holder()) is None
+    assert driver.advance().state is StudyState.FINISHED
+    trial = load_snapshot(db, "toy").trial(0)
+    assert (trial.outcome, trial.reason) == (Outcome.PRUNED, "budget of 0.00277778 device hours is used")
+
+
+def test_a_cut_confirmation_has_compared_every_finalist_with_one_seed(db: Database) -> None:
+    toy_study(db, budget={"trials": 8}, confirm={"finalists": 3, "seeds": 2}, search={"pruner": {"name": "none"}})
+    confirmed = [lease for lease in run_out(StudyDriver(db, name="toy")) if lease.purpose == "confirm"]
+    half = len(confirmed) // 2
+    assert len({lease.seed for lease in confirmed[:half]}) == 1
+    assert {lease.number for lease in confirmed[:half]} == {lease.number for lease in confirmed}
 
 
 def test_many_workers_never_overshoot_and_never_share_a_trial(db: Database) -> None:

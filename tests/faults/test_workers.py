@@ -47,20 +47,18 @@ def orphans() -> Iterator[list[psutil.Process]]:
 def test_a_killed_supervisor_loses_nothing(
     box: Box, undisturbed: dict[int, list[dict[str, float]]], orphans: list[psutil.Process]
 ) -> None:
-    with killed_at_exit(box.start()) as worker:
+    with killed_at_exit(box.start("--lease", "3600")) as worker:
         interrupted = box.wait_for_epoch()
         orphans += runners_of(worker)
         assert orphans
         worker.kill()
         worker.wait()
-        begin = time.monotonic()
-    box.run()  # the same command again: the dead worker's leases are not waited for
+    box.run()  # the same command again: it does not wait for the hour of the dead worker's leases
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=TRIALS)
     assert curves(snapshot) == undisturbed  # bit for bit, the interrupted trial's too
     attempts = snapshot.trial(interrupted.number).attempts
     assert [attempt.outcome for attempt in attempts] == [Outcome.LOST, Outcome.COMPLETE]
-    assert attempts[1].started_at - attempts[0].started_at < 60.0, time.monotonic() - begin
     assert snapshot.study.state is StudyState.FINISHED
     assert snapshot.workers == ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.store.toy import toy_spec
-from tuner.search.budget import must_stop, used_share, why_no_new_trial
+from tuner.search.budget import used_share, why_no_new_trial, why_run_must_stop
 from tuner.store.records import BudgetUse
 
 
@@ -42,11 +42,11 @@ def test_without_a_confirmation_the_search_has_all_hours() -> None:
 
 def test_running_trials_stop_at_their_part_of_the_hours() -> None:
     spec = toy_spec(budget={"gpu_hours": 1.0}, confirm={"finalists": 2})
-    assert not must_stop(spec, use(gpu=2879.0), in_search=True)
-    assert must_stop(spec, use(gpu=2880.0), in_search=True)
-    assert not must_stop(spec, use(gpu=3599.0, confirm=700.0), in_search=False)
-    assert must_stop(spec, use(gpu=3600.0, confirm=700.0), in_search=False)
-    assert not must_stop(toy_spec(budget={"trials": 1}), use(gpu=1e9), in_search=True)
+    assert not why_run_must_stop(spec, use(gpu=2879.0), in_search=True)
+    assert why_run_must_stop(spec, use(gpu=2880.0), in_search=True)
+    assert not why_run_must_stop(spec, use(gpu=3599.0, confirm=700.0), in_search=False)
+    assert why_run_must_stop(spec, use(gpu=3600.0, confirm=700.0), in_search=False)
+    assert not why_run_must_stop(toy_spec(budget={"trials": 1}), use(gpu=1e9), in_search=True)
 
 
 def test_the_tightest_limit_tells_the_share() -> None:

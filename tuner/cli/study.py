@@ -204,6 +204,23 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
 
 
 @app.command()
+def resume(*, name: StudyName, storage: Storage = None) -> None:
+    """Let workers go on with a study that was paused, for example because its first trials all failed.
+
+    \b
+    Examples:
+      tuner study resume my-study
+    """
+    from tuner.store import location, studies
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        study = studies.resume_study(database, name)
+    message(f"study {name} is {study.state.value}")
+    next_steps(f"tuner worker start --study {name} --until-done", storage=storage)
+
+
+@app.command()
 def trials(
     *,
     name: StudyName,

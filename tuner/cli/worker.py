@@ -95,11 +95,16 @@ def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
     steps: list[str] = []
     message(f"this worker ended {summary.trials} run{'s' if summary.trials != 1 else ''}")
     for name, state in summary.studies.items():
-        complete = api.load_study(name, storage=storage).study.counts["complete"]
+        study = api.load_study(name, storage=storage).study
+        complete = study.counts["complete"]
         if state is StudyState.FINISHED and not complete:
             message(f"study {name} finished with no complete trial")
             steps.append(f"tuner study trials {name}")
             status = 3
+        elif state is StudyState.PAUSED:
+            message(f"study {name} is paused: {study.state_reason}")
+            steps += [f"tuner study trials {name}", f"tuner study resume {name}"]
+            status = 1
         elif state is StudyState.FINISHED:
             steps += [f"tuner study best {name}", f"tuner study report {name}"]
         elif state.is_open:

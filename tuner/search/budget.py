@@ -34,14 +34,15 @@ def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
     return ""
 
 
-def must_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> bool:
-    """Whether running trials must stop because the device hours are used up."""
+def why_run_must_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> str:
+    """Why a run may not go on: the device hours are used up; an empty string if it may."""
     if spec.budget.gpu_hours is None:
-        return False
-    if in_search:
-        limit = search_seconds(spec)
-        return limit is not None and used.gpu_seconds - used.confirm_seconds >= limit
-    return used.gpu_seconds >= spec.budget.gpu_hours * 3600.0
+        return ""
+    search = search_seconds(spec)
+    is_over = used.gpu_seconds >= spec.budget.gpu_hours * 3600.0
+    if in_search and search is not None:
+        is_over = used.gpu_seconds - used.confirm_seconds >= search
+    return f"budget of {spec.budget.gpu_hours:g} device hours is used" if is_over else ""
 
 
 def used_share(spec: StudySpec, used: BudgetUse) -> float:

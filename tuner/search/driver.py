@@ -16,10 +16,11 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages._rdb import models as optuna_models
 from optuna.trial import FrozenTrial
 
-from tuner.errors import TrialError, UnavailableError
-from tuner.search.budget import must_stop, why_no_new_trial
+from tuner.errors import LeaseLost, NotFoundError, TrialError, UnavailableError
+from tuner.search.budget import why_no_new_trial, why_run_must_stop
 from tuner.search.confirm import choose_finalists, fresh_seeds
 from tuner.search.pruners import make_pruner
 from tuner.search.samplers import make_sampler
@@ -35,7 +36,6 @@ from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.plan import TrialResult, Verdict
 
 _STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
-_FAILURES_BEFORE_PAUSE = 5
 
 
 class StudyDriver:
@@ -56,35 +56,46 @@ class StudyDriver:
         self._db = db
         self.study: StudyRecord = studies.find_study(db, name)
         self._optuna = _load(db, self.study)
+        self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
     def claim(self, holder: Holder) -> Lease | None:
         """Take a run, with its values proposed; None if there is nothing to do now.
 
         Raises:
-            LeaseLost: If another worker took the run over while its values were proposed.
+            LeaseLost: If another worker took the run over while its values were proposed, or the study was deleted.
             UnavailableError: If the database cannot be reached.
         """
-        spec = self.study.spec
-        lease = leases.claim(
-            self._db,
-            study_id=self.study.study_id,
-            holder=holder,
-            quota=lambda used: why_no_new_trial(spec, used),
-            recipes=[{"strategy": block.strategy, **block.recipe} for block in self.study.space.strategies],
-            epochs=spec.training.epochs,
-            seed=spec.training.seed,
-        )
+        lease, self._unproposed = self._unproposed, None
+        if lease is None:
+            lease = self._claim(holder)
         if lease is None or lease.strategy is not None:
             return lease
         try:
             strategy, params = self._propose(lease)
+            leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
         except UnavailableError:
+            self._unproposed = lease
+            raise
+        except LeaseLost:
             raise
         except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
             self._give_up_sampling(lease, error)
             return None
-        leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
         return leases.with_proposal(lease, strategy=strategy, params=params)
+
+    def _claim(self, holder: Holder) -> Lease | None:
+        spec = self.study.spec
+        return leases.claim(
+            self._db,
+            study_id=self.study.study_id,
+            uid=self.study.uid,
+            holder=holder,
+            quota=lambda used: why_no_new_trial(spec, used),
+            limit=lambda used, in_search: why_run_must_stop(spec, used, in_search=in_search),
+            recipes=[{"strategy": block.strategy, **block.recipe} for block in self.study.space.strategies],
+            epochs=spec.training.epochs,
+            seed=spec.training.seed,
+        )
 
     def report(
         self, lease: Lease, *, epoch: int, metrics: Mapping[str, float], seconds: float, extend: float
@@ -109,19 +120,37 @@ class StudyDriver:
         objective = self._objective(metrics)
         store_report(self._db, lease, epoch=epoch, values=metrics, objective=objective, seconds=seconds, extend=extend)
         spec = self.study.spec
-        if spec.budget.gpu_hours is not None:
-            used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
-            if must_stop(spec, used, in_search=lease.purpose == "search"):
-                return Verdict.PRUNE, f"budget of {spec.budget.gpu_hours:g} device hours is used"
+        if epoch >= spec.training.epochs:
+            return Verdict.GO_ON, ""
+        if reason := self.why_out_of_time(lease):
+            return Verdict.PRUNE, reason
         # Recipes are never pruned: they are what each strategy is known by, and a strategy that learns slowly at first would be judged by its
         # first epoch. In a trial run halving stopped the recipe of LoRA, the best of the study, after one epoch.
-        if lease.purpose != "search" or lease.is_recipe or epoch >= spec.training.epochs:
+        if lease.purpose != "search" or lease.is_recipe:
             return Verdict.GO_ON, ""
         with _translated(self._db):
             trial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - the study has no read of one trial
             if self._optuna.pruner.prune(self._optuna, trial):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
         return Verdict.GO_ON, ""
+
+    def why_out_of_time(self, lease: Lease) -> str:
+        """Why a run must stop where it is: the study's device hours are used up; an empty string if it may go on."""
+        if self.study.spec.budget.gpu_hours is None:
+            return ""
+        used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
+        return why_run_must_stop(self.study.spec, used, in_search=lease.purpose == "search")
+
+    def cut(self, lease: Lease, *, reason: str, seconds: float) -> None:
+        """Store the end of a run whose process was ended for its budget before it could answer.
+
+        Raises:
+            LeaseLost: If the run is no longer ours; nothing was written.
+            UnavailableError: If the database cannot be reached.
+        """
+        value = self._last_reported(lease)
+        self._tell_sampler(lease, Outcome.PRUNED, value)
+        leases.finish(self._db, lease, outcome=Outcome.PRUNED, reason=reason, seconds=seconds, value=value)
 
     def finish(self, lease: Lease, *, result: TrialResult, reason: str = "") -> tuple[Outcome, float | None]:
         """Store the end of a run that ended well, pruned ones included.
@@ -149,30 +178,24 @@ class StudyDriver:
     def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
         """Store the end of a run that cannot succeed: infeasible or failed.
 
-        If the first trials of a study all fail, it is paused: something is wrong with the data or the code, and the rest of the
-        budget should not be spent on finding out.
-
         Raises:
             LeaseLost: If the run is no longer ours; nothing was written.
             UnavailableError: If the database cannot be reached.
         """
         self._tell_sampler(lease, outcome, None)
         leases.finish(self._db, lease, outcome=outcome, reason=reason, seconds=seconds, log_tail=log_tail)
-        counts = studies.find_study(self._db, self.study.name).counts
-        if not counts["complete"] and not counts["pruned"] and counts["failed"] >= _FAILURES_BEFORE_PAUSE:
-            studies.pause_study(
-                self._db,
-                lease.study_id,
-                reason=f"the first {counts['failed']} trials failed, the last with: {reason}",
-            )
 
     def advance(self) -> StudyRecord:
         """Move the study on if its search or its confirmation is over; the study as it is then.
 
         Raises:
+            NotFoundError: If the study was deleted, also if another one has its name now.
             UnavailableError: If the database cannot be reached.
         """
-        self.study = study = studies.find_study(self._db, self.study.name)
+        study = studies.find_study(self._db, self.study.name)
+        if study.uid != self.study.uid:
+            raise NotFoundError(f'study "{study.name}" was deleted and made anew')
+        self.study = study
         if study.state is StudyState.SEARCHING:
             leases.reclaim_expired(self._db, study.study_id)
             over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
@@ -272,6 +295,8 @@ def _load(db: Database, study: StudyRecord) -> optuna.Study:
     pruner = make_pruner(spec.search.pruner, epochs=spec.training.epochs)
     sampler = make_sampler(spec.search.sampler, space=study.space, seed=spec.search.seed)
     with _translated(db):
+        if study.name not in optuna.get_all_study_names(db.optuna_storage()):
+            raise NotFoundError(f'study "{study.name}" was deleted with Optuna\'s own tools')
         return optuna.load_study(study_name=study.name, storage=db.optuna_storage(), sampler=sampler, pruner=pruner)
 
 
@@ -310,8 +335,15 @@ def _stoppable(study: optuna.Study) -> Iterator[optuna.Study]:
 
 @contextlib.contextmanager
 def _translated(db: Database) -> Iterator[None]:
-    """Optuna dresses every database error as "invalid data ... exceeding max length": say what it was."""
+    """Optuna dresses every database error as "invalid data ... exceeding max length": say what it was.
+
+    A trial that it does not find was deleted, with its study, and the lease with it.
+    """
     try:
         yield
+    except KeyError as error:
+        if optuna_models.NOT_FOUND_MSG in str(error):
+            raise LeaseLost("the trial was deleted") from error
+        raise
     except optuna.exceptions.StorageInternalError as error:
         raise UnavailableError(f"database {db.safe_url}: {plain_cause(error.__cause__ or error)}") from error

@@ -69,6 +69,7 @@ def start_confirmation(
                         params=trial.params,
                         is_recipe=trial.is_recipe,
                         attempt=0,
+                        token="",
                         losses=0,
                         reserved_epochs=epochs,
                         epochs_done=0,

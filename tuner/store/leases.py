@@ -2,7 +2,7 @@
 
 A run is claimed in one transaction under its study's lock: the budget is checked, the run's row gets ``attempt + 1``, the worker
 and an expiry by the database's clock, and a new trial's Optuna row is created. There is nothing between these steps that a
-crash could leave behind. Every later write of the worker names ``(run, attempt, worker)`` in the same statement that takes
+crash could leave behind. Every later write of the worker names the claim's random token in the same statement that takes
 effect; when it no longer fits, nothing is written and :class:`LeaseLost` is raised (fencing, Kleppmann 2016: a lease alone does not
 stop a process that was paused).
 """
@@ -10,6 +10,7 @@ stop a process that was paused).
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from tuner.errors import LeaseLost
 from tuner.store import events, optuna_rows
 from tuner.store.database import Database
 from tuner.store.records import BudgetUse, Outcome, StudyState
-from tuner.store.studies import budget_use, lock_study, why_search_is_over
+from tuner.store.studies import budget_use, lock_study, pause_if_hopeless, why_search_is_over
 from tuner.store.tables import attempts, db_now, runs
 from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
@@ -57,7 +58,8 @@ class Lease:
         seed: Seed of this run.
         purpose: ``search`` or ``confirm``.
         is_recipe: Whether it is a strategy's default recipe.
-        attempt: Grows with every claim of the run; the fencing token.
+        attempt: Grows with every claim of the run.
+        token: Random; the fencing token.
         strategy: None until a proposal is bound.
         params: Absolute values; None until a proposal is bound.
     """
@@ -70,6 +72,7 @@ class Lease:
     seed: int
     is_recipe: bool
     attempt: int
+    token: str
     worker: str
     strategy: str | None
     params: Mapping[str, Value] | None
@@ -78,17 +81,30 @@ class Lease:
 Quota = Callable[[BudgetUse], str]
 """Says why no new trial may start, or an empty string if one may."""
 
+Limit = Callable[[BudgetUse, bool], str]
+"""Says why a run, of the search or not, may not go on, or an empty string if it may."""
+
 Recipes = Sequence[Mapping[str, Value]]
 """Values that the first trials must take, in order of the trial numbers."""
 
 
 def claim(
-    db: Database, *, study_id: int, holder: Holder, quota: Quota, recipes: Recipes, epochs: int, seed: int
+    db: Database,
+    *,
+    study_id: int,
+    uid: str,
+    holder: Holder,
+    quota: Quota,
+    limit: Limit,
+    recipes: Recipes,
+    epochs: int,
+    seed: int,
 ) -> Lease | None:
     """Take a waiting run of a study, or a new trial if its budget allows one.
 
     Args:
         quota: Judges the budget under the study's lock, so that eight workers never start trial 51 of 50.
+        limit: Judges whether a waiting run may go on; where it may not, the run is ended as pruned.
         recipes: Trial ``n`` takes the values of ``recipes[n]``, while there are any.
         epochs: Epochs that a new trial reserves.
         seed: Seed of a new trial.
@@ -101,23 +117,42 @@ def claim(
     """
 
     def _claim(tx: Connection) -> Lease | None:
-        state = lock_study(tx, study_id)
+        state = lock_study(tx, study_id, uid=uid)
         if state is None or not state.is_open:
             return None
         _reclaim_expired(tx, study_id)
-        waiting = tx.execute(
-            select(runs)
-            .where(runs.c.study_id == study_id, runs.c.outcome == Outcome.WAITING.value)
-            .order_by(runs.c.purpose.desc(), runs.c.number, runs.c.seed)  # search before confirm
-            .limit(1)
-        ).first()
-        if waiting is not None:
-            return _take(tx, waiting, holder)
+        while (waiting := _next_waiting(tx, study_id)) is not None:
+            reason = limit(budget_use(tx, study_id), waiting.purpose == "search")
+            if not reason:
+                return _take(tx, waiting, holder)
+            _cut_waiting(tx, waiting, reason=reason)
         if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id) or quota(budget_use(tx, study_id)):
             return None
         return _create(tx, study_id, holder, recipes=recipes, epochs=epochs, seed=seed)
 
     return db.write(_claim)
+
+
+def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
+    """Search runs first; then every finalist with one seed, before any has two: a cut confirmation still compares."""
+    return tx.execute(
+        select(runs)
+        .where(runs.c.study_id == study_id, runs.c.outcome == Outcome.WAITING.value)
+        .order_by(runs.c.purpose.desc(), runs.c.seed, runs.c.finalist_rank, runs.c.number)
+        .limit(1)
+    ).first()
+
+
+def _cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
+    """End a run that waits for a budget that is used up; the caller holds the study's lock."""
+    tx.execute(
+        update(runs)
+        .where(runs.c.run_id == row.run_id)
+        .values(outcome=Outcome.PRUNED.value, reason=reason, ended_at=db_now())
+    )
+    if row.purpose == "search":
+        optuna_rows.set_state(tx, row.trial_id, Outcome.PRUNED)
+    events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
 def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, epochs: int, seed: int) -> Lease:
@@ -138,6 +173,7 @@ def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, 
             reason="",
             is_recipe=recipe is not None,
             attempt=1,
+            token=uuid.uuid4().hex,
             losses=0,
             worker_id=holder.worker,
             expires_at=db_now() + holder.lease,
@@ -160,6 +196,7 @@ def _take(tx: Connection, row: Row[Any], holder: Holder) -> Lease:
             outcome=Outcome.RUNNING.value,
             reason="",
             attempt=row.attempt + 1,
+            token=uuid.uuid4().hex,
             worker_id=holder.worker,
             expires_at=db_now() + holder.lease,
         )
@@ -199,6 +236,7 @@ def _lease(row: Row[Any]) -> Lease:
         seed=row.seed,
         is_recipe=bool(row.is_recipe),
         attempt=row.attempt,
+        token=row.token,
         worker=row.worker_id,
         strategy=row.strategy,
         params=json.loads(row.params) if row.params is not None else None,
@@ -220,6 +258,7 @@ def guard(tx: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
         update(runs)
         .where(
             runs.c.run_id == lease.run_id,
+            runs.c.token == lease.token,
             runs.c.attempt == lease.attempt,
             runs.c.worker_id == lease.worker,
             runs.c.outcome == Outcome.RUNNING.value,
@@ -316,7 +355,20 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
         _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
         return _mark_lost(tx, row, reason=reason)
 
-    return db.write(_lose)
+    outcome = db.write(_lose)
+    if outcome is Outcome.FAILED:
+        _check_hope(db, lease.study_id, reason=reason)
+    return outcome
+
+
+def _check_hope(db: Database, study_id: int, *, reason: str) -> None:
+    """Pause the study if nothing but failures came; a transaction of its own, since locks are taken study first."""
+
+    def _check(tx: Connection) -> None:
+        if lock_study(tx, study_id) is StudyState.SEARCHING:
+            pause_if_hopeless(tx, study_id, reason=reason)
+
+    db.write(_check)
 
 
 def finish(
@@ -364,6 +416,8 @@ def finish(
         _record(tx, lease, kind=f"run_{outcome.value}", text=reason)
 
     db.write(_finish)
+    if outcome is Outcome.FAILED:
+        _check_hope(db, lease.study_id, reason=reason)
 
 
 def _result_values(result: TrialResult | None) -> dict[str, Any]:
@@ -403,7 +457,9 @@ def _reclaim_expired(tx: Connection, study_id: int) -> int:
         )
     ).all()
     for row in expired:
-        _mark_lost(tx, row, reason=f"worker {row.worker_id} fell silent")
+        reason = f"worker {row.worker_id} fell silent"
+        if _mark_lost(tx, row, reason=reason) is Outcome.FAILED:
+            pause_if_hopeless(tx, study_id, reason=reason)
     return len(expired)
 
 

@@ -41,7 +41,9 @@ def store_report(
     def _store(tx: Connection) -> None:
         # An epoch that is reported again after a resume must not count backwards.
         done = case((runs.c.epochs_done > epoch, runs.c.epochs_done), else_=epoch)
-        guard(tx, lease, {"epochs_done": done, "expires_at": db_now() + extend})
+        # A run that gets on is not the reason why its processes die: only losses without progress count against it.
+        losses = case((runs.c.epochs_done < epoch, 0), else_=runs.c.losses)
+        guard(tx, lease, {"epochs_done": done, "losses": losses, "expires_at": db_now() + extend})
         earlier = tx.execute(
             select(func.coalesce(func.sum(attempts.c.seconds), 0.0)).where(
                 attempts.c.run_id == lease.run_id, attempts.c.attempt < lease.attempt
@@ -52,25 +54,17 @@ def store_report(
             .where(attempts.c.run_id == lease.run_id, attempts.c.attempt == lease.attempt)
             .values(seconds=seconds)
         )
-        here = (metrics.c.run_id == lease.run_id) & (metrics.c.attempt == lease.attempt) & (metrics.c.epoch == epoch)
-        tx.execute(delete(metrics).where(here))
-        rows = [("validation", name, value) for name, value in values.items() if math.isfinite(value)]
-        rows.append(("device", "seconds", float(earlier) + seconds))
-        tx.execute(
-            insert(metrics),
-            [
-                {
-                    "run_id": lease.run_id,
-                    "attempt": lease.attempt,
-                    "epoch": epoch,
-                    "split": split,
-                    "name": name,
-                    "value": float(value),
-                }
-                for split, name, value in rows
-            ],
-        )
+        rows = {("validation", name): value for name, value in values.items() if math.isfinite(value)}
+        _replace_metrics(tx, lease, epoch=epoch, rows=rows | {("device", "seconds"): float(earlier) + seconds})
         if lease.purpose == "search":
             optuna_rows.set_intermediate(tx, lease.trial_id, step=epoch, value=objective)
 
     db.write(_store)
+
+
+def _replace_metrics(tx: Connection, lease: Lease, *, epoch: int, rows: Mapping[tuple[str, str], float]) -> None:
+    """Write what an attempt says of an epoch, by split and name, in the place of what it said before."""
+    place = {"run_id": lease.run_id, "attempt": lease.attempt, "epoch": epoch}
+    tx.execute(delete(metrics).where(*(metrics.c[column] == value for column, value in place.items())))
+    written = [place | {"split": split, "name": name, "value": float(value)} for (split, name), value in rows.items()]
+    tx.execute(insert(metrics), written)

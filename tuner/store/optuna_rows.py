@@ -15,7 +15,7 @@ from typing import Any
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.store.records import Outcome
@@ -52,6 +52,11 @@ def create_study(connection: Connection, *, name: str, maximize: bool) -> int:
 def study_exists(connection: Connection, name: str) -> bool:
     """Whether Optuna knows a study of this name, ours or not."""
     return connection.execute(select(_studies.c.study_id).where(_studies.c.study_name == name)).first() is not None
+
+
+def has_study(study_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether Optuna has a study of this id, as a condition."""
+    return exists().where(_studies.c.study_id == study_id)
 
 
 def delete_study(connection: Connection, study_id: int) -> None:

@@ -217,6 +217,7 @@ class StudyRecord:
 
     Attributes:
         study_id: Optuna's study id.
+        uid: Random and never used again, unlike the id and the name of a deleted study.
         metric: The objective's metric.
         maximize: Whether more is better.
         state: What workers do with it.
@@ -225,6 +226,7 @@ class StudyRecord:
     """
 
     study_id: int
+    uid: str
     name: str
     spec: StudySpec
     space: SearchSpace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,11 +48,13 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
             raise ConflictError(
                 f'study "{spec.name}" exists in this database but was not made by tuner', fix="choose another name"
             )
+        _purge_orphans(tx)
         study_id = optuna_rows.create_study(tx, name=spec.name, maximize=maximize)
         tx.execute(
             insert(studies).values(
                 study_id=study_id,
                 name=spec.name,
+                uid=uuid.uuid4().hex,
                 spec=_dump(spec.model_dump(mode="json")),
                 space=_dump(space.to_json()),
                 metric=spec.objective.metric,
@@ -119,7 +122,9 @@ def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
 
     def _names(tx: Connection) -> list[str]:
         open_states = [state.value for state in StudyState if state.is_open]
-        query = select(studies.c.name).where(studies.c.state.in_(open_states))
+        query = select(studies.c.name).where(
+            studies.c.state.in_(open_states), optuna_rows.has_study(studies.c.study_id)
+        )
         if names:
             query = query.where(studies.c.name.in_(names))
         return [name for (name,) in tx.execute(query.order_by(studies.c.priority.desc(), studies.c.study_id))]
@@ -152,20 +157,90 @@ def delete_study(db: Database, name: str) -> None:
 
     def _delete(tx: Connection) -> None:
         study_id = read_study(tx, name).study_id
-        run_ids = select(runs.c.run_id).where(runs.c.study_id == study_id).scalar_subquery()
-        for table in (metrics, attempts):
-            tx.execute(delete(table).where(table.c.run_id.in_(run_ids)))
-        for table in (runs, events_table, studies):
-            tx.execute(delete(table).where(table.c.study_id == study_id))
+        _delete_ours(tx, study_id)
         optuna_rows.delete_study(tx, study_id)
 
     db.write(_delete)
 
 
-def lock_study(tx: Connection, study_id: int) -> StudyState | None:
-    """Take the study's lock until the end of the transaction; its state, or None if it was deleted."""
-    row = tx.execute(select(studies.c.state).where(studies.c.study_id == study_id).with_for_update()).first()
-    return StudyState(row.state) if row else None
+def _delete_ours(tx: Connection, study_id: int) -> None:
+    run_ids = select(runs.c.run_id).where(runs.c.study_id == study_id).scalar_subquery()
+    for table in (metrics, attempts):
+        tx.execute(delete(table).where(table.c.run_id.in_(run_ids)))
+    for table in (runs, events_table, studies):
+        tx.execute(delete(table).where(table.c.study_id == study_id))
+
+
+def _purge_orphans(tx: Connection) -> None:
+    """Forget studies that were deleted with Optuna's own tools: their ids may be used again."""
+    for (study_id,) in tx.execute(select(studies.c.study_id).where(~optuna_rows.has_study(studies.c.study_id))).all():
+        _delete_ours(tx, study_id)
+
+
+def lock_study(tx: Connection, study_id: int, *, uid: str | None = None) -> StudyState | None:
+    """Take the study's lock until the end of the transaction.
+
+    Args:
+        tx: The transaction.
+        study_id: The study.
+        uid: Its uid, where another study may have got its id.
+
+    Returns:
+        Its state, or None if it was deleted.
+    """
+    row = tx.execute(
+        select(studies.c.state, studies.c.uid).where(studies.c.study_id == study_id).with_for_update()
+    ).first()
+    return StudyState(row.state) if row is not None and uid in (None, row.uid) else None
+
+
+_HOPELESS_FAILURES = 5
+
+
+def pause_if_hopeless(tx: Connection, study_id: int, *, reason: str) -> None:
+    """Pause a study whose first trials all failed; the caller holds its lock.
+
+    Something is wrong with the data, the code or the machine then, and the rest of the budget should not be spent on finding out.
+    """
+    counts: dict[str, int] = dict(
+        tx.execute(
+            select(runs.c.outcome, func.count())
+            .where(runs.c.study_id == study_id, runs.c.purpose == "search")
+            .group_by(runs.c.outcome)
+        ).all()
+    )
+    failed = int(counts.get(Outcome.FAILED.value, 0))
+    if counts.get(Outcome.COMPLETE.value) or counts.get(Outcome.PRUNED.value) or failed < _HOPELESS_FAILURES:
+        return
+    text = f"the first {failed} trials failed, the last with: {reason}"
+    move_study(tx, study_id=study_id, source=StudyState.SEARCHING, target=StudyState.PAUSED, reason=text)
+
+
+def resume_study(db: Database, name: str) -> StudyRecord:
+    """Let workers go on with a paused or stopped study.
+
+    Raises:
+        NotFoundError: If there is none.
+        ConflictError: If it is finished.
+    """
+
+    def _resume(tx: Connection) -> None:
+        study = read_study(tx, name)
+        state = lock_study(tx, study.study_id)
+        if state is None or state.is_open:
+            return
+        if state is StudyState.FINISHED:
+            raise ConflictError(
+                f'study "{name}" is finished', why=study.state_reason, fix="create another one for more"
+            )
+        confirms = tx.execute(
+            select(runs.c.run_id).where(runs.c.study_id == study.study_id, runs.c.purpose == "confirm").limit(1)
+        ).first()
+        target = StudyState.SEARCHING if confirms is None else StudyState.CONFIRMING
+        move_study(tx, study_id=study.study_id, source=state, target=target, reason="resumed")
+
+    db.write(_resume)
+    return find_study(db, name)
 
 
 def end_search(db: Database, study_id: int, *, reason: str) -> None:
@@ -236,6 +311,7 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
     counts: Mapping[str, int] = dict.fromkeys(COUNTED, 0) | dict(counted.all())
     return StudyRecord(
         study_id=row.study_id,
+        uid=row.uid,
         name=row.name,
         spec=StudySpec.model_validate(json.loads(row.spec)),
         space=SearchSpace.from_json(json.loads(row.space)),

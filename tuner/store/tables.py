@@ -40,6 +40,7 @@ studies = Table(
     metadata,
     Column("study_id", Integer, primary_key=True, autoincrement=False),  # Optuna's
     Column("name", String(100), nullable=False, unique=True),
+    Column("uid", String(32), nullable=False),  # ids are used again after a deletion on SQLite; this is not
     Column("spec", _LongText, nullable=False),
     Column("space", _LongText, nullable=False),
     Column("metric", String(100), nullable=False),
@@ -87,6 +88,7 @@ runs = Table(
     Column("params", _LongText),
     Column("is_recipe", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),  # the fencing epoch: grows with every claim
+    Column("token", String(32), nullable=False),  # of the newest claim, random: a deleted study's ids may be used again
     Column("losses", Integer, nullable=False),  # attempts that ended without a word
     Column("worker_id", String(64)),
     Column("expires_at", _Double),

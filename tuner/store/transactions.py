@@ -172,12 +172,20 @@ def _connect_args(url: URL) -> dict[str, Any]:
                 "keepalives_idle": 30,
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
+                # Keepalives rest while sent data is unacknowledged; without this a cut cable is noticed after 15 minutes.
+                "tcp_user_timeout": 20_000,
                 # The session's zone decides what Optuna's naive times mean; a worker's PGTZ must not.
                 "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000"
                 " -c idle_in_transaction_session_timeout=60000",
             }
         case _:
-            return {"connect_timeout": 10, "charset": "utf8mb4", "init_command": "SET time_zone = '+00:00'"}
+            return {
+                "connect_timeout": 10,
+                "read_timeout": 40,
+                "write_timeout": 40,
+                "charset": "utf8mb4",
+                "init_command": "SET time_zone = '+00:00'",
+            }
 
 
 def _engine(url: URL, *, read_only: bool) -> Engine:

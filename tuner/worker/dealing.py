@@ -6,8 +6,10 @@ the same message: nothing is half done.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tuner.errors import LeaseLost, TrialError
 from tuner.store import leases
@@ -87,7 +89,10 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
     if not job.is_lost:
         tail = slot.log_tail(job.log_start)
         try:
-            if job.stop_asked_at is not None and not job.kill_reason:
+            if job.prune_reason:
+                job.driver.cut(job.lease, reason=job.prune_reason, seconds=job.seconds)
+                outcome, reason = Outcome.PRUNED, job.prune_reason
+            elif job.stop_asked_at is not None and not job.kill_reason:
                 leases.release(desk.db, job.lease, reason=reason, seconds=job.seconds)
                 outcome = Outcome.RELEASED
             else:
@@ -173,6 +178,7 @@ def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
         else:
             outcome, value = job.driver.finish(job.lease, result=result, reason=job.prune_reason)
             reason = job.prune_reason
+            _clear_attempts(job, kept=result.checkpoint)
     except LeaseLost:
         outcome, reason, value = Outcome.LOST, "the run has another owner now", None
     _ended(desk, slot, job, outcome=outcome, reason=reason, value=value)
@@ -186,11 +192,19 @@ def _failed(desk: Desk, slot: Slot, *, job: Job, message: protocol.Failed) -> No
             job.driver.fail(
                 job.lease, outcome=outcome, reason=message.reason, seconds=message.seconds, log_tail=log_tail
             )
+            _clear_attempts(job, kept="")
     except LeaseLost:
         outcome = Outcome.LOST
     if message.recycle:
         slot.is_ready = False  # it ends itself; a fresh one follows
     _ended(desk, slot, job, outcome=outcome, reason=message.reason)
+
+
+def _clear_attempts(job: Job, *, kept: str) -> None:
+    """Remove the checkpoints of a finished run's attempts, but the one folder that its result names."""
+    for folder in job.folder.parent.glob("attempt-*"):
+        if not kept or not Path(kept).is_relative_to(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ended(desk: Desk, slot: Slot, job: Job, *, outcome: Outcome, reason: str, value: float | None = None) -> None:

@@ -51,7 +51,7 @@ class Heartbeat:
     def close(self) -> None:
         """Stop beating."""
         self._done.set()
-        self._thread.join(timeout=60.0)
+        self._thread.join(timeout=5.0)  # it is a daemon: a database that hangs must not hold the worker
 
     def _run(self) -> None:
         while not self._done.wait(self._interval):

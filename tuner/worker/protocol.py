@@ -1,6 +1,6 @@
 """What supervisor and runner say to each other: one JSON object a line, each with the run it is about.
 
-The key of a run is ``run_id:attempt``, so that one runner may hold several runs at once and an answer to an earlier attempt is
+The key of a run is the random token of its claim, so that one runner may hold several runs at once and an answer to an earlier attempt is
 never taken for one to a later.
 """
 

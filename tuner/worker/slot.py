@@ -32,6 +32,7 @@ class Job:
         driver: Of its study.
         claimed_at: Monotonic time of the claim.
         log_start: Where its part of the runner's log begins, in bytes.
+        folder: Folder of this attempt's checkpoints; those of the run's other attempts are beside it.
         prune_reason: Why it was told to stop as a loser; empty if it was not.
         kill_reason: Why its runner was ended from outside; empty if it was not.
         is_lost: Whether the lease is gone: whatever the runner says now counts for nothing.
@@ -42,6 +43,7 @@ class Job:
     driver: StudyDriver
     claimed_at: float
     log_start: int
+    folder: Path
     prune_reason: str = ""
     kill_reason: str = ""
     is_lost: bool = False
@@ -50,7 +52,7 @@ class Job:
     @property
     def key(self) -> str:
         """What the messages about it are marked with."""
-        return f"{self.lease.run_id}:{self.lease.attempt}"
+        return self.lease.token
 
     @property
     def seed(self) -> int | None:
@@ -77,6 +79,7 @@ class Slot:
         job: What it works on, None if it is free.
         inbox: Messages that were read but not yet dealt with, oldest first: a database outage keeps them here.
         failed_starts: Runners that ended before they were ready, in a row.
+        started_at: Monotonic time of the last start.
         start_after: Monotonic time before which no new runner is started.
         exit_status: Of the last runner that ended.
     """
@@ -90,6 +93,7 @@ class Slot:
     job: Job | None = None
     inbox: deque[protocol.Message] = field(default_factory=deque)
     failed_starts: int = 0
+    started_at: float = 0.0
     start_after: float = 0.0
     exit_status: int = 0
     _to_runner: int = -1
@@ -137,6 +141,7 @@ class Slot:
         os.close(child_read)
         os.close(child_write)
         self.is_ready = self.was_ready = False
+        self.started_at = time.monotonic()
 
     def read(self) -> None:
         """Take what the runner has said into the inbox; call when the descriptor is readable."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, UnavailableError
-from tuner.search.budget import must_stop, used_share
+from tuner.search.budget import used_share
 from tuner.search.driver import StudyDriver
 from tuner.store import leases, studies, workers
 from tuner.store.database import Database
@@ -42,6 +42,7 @@ _IDLE_SECONDS = 1.0  # between two looks for work where there was none
 _OUTAGE_SECONDS = 2.0  # between two tries to reach a database that is gone
 _DRAIN_SECONDS = 15.0  # then runners are killed; their last checkpoints are whole
 _STOP_SECONDS = 30.0  # a runner that was told to drop its run and does not is killed
+_START_SECONDS = 600.0  # imports from a slow network disk take minutes; a runner that is not ready then never will be
 _MOST_FAILED_STARTS = 5
 
 
@@ -168,7 +169,10 @@ class Supervisor:
                 time.sleep(_ROUND_SECONDS)
                 return
             for key, _ in selector.select(_ROUND_SECONDS):
-                key.data.read()
+                try:
+                    key.data.read()
+                except (ValueError, TypeError) as error:  # what it says is no message: it is broken
+                    self._give_up(key.data, error)
 
     def _deal(self) -> None:
         if time.monotonic() < self._retry_at:
@@ -176,15 +180,35 @@ class Supervisor:
         for slot in self.slots:
             had_job = slot.job is not None
             with self._outage_tolerated():
-                while slot.inbox:
-                    deal(self._desk, slot, slot.inbox[0], is_draining=self._draining_since is not None)
-                    slot.inbox.popleft()
-                if slot.has_hung_up or (slot.process is None and slot.job is not None):
-                    deal_with_death(self._desk, slot)
-                    self._refuse_crash_loop(slot)
+                try:
+                    self._deal_with(slot)
+                except (UnavailableError, ConfigurationError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - one run may go wrong in any way; the others go on
+                    self._give_up(slot, error)
             if had_job and slot.job is None:
                 self._ended += 1
                 self._next_claim = self._next_show = 0.0
+
+    def _deal_with(self, slot: Slot) -> None:
+        while slot.inbox:
+            deal(self._desk, slot, slot.inbox[0], is_draining=self._draining_since is not None)
+            slot.inbox.popleft()
+        if slot.has_hung_up or (slot.process is None and slot.job is not None):
+            deal_with_death(self._desk, slot)
+            self._refuse_crash_loop(slot)
+
+    def _give_up(self, slot: Slot, error: Exception) -> None:
+        """End a runner whose words cannot be dealt with; its run counts as lost."""
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        self._display.show(Notice(level="error", text=f"{slot.name}: {reason}; its runner is started again"))
+        slot.inbox.clear()
+        if slot.job is not None:
+            slot.job.is_lost = (
+                slot.job.is_lost or slot.process is None
+            )  # the store refused its end, too: the lease runs out
+            slot.job.kill_reason = reason
+        slot.kill()
 
     @contextlib.contextmanager
     def _outage_tolerated(self) -> Iterator[None]:
@@ -212,7 +236,10 @@ class Supervisor:
     def _start_runners(self) -> None:
         for slot in self.slots:
             if not slot.is_alive and slot.job is None and time.monotonic() >= slot.start_after:
-                slot.start()
+                try:
+                    slot.start()
+                except OSError as error:
+                    raise UnavailableError(f"cannot start the runner of {slot.name}: {error.strerror}") from error
 
     def _claim(self) -> None:
         now = time.monotonic()
@@ -234,12 +261,15 @@ class Supervisor:
             for _ in range(2):  # again after the study moved on from the search to its confirmation
                 try:
                     lease = driver.claim(holder)
+                    if lease is not None:
+                        self._give(slot, driver, lease)
+                        return True
+                    driver.advance()
                 except LeaseLost:
                     continue
-                if lease is not None:
-                    self._give(slot, driver, lease)
-                    return True
-                driver.advance()
+                except NotFoundError:
+                    del self._drivers[name]
+                    break
         return False
 
     def _driver(self, name: str) -> StudyDriver | None:
@@ -254,6 +284,8 @@ class Supervisor:
                 self._refused.add(name)
                 self._display.show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
                 return None
+            except NotFoundError:
+                return None  # deleted a moment ago
         return self._drivers[name]
 
     def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:
@@ -270,7 +302,13 @@ class Supervisor:
             score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
             resume_from=tuple(str(folder / f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
         )
-        slot.job = Job(lease=lease, driver=driver, claimed_at=time.monotonic(), log_start=slot.log_size())
+        slot.job = Job(
+            lease=lease,
+            driver=driver,
+            claimed_at=time.monotonic(),
+            log_start=slot.log_size(),
+            folder=Path(plan.checkpoint_dir),
+        )
         self._claimed += 1
         slot.send(protocol.Run(key=slot.job.key, plan=plan.to_json()))
         self._display.show(
@@ -288,7 +326,7 @@ class Supervisor:
 
     def _folder(self, driver: StudyDriver, lease: Lease) -> Path:
         seed = f"-seed-{lease.seed}" if lease.purpose == "confirm" else ""
-        study = f"{driver.study.name}-{driver.study.study_id}"
+        study = f"{driver.study.name}-{driver.study.uid[:8]}"
         return self._options.files / "checkpoints" / study / f"trial-{lease.number}{seed}"
 
     # Ends
@@ -303,17 +341,15 @@ class Supervisor:
             job = slot.job
             if job is None or job.stop_asked_at is not None or job.driver.study.spec.budget.gpu_hours is None:
                 continue
-            spec, study_id = job.driver.study.spec, job.lease.study_id
             leases.renew(self._db, held=[(job.lease, job.seconds)], lease=self._options.lease)
-            used = self._db.read(lambda tx, study_id=study_id: studies.budget_use(tx, study_id))  # type: ignore[misc]
-            if must_stop(spec, used, in_search=job.lease.purpose == "search"):
-                job.prune_reason = f"budget of {spec.budget.gpu_hours:g} device hours is used"
+            if reason := job.driver.why_out_of_time(job.lease):
+                job.prune_reason = reason
                 self._interrupt(slot, job, Verdict.STOP)
 
     def _drop(self, lease: Lease) -> None:
         for slot in self.slots:
             job = slot.job
-            if job is not None and job.lease.run_id == lease.run_id and job.lease.attempt == lease.attempt:
+            if job is not None and job.lease.token == lease.token:
                 job.is_lost = True
                 self._interrupt(slot, job, Verdict.STOP)
 
@@ -337,6 +373,13 @@ class Supervisor:
         for slot in self.slots:
             job = slot.job
             if job is not None and job.stop_asked_at is not None and time.monotonic() - job.stop_asked_at > patience:
+                slot.kill()
+            if (
+                slot.is_alive
+                and not slot.is_ready
+                and time.monotonic() - slot.started_at > _START_SECONDS
+                and job is None
+            ):
                 slot.kill()
 
     def _is_over(self) -> bool:
@@ -428,7 +471,9 @@ class Supervisor:
         def _count(_signal: int, _frame: FrameType | None) -> None:
             self._signals += 1
 
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        # What is ignored stays ignored: under nohup a worker outlives its terminal.
+        asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        caught = [one for one in asked if signal.getsignal(one) is not signal.SIG_IGN]
         before = [signal.signal(one, _count) for one in caught]
         try:
             yield
