@@ -26,7 +26,7 @@ from transformers import (
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.study.spec import StudySpec
 from tuner.training.cache import WarmCache
-from tuner.training.loop import Released
+from tuner.training.interrupt import Released
 from tuner.training.run import run_trial
 
 LABELS = ("animal", "fruit", "tool")

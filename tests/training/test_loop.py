@@ -176,20 +176,31 @@ def test_a_pruned_run_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.RELEASE, Verdict.STOP])
 def test_a_run_that_is_asked_to_end_does_so_before_the_next_step(tmp_path: Path, verdict: Verdict) -> None:
-    asked = 0
+    asked, report = 0, Recorder()
 
     def released() -> Verdict | None:
         nonlocal asked
-        asked += 1
-        return verdict if asked > 8 else None  # 48 rows are 6 steps, so this is in the second epoch
+        asked += bool(report.curve)
+        return verdict if asked > 2 else None  # in the second epoch
 
-    result = run(plan(study(tmp_path), tmp_path / "c"), released=released)
-    assert (result.ended_by, result.epochs, asked) == (verdict.value, 1, 9)
+    result = run(plan(study(tmp_path), tmp_path / "c"), report=report, released=released)
+    assert (result.ended_by, result.epochs, asked) == (verdict.value, 1, 3)
     assert (tmp_path / "c" / "epoch-0001" / "manifest.json").exists()
 
 
 def test_a_run_asked_to_end_in_its_first_epoch_has_no_result_yet(tmp_path: Path) -> None:
-    result = run(plan(study(tmp_path), tmp_path / "c"), released=lambda: Verdict.RELEASE)
+    stepping = False
+
+    def started(_: object) -> None:
+        nonlocal stepping
+        stepping = True
+
+    result = run_trial(
+        plan(study(tmp_path), tmp_path / "c"),
+        report=Recorder(),
+        started=started,
+        released=lambda: Verdict.RELEASE if stepping else None,
+    )
     assert (result.ended_by, result.epochs, result.best_epoch, dict(result.metrics)) == ("release", 0, 0, {})
 
 

@@ -150,6 +150,7 @@ class Checkpoints:
             OSError: If copying fails again and again.
             ValueError: If what was copied is damaged again and again.
         """
+        skipped: list[str] = []
         for tries_left in reversed(range(_TRIES)):
             try:
                 found, skipped = newest_checkpoint([self.folder, *earlier], identity=identity)

@@ -25,6 +25,7 @@ from tuner.study.spec import DataSpec, StudySpec
 from tuner.study.table import Table, read_table
 from tuner.training.cache import WarmCache
 from tuner.training.device import derived_seed
+from tuner.training.interrupt import Released, stop_if_told
 from tuner.training.tokens import Tokens, tokenize
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class StudyData:
             digest.update(rows.tokens.key.encode())
             for numbers in (rows.targets, rows.chosen):
                 digest.update(len(numbers).to_bytes(8))
-                digest.update(numbers.numpy())
+                digest.update(numbers.numpy().data)
         return digest.hexdigest()
 
 
@@ -123,6 +124,7 @@ def load_data(
     balance: str,
     with_test: bool,
     cache: WarmCache,
+    released: Released = lambda: None,
 ) -> StudyData:
     """Everything a run may see, in class numbers and token ids.
 
@@ -133,14 +135,17 @@ def load_data(
         balance: ``none``, ``class_weight``, ``oversample`` or ``undersample``.
         with_test: Open the test rows too.
         cache: Tables and tokens are kept here.
+        released: Asked between files and between chunks of texts.
 
     Raises:
+        Interrupted: If ``released`` says so.
         DataError: If rows cannot be read, or a row has a label that the training rows lack.
     """
     seed = spec.training.seed
 
     def load(source: str) -> Rows:
-        tokens, targets = _encode(source, spec, tokenizer=tokenizer, labels=labels, cache=cache)
+        stop_if_told(released)
+        tokens, targets = _encode(source, spec, tokenizer=tokenizer, labels=labels, cache=cache, released=released)
         return Rows(tokens=tokens, targets=targets, chosen=torch.arange(len(targets)))
 
     train, validation = load(spec.data.train), spec.data.validation
@@ -233,6 +238,7 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     labels: Sequence[str],
     cache: WarmCache,
+    released: Released,
 ) -> tuple[Tokens, Tensor]:
     """Tokens and classes of a whole file."""
     table = _table(source, spec.data, cache)
@@ -253,6 +259,7 @@ def _encode(
             pairs=table.columns[columns[1]] if len(columns) > 1 else None,
             max_length=limit,
             folder=cache.folder,
+            released=released,
         )
 
     identity = _identity(source)

@@ -27,6 +27,7 @@ from tuner.strategies.state import trainable_state
 from tuner.training.batches import Examples, TokenExamples, evaluation_batches
 from tuner.training.cache import WarmCache
 from tuner.training.device import Compute
+from tuner.training.interrupt import Released, stop_if_told
 
 _POSITIONS = ("first", "last")  # encoders put what they know of the text into the first token, decoders into the last
 _PROBE_ROWS = 16
@@ -110,6 +111,7 @@ def load_features(
     base_key: tuple[str, str | None],
     compute: Compute,
     cache: WarmCache,
+    released: Released = lambda: None,
 ) -> FeatureExamples:
     """The rows as vectors; computed for the whole file they are from, on first use.
 
@@ -120,18 +122,24 @@ def load_features(
         base_key: Model and revision.
         compute: Device and precision.
         cache: Where the vectors are kept.
+        released: Asked before every batch that is computed.
+
+    Raises:
+        Interrupted: If it says so; nothing is kept then.
     """
     chosen = examples.source.chosen
     needed = torch.unique(chosen)
     key = ("features", base_key, examples.source.tokens.key, str(compute), position, needed.numpy().tobytes())
 
     def build() -> Tensor:
-        return _capture(model, position, examples=examples, chosen=needed, compute=compute)
+        return _capture(model, position, examples=examples, chosen=needed, compute=compute, released=released)
 
     vectors = cache.get(key, build)
     places = torch.searchsorted(needed, chosen)
     return FeatureExamples(
-        features=vectors[places].to(compute.device), targets=examples.targets, lengths=torch.ones(len(chosen), dtype=torch.int64)
+        features=vectors[places].to(compute.device),
+        targets=examples.targets,
+        lengths=torch.ones(len(chosen), dtype=torch.int64),
     )
 
 
@@ -148,7 +156,9 @@ def replayed(model: nn.Module) -> Iterator[None]:
         setattr(model, name, backbone)
 
 
-def _capture(model: nn.Module, position: str, *, examples: TokenExamples, chosen: Tensor, compute: Compute) -> Tensor:
+def _capture(
+    model: nn.Module, position: str, *, examples: TokenExamples, chosen: Tensor, compute: Compute, released: Released
+) -> Tensor:
     """The vector of each chosen row of the file, in evaluation mode, (rows, width), on the CPU."""
     tokens = examples.source.tokens
     whole = TokenExamples(
@@ -162,11 +172,15 @@ def _capture(model: nn.Module, position: str, *, examples: TokenExamples, chosen
     model.eval()
     batches = evaluation_batches(whole.lengths)
     # Not inference_mode: the head's backward needs these vectors, and inference tensors refuse to be saved for it.
+    parts: list[Tensor] = []
     with torch.no_grad(), compute.autocast():
-        parts = torch.cat([_vectors(model, position, examples=whole, rows=rows).cpu() for rows in batches])
+        for rows in batches:
+            stop_if_told(released)
+            parts.append(_vectors(model, position, examples=whole, rows=rows).cpu())
     model.train(was_training)
-    vectors = torch.empty_like(parts)
-    vectors[torch.cat(batches)] = parts
+    together = torch.cat(parts)
+    vectors = torch.empty_like(together)
+    vectors[torch.cat(batches)] = together
     return vectors
 
 

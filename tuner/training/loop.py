@@ -20,12 +20,12 @@ from tuner.training.checkpoint import Checkpoints
 from tuner.training.device import Compute, is_out_of_memory, seed_everything
 from tuner.training.evaluate import evaluate
 from tuner.training.history import History
+from tuner.training.interrupt import Released
 from tuner.training.optimizer import learning_rate_factor, optimizer_state
 from tuner.training.settings import Settings
 
 Report = Callable[[int, Mapping[str, float], float], Verdict]
 Progress = Callable[[int, float], None]
-Released = Callable[[], Verdict | None]
 
 _PROGRESS_SECONDS = 0.25
 _CHECK_STEPS = 16  # on CUDA, steps between two looks at the loss: each look waits for the device

@@ -181,7 +181,7 @@ def _fingerprint(weights: Mapping[str, Tensor]) -> str:
     digest = sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(json.dumps([name, list(tensor.shape)]).encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -32,7 +32,8 @@ from tuner.training.device import (
 from tuner.training.evaluate import evaluate
 from tuner.training.features import frozen_position, load_features, replayed
 from tuner.training.history import History
-from tuner.training.loop import Progress, Released, Report, Run, train
+from tuner.training.interrupt import Interrupted, Released, stop_if_told
+from tuner.training.loop import Progress, Report, Run, train
 from tuner.training.model import build_model, load_base, load_tokenizer
 from tuner.training.optimizer import build_optimizer, load_optimizer_state
 from tuner.training.settings import Settings, run_identity
@@ -62,11 +63,12 @@ def run_trial(
             disk; says how to go on. A resumed run reports its last epoch once more, first.
         progress: Told ``(epoch, share of it)`` a few times a second.
         started: Told once, when the model stands, its parameters, the device and the versions.
-        released: Asked before every step; a verdict ends the attempt at once, the last epoch's checkpoint is there.
+        released: Asked before every step, between the stages of the preparation and between their batches; a verdict
+            ends the attempt at once, the last epoch's checkpoint is there.
         cache: What the runner keeps warm between trials; None starts cold.
 
     Returns:
-        How the run ended. In the folder of this attempt a pruned run leaves nothing, a complete one the weights of the
+        How the run ended; after a verdict before the first step with no epoch. In the folder of this attempt a pruned run leaves nothing, a complete one the weights of the
         epoch that counts; after any other verdict everything is left for the next attempt. Folders of earlier attempts
         are only read.
 
@@ -80,9 +82,12 @@ def run_trial(
     compute = choose_compute(plan.spec.training.precision)
     start_measuring_memory(compute.device)
     try:
-        trial = _prepare(plan, compute=compute, cache=WarmCache() if cache is None else cache, begin=begin)
+        cache = WarmCache() if cache is None else cache
+        trial = _prepare(plan, compute=compute, cache=cache, released=released, begin=begin)
         started(trial.facts)
         return _run(trial, report=report, progress=progress, released=released)
+    except Interrupted as interrupt:
+        return _nothing_done(interrupt.verdict, compute=compute, begin=begin)
     except (TrialError, RuntimeError, MemoryError) as error:
         is_memory = is_out_of_memory(error)
         if is_memory or isinstance(error, TrialError):
@@ -113,16 +118,27 @@ class _Trial:
     begin: float
 
 
-def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, begin: float) -> _Trial:
+def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: Released, begin: float) -> _Trial:
     """Data, then the model, adapted and on its device."""
     spec, settings = plan.spec, Settings.of(plan)
+    stop_if_told(released)
     tokenizer = load_tokenizer(spec, cache=cache)
     pad = int(tokenizer.pad_token_id)
+    stop_if_told(released)
     labels = load_labels(spec, cache=cache)
+    stop_if_told(released)
     base = load_base(spec, task=TASKS[spec.task], labels=labels, pad=pad, cache=cache)
+    stop_if_told(released)
     data = load_data(
-        spec, tokenizer=tokenizer, labels=labels, balance=settings.balance, with_test=plan.score_test, cache=cache
+        spec,
+        tokenizer=tokenizer,
+        labels=labels,
+        balance=settings.balance,
+        with_test=plan.score_test,
+        cache=cache,
+        released=released,
     )
+    stop_if_told(released)
     model = freeze_backbone(build_model(base, dropout=settings.dropout, seed=plan.seed), fresh=base.fresh)
     seed_everything(plan.seed, "strategy")
     model = resolve(plan.strategy).apply(model, plan.params).to(compute.device)
@@ -155,6 +171,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
         for name in ("train", "validation", "test")
         if (part := getattr(trial.data, name)) is not None
     }
+    stop_if_told(released)
     position = frozen_position(trial.model, examples=rows["validation"], compute=trial.compute)
     if position is None:
         return _train(trial, rows, report=report, progress=progress, released=released)
@@ -167,6 +184,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
             base_key=(spec.model, spec.revision),
             compute=trial.compute,
             cache=trial.cache,
+            released=released,
         )
         for name, examples in rows.items()
     }
@@ -244,6 +262,21 @@ def _result(
         seconds=time.perf_counter() - trial.begin,
         device=trial.compute.name,
         notes=notes,
+    )
+
+
+def _nothing_done(verdict: Verdict, *, compute: Compute, begin: float) -> TrialResult:
+    """The result of an attempt that was told to end while it was prepared."""
+    return TrialResult(
+        ended_by=verdict.value,
+        epochs=0,
+        best_epoch=0,
+        metrics={},
+        trainable_params=0,
+        total_params=0,
+        peak_memory=peak_memory(compute.device),
+        seconds=time.perf_counter() - begin,
+        device=compute.name,
     )
 
 

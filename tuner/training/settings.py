@@ -85,5 +85,12 @@ def run_identity(plan: TrialPlan, *, model: str, data: str) -> str:
         data: Fingerprint of the rows, for the same reason.
     """
     spec = plan.spec.model_dump(mode="json", include={"task", "model", "revision", "data", "objective", "training"})
-    decides = {"model": model, "data": data, "spec": spec, "strategy": plan.strategy, "params": dict(plan.params), "seed": plan.seed}
+    decides = {
+        "model": model,
+        "data": data,
+        "spec": spec,
+        "strategy": plan.strategy,
+        "params": dict(plan.params),
+        "seed": plan.seed,
+    }
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tuner.training.interrupt import Released, stop_if_told
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -56,6 +58,7 @@ def tokenize(
     pairs: Sequence[str] | None,
     max_length: int,
     folder: Path | None,
+    released: Released = lambda: None,
 ) -> Tokens:
     """Token ids of all texts, cut at ``max_length``.
 
@@ -65,9 +68,13 @@ def tokenize(
         pairs: Second text of each row, or None; the longer one is cut first.
         max_length: Ids of a row at most, special ones included.
         folder: Where the ids are kept for the next runner, None to keep nothing.
+        released: Asked before every chunk of texts.
 
     Returns:
         The rows in the order of the texts; a text without any id becomes one padding id.
+
+    Raises:
+        Interrupted: If ``released`` says so; nothing is kept then.
     """
     key = _content_key(tokenizer, texts=texts, pairs=pairs, max_length=max_length)
     path = None if folder is None else folder / f"tokens-{key}.safetensors"
@@ -78,6 +85,7 @@ def tokenize(
     lengths: list[int] = []
     with_types = pairs is not None and "token_type_ids" in tokenizer.model_input_names
     for start in range(0, len(texts), _CHUNK):
+        stop_if_told(released)
         rows = tokenizer(
             list(texts[start : start + _CHUNK]),
             None if pairs is None else list(pairs[start : start + _CHUNK]),
