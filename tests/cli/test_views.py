@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.cli.test_json import validate
-from tests.report.samples import make_finalist, make_spec, make_study, make_trial
+from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
 from tuner.cli.documents import best_document
-from tuner.cli.views import winner_words
+from tuner.cli.views import finalist_lines, winner_words
 from tuner.report.verdict import choose_winner
 from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
@@ -16,7 +16,9 @@ BEST = make_trial(1, values=(0.95,))
 
 
 def snapshot_of(
-    *finalists: FinalistRecord, trials: tuple[TrialRecord, ...] = (RECIPE, BEST), state: StudyState = StudyState.FINISHED
+    *finalists: FinalistRecord,
+    trials: tuple[TrialRecord, ...] = (RECIPE, BEST),
+    state: StudyState = StudyState.FINISHED,
 ) -> StudySnapshot:
     return StudySnapshot(
         study=make_study(spec=make_spec(), trials=trials, state=state), trials=trials, finalists=finalists
@@ -32,3 +34,28 @@ def test_a_winner_without_a_value_of_the_search() -> None:
     document = best_document(winner, "macro_f1")
     validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
     assert document["values"] == {}
+
+
+def test_an_incomplete_confirmation_is_said_in_words_and_as_a_document() -> None:
+    why = "budget of 0.5 device hours is used"
+    snapshot = snapshot_of(
+        cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9)), kept=0, reason=why),
+        make_finalist(0, rank=2, validation=(0.79, 0.81), is_baseline=True),
+    )
+    winner = choose_winner(snapshot)
+    assert winner is not None
+    assert winner_words(winner, "macro_f1")[3:] == [
+        "not settled, the confirmation is incomplete: 2 of 4 re-trainings gave a score",
+        f"  2 stopped ({why})",
+    ]
+    shown = [line for line in finalist_lines(snapshot) if " of 2 " in line]
+    assert [("2 of 2" in line, "0 of 2" in line) for line in shown] == [(True, False), (False, True)]
+    document = best_document(winner, "macro_f1")
+    validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
+    assert document["basis"] == "incomplete"
+
+
+def test_one_seed_is_called_one_seed() -> None:
+    winner = choose_winner(snapshot_of(make_finalist(1, rank=1, validation=(0.9,))))
+    assert winner is not None
+    assert winner_words(winner, "macro_f1")[-1] == "one seed cannot tell how much of its lead is the luck of the seed"

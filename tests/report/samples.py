@@ -113,6 +113,7 @@ def make_study(
     seconds = sum(trial.seconds for trial in trials)
     return StudyRecord(
         study_id=1,
+        uid="3f9a1c5e7b2d4f60",
         name=spec.name,
         spec=spec,
         space=space or make_space(),
@@ -286,6 +287,17 @@ def make_finalist(
             )
         )
     return FinalistRecord(number=number, rank=rank, is_baseline=is_baseline, runs=tuple(runs))
+
+
+def cut_short(
+    finalist: FinalistRecord, *, kept: int, outcome: Outcome = Outcome.PRUNED, reason: str = "budget is used"
+) -> FinalistRecord:
+    """The finalist with only its first runs complete; the others ended like this, without a score."""
+    cut = (
+        replace(run, outcome=outcome, reason=reason, metrics={}, test=None) if place >= kept else run
+        for place, run in enumerate(finalist.runs)
+    )
+    return replace(finalist, runs=tuple(cut))
 
 
 def make_finalist_of_predictions(

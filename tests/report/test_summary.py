@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.samples import START, make_finalist, make_snapshot, make_spec, make_study, make_trial
+from tests.report.samples import START, cut_short, make_finalist, make_snapshot, make_spec, make_study, make_trial
 from tuner.report import summarise
 from tuner.report.verdict import Basis
 from tuner.store.records import (
@@ -150,6 +150,106 @@ def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     assert summary.test_interval is None
 
 
+SETTLED = ("was not beaten", "wins", "beats", "no other finalist did better", "prefer")
+BUDGET = "budget of 0.5 device hours is used"
+
+
+def test_a_recipe_that_alone_was_confirmed_is_not_called_unbeaten() -> None:
+    recipe = make_finalist(0, rank=3, validation=(0.90, 0.91), accuracy=(0.9, 0.9), is_baseline=True)
+    cut = (
+        cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9)), kept=0, reason=BUDGET),
+        cut_short(make_finalist(2, rank=2, validation=(0.9, 0.9)), kept=0, reason=BUDGET),
+    )
+    snapshot = confirmed(*cut, recipe)
+    summary = summarise(snapshot)
+    assert summary.headline == "The default recipe of full leads, not settled: 2 of 6 re-trainings gave a score"
+    assert (
+        "The confirmation is incomplete, nothing is settled: 2 of 6 re-trainings gave a score. The others: 4 stopped "
+        f"({BUDGET})." in summary.sentences
+    )
+    assert "is the only one of 3 finalists that has a score with a fresh seed." in summary.sentences[0]
+    assert (
+        "It is the default recipe itself: whether the search has improved on it is not known yet." in summary.sentences
+    )
+    assert not [word for word in SETTLED if word in text_of(snapshot)]
+    assert summary.comparisons == ()
+    assert summary.cheaper is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.FAILED, Outcome.WAITING])
+def test_an_incomplete_confirmation_compares_common_seeds_alone(outcome: Outcome) -> None:
+    best = make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93), accuracy=(0.90, 0.92, 0.91))
+    recipe = make_finalist(0, rank=2, validation=(0.78, 0.80, 0.99), accuracy=(0.70, 0.74, 0.99), is_baseline=True)
+    snapshot = confirmed(best, cut_short(recipe, kept=2, outcome=outcome, reason=BUDGET))
+    summary = summarise(snapshot)
+    baseline = summary.baseline
+    assert baseline is not None
+    assert baseline.difference == pytest.approx((0.90 + 0.92) / 2 - (0.70 + 0.74) / 2)
+    assert (baseline.seed_wins, baseline.seed_pairs, baseline.rows) == (2, 2, 200)
+    # The bootstrap is of these two seeds too: its interval surrounds their difference.
+    assert baseline.low is not None
+    assert baseline.high is not None
+    assert (baseline.low + baseline.high) / 2 == pytest.approx(baseline.difference, abs=0.02)
+    assert summary.headline == "lora leads, not settled: 5 of 6 re-trainings gave a score"
+    assert "that is +0.1900 with 2 fresh seeds in common (95 % interval" in text_of(snapshot)
+    assert not [word for word in SETTLED if word in text_of(snapshot)]
+
+
+def test_finalists_without_a_common_seed_are_not_compared() -> None:
+    best = cut_short(make_finalist(1, rank=1, validation=(0.92, 0.94)), kept=1)
+    recipe = make_finalist(0, rank=2, validation=(0.78, 0.80), is_baseline=True)
+    recipe = replace(recipe, runs=(cut_short(recipe, kept=0).runs[0], recipe.runs[1]))
+    summary = summarise(confirmed(best, recipe))
+    assert summary.comparisons == ()
+    assert any("they have no fresh seed in common." in sentence for sentence in summary.sentences)
+
+
+def test_a_confirmation_without_any_score_says_why() -> None:
+    cut = cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9)), kept=0, reason=BUDGET)
+    summary = summarise(confirmed(cut))
+    assert summary.headline == "lora leads with macro_f1 0.9500 on validation, not confirmed"
+    assert any(
+        f"0 of 2 re-trainings gave a score. The others: 2 stopped ({BUDGET})." in each for each in summary.sentences
+    )
+
+
+def test_one_seed_on_test_rows_is_never_clear() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92,), accuracy=(0.95,)),
+        make_finalist(2, rank=2, validation=(0.90,), accuracy=(0.60,)),
+        make_finalist(0, rank=3, validation=(0.8,), accuracy=(0.6,), is_baseline=True),
+    )
+    summary = summarise(snapshot)
+    baseline = summary.baseline
+    assert baseline is not None
+    assert baseline.low is not None
+    assert baseline.low > 0.2
+    assert baseline.probability is None
+    assert not baseline.is_clear
+    assert summary.cheaper is None
+    assert summary.headline == (
+        "lora scores best with one seed, which cannot tell: macro_f1 0.9500 on 200 test rows, +0.3500 against the "
+        "default recipe of full"
+    )
+    text = text_of(snapshot)
+    assert "over test rows only)." in text
+    assert "over test rows and seeds" not in text
+    assert "One seed cannot tell how much of that is the luck of the seed" in text
+    assert "Against the runner-up, trial 2 (bitfit), it is +0.3500 with one seed in common" in text
+    assert not [word for word in ("probability", *SETTLED) if word in text]
+
+
+def test_a_recipe_that_is_best_with_one_seed_is_not_called_unbeaten() -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.8,), accuracy=(0.8,)),
+        make_finalist(0, rank=2, validation=(0.9,), accuracy=(0.9,), is_baseline=True),
+    )
+    assert summarise(snapshot).headline == (
+        "The default recipe of full scores best with one seed, which cannot tell: macro_f1 0.9000 on 200 test rows"
+    )
+    assert "no other finalist did better with the one seed, which cannot tell" in text_of(snapshot)
+
+
 def test_one_seed_gives_no_probability() -> None:
     snapshot = confirmed(
         make_finalist(1, rank=1, validation=(0.92,)), make_finalist(0, rank=2, validation=(0.8,), is_baseline=True)
@@ -183,6 +283,7 @@ def test_a_running_confirmation_is_provisional() -> None:
     )
     first = make_finalist(1, rank=1, validation=(0.92,), accuracy=(0.9,))
     snapshot = confirmed(replace(first, runs=(*first.runs, waiting)))
+    snapshot = replace(snapshot, study=replace(snapshot.study, state=StudyState.CONFIRMING))
     assert summarise(snapshot).headline == "lora leads; the confirmation has not ended"
     assert "Provisional: 1 of 2 re-trainings have ended." in summarise(snapshot).sentences
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.samples import make_finalist, make_spec, make_study, make_trial
+from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
 from tuner.report.verdict import Basis, choose_winner, rank_trials, score_finalists
 from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
@@ -73,6 +73,57 @@ def test_an_unfinished_confirmation_is_provisional() -> None:
     assert winner.basis is Basis.CONFIRMING
     assert winner.trial is LUCKY
     assert winner.runner_up is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.FAILED, Outcome.INFEASIBLE, Outcome.WAITING])
+@pytest.mark.parametrize("state", [StudyState.FINISHED, StudyState.STOPPED])
+def test_a_confirmation_that_lacks_a_score_is_incomplete(outcome: Outcome, state: StudyState) -> None:
+    recipe = make_finalist(0, rank=2, validation=(0.79, 0.81), is_baseline=True)
+    best = cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9)), kept=0, outcome=outcome, reason="why")
+    winner = choose_winner(snapshot_of(RECIPE, LUCKY, finalists=(best, recipe), state=state))
+    assert winner is not None
+    assert winner.basis is Basis.INCOMPLETE
+    assert winner.trial is RECIPE
+    assert (winner.planned, winner.scored, winner.runner_up) == (4, 2, None)
+    assert len(winner.gaps) == 1
+    assert winner.gaps[0].startswith("2 ")
+    assert ("(why)" in winner.gaps[0]) is (outcome is not Outcome.WAITING)
+
+
+def test_a_complete_run_without_the_metric_is_a_gap() -> None:
+    best = cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9)), kept=1, outcome=Outcome.COMPLETE, reason="")
+    winner = choose_winner(snapshot_of(LUCKY, finalists=(best,)))
+    assert winner is not None
+    assert winner.basis is Basis.INCOMPLETE
+    assert winner.gaps == ("1 without macro_f1",)
+
+
+def test_runs_that_are_still_to_come_are_no_gaps() -> None:
+    best = make_finalist(1, rank=1, validation=(0.9, 0.9, 0.9))
+    best = cut_short(cut_short(best, kept=2, outcome=Outcome.WAITING), kept=2, outcome=Outcome.RUNNING)
+    for state in (StudyState.CONFIRMING, StudyState.PAUSED):
+        winner = choose_winner(snapshot_of(LUCKY, finalists=(best,), state=state))
+        assert winner is not None
+        assert winner.basis is Basis.CONFIRMING
+        assert winner.gaps == ()
+
+
+def test_finalists_are_ranked_on_the_seeds_that_all_with_a_score_have() -> None:
+    lucky = cut_short(make_finalist(1, rank=1, validation=(0.93, 0.5, 0.5)), kept=1)
+    solid = make_finalist(2, rank=2, validation=(0.94, 0.86, 0.87))
+    none = cut_short(make_finalist(0, rank=3, validation=(0.99,) * 3, is_baseline=True), kept=0)
+    snapshot = snapshot_of(RECIPE, LUCKY, SOLID, finalists=(lucky, solid, none))
+    assert [score.trial.number for score in score_finalists(snapshot)] == [2, 1, 0]
+
+
+def test_without_a_common_seed_finalists_are_ranked_by_their_own() -> None:
+    first = cut_short(make_finalist(1, rank=1, validation=(0.8, 0.5)), kept=1)
+    second = make_finalist(2, rank=2, validation=(0.5, 0.9))
+    second = replace(second, runs=(cut_short(second, kept=0).runs[0], second.runs[1]))
+    assert [score.trial.number for score in score_finalists(snapshot_of(LUCKY, SOLID, finalists=(first, second)))] == [
+        2,
+        1,
+    ]
 
 
 def test_failed_retrainings_leave_the_search_as_the_only_ground() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tuner.cli.documents import counts_words
 from tuner.cli.output import table
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
+from tuner.report.words import count_retrainings
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
 from tuner.study.domains import Fixed, Value
 from tuner.terminal import duration
@@ -88,7 +89,7 @@ def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
 
 
 def winner_words(winner: Winner, metric: str) -> list[str]:
-    """The winner in two or three lines: which trial, what the search saw, what fresh seeds gave."""
+    """The winner in a few lines: which trial, what the search saw, what fresh seeds gave, and what is not known."""
     trial, score = winner.trial, winner.score
     claimed = f"no {metric}" if winner.claimed is None else f"{metric} {winner.claimed:.4f}"
     pruned = ", where it was pruned" if trial.outcome is Outcome.PRUNED else ""
@@ -102,6 +103,11 @@ def winner_words(winner: Winner, metric: str) -> list[str]:
         test = f", {score.test_mean:.4f} on the test rows" if score.test_mean is not None else ""
         more = "; more seeds are to come" if winner.basis is Basis.CONFIRMING else ""
         lines.append(f"{metric} {score.mean:.4f} with {seeds}{test}{more}")
+    if winner.basis is Basis.INCOMPLETE or (winner.basis is Basis.SEARCH and winner.gaps):
+        lines.append(f"not settled, the confirmation is incomplete: {count_retrainings(winner)}")
+        lines += [f"  {gap}" for gap in winner.gaps]
+    elif winner.basis is Basis.CONFIRMED and score is not None and len(score.seeds) == 1:
+        lines.append("one seed cannot tell how much of its lead is the luck of the seed")
     return lines
 
 
@@ -146,7 +152,7 @@ def finalist_lines(snapshot: StudySnapshot, *, width: int | None = None) -> list
             str(score.trial.number),
             f"{score.trial.strategy}{' (baseline)' if score.is_baseline else ''}",
             "-" if score.trial.value is None else f"{score.trial.value:.4f}",
-            f"{score.planned - score.open} of {score.planned}",
+            f"{len(score.seeds)} of {score.planned}",
             _mean_sd(score.mean, score.sd),
             _mean_sd(score.test_mean, score.test_sd),
         )

@@ -35,13 +35,14 @@ class Comparison:
     """The winner against one other trial; positive differences are in the winner's favour.
 
     Attributes:
-        other: Number of the other trial.
+        other: Number of the other trial. Only seeds that both were trained with are compared.
         split: ``test`` or ``validation``: where both were scored.
         rows: Test rows that were resampled; 0 if only seeds were compared.
         difference: Mean score of the winner less that of the other, signed so that more is better.
-        low: Lower end of the 95 % interval; None with too few seeds, or too little spread, to tell.
+        low: Lower end of the 95 % interval, over test rows alone if there is one seed; None with too few seeds, or too
+            little spread, to tell.
         high: Upper end of the 95 % interval; None like ``low``.
-        probability: Probability that the winner's expected score is better; None like ``low``.
+        probability: Probability that the winner's expected score is better; None like ``low``, and with one seed.
         seed_pairs: Seeds that both were trained with.
         seed_wins: How many of those the winner won.
     """
@@ -85,12 +86,15 @@ class TestBootstrap:
         return float(low), float(high)
 
 
-def bootstrap_test(finalists: Sequence[FinalistRecord], *, metric: str, seed: int = 0) -> TestBootstrap | None:
+def bootstrap_test(
+    finalists: Sequence[FinalistRecord], *, metric: str, seeds: frozenset[int] | None = None, seed: int = 0
+) -> TestBootstrap | None:
     """Resample test rows and seeds of all finalists together.
 
     Args:
         finalists: Finalists; runs without a test score are left out.
         metric: The objective's metric.
+        seeds: Training seeds to keep, None for all.
         seed: Seed of the resampling, so that the same study always gives the same report.
 
     Returns:
@@ -98,7 +102,11 @@ def bootstrap_test(finalists: Sequence[FinalistRecord], *, metric: str, seed: in
         not scored on the same rows.
     """
     tests = {
-        finalist.number: [run.test for run in finalist.runs if run.outcome is Outcome.COMPLETE and run.test is not None]
+        finalist.number: [
+            run.test
+            for run in finalist.runs
+            if run.outcome is Outcome.COMPLETE and run.test is not None and (seeds is None or run.seed in seeds)
+        ]
         for finalist in finalists
     }
     tests = {number: runs for number, runs in tests.items() if runs}

@@ -81,7 +81,7 @@ def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: St
     first = shown[0]
     which = "test score" if first.test else "fresh-seed validation score"
     mean = first.test_mean if first.test else first.mean
-    caption = f"{count_noun(len(shown), 'finalist')}, the winner on top. Its mean {which} is {format_score(mean)}"
+    caption = f"{count_noun(len(shown), 'finalist')}, the best mean on validation on top. Its mean {which} is {format_score(mean)}"
     if first.trial.outcome is Outcome.COMPLETE:
         caption += (
             f"; the search had claimed {format_score(first.trial.value)}. The distance from the diamond to the circles "

@@ -36,14 +36,15 @@ class Summary:
         winner_params: The winner's searched values, in absolute units.
         fixed_params: The winner's values that were the same for all trials of its strategy.
         test_rows: Test rows behind the test scores, 0 without any.
-        test_interval: 95 % interval of the winner's mean test score over rows and seeds, None if it cannot be had.
+        test_interval: 95 % interval of the winner's mean test score over rows and seeds, over rows alone if it has one
+            seed; None if it cannot be had.
         baseline: The winner against the default recipe, None without one or if the winner is it.
         runner_up: The winner against the next best, None without one.
         optimism: Claimed less fresh validation score, positive if the claim was too good; None without confirmation or
             if the winner was pruned in the search.
         cheaper: A finalist that trains fewer parameters and cannot be told apart from the winner, None without one.
         finalists: All finalists with their fresh-seed scores, best first.
-        comparisons: The winner against each other finalist with a score, in that order.
+        comparisons: The winner against each other finalist that has a fresh seed in common with it, in that order.
         strategies: One row for each strategy, in the order of the study file.
         savings: What pruning saved.
         counts: Trials by outcome, as the study's record counts them.
@@ -133,29 +134,38 @@ def _compare_all(
     finalists: Sequence[FinalistScore],
     bootstrap: TestBootstrap | None,
 ) -> tuple[Comparison, ...]:
-    """The winner against every other finalist that has a score."""
+    """The winner against every other finalist, each on the fresh seeds that both have."""
     if winner is None or winner.score is None:
         return ()
-    return tuple(
-        _compare(winner.score, other, maximize=snapshot.study.maximize, bootstrap=bootstrap)
-        for other in finalists
-        if other.trial.number != winner.trial.number and other.mean is not None
-    )
+    found = []
+    for other in finalists:
+        common = frozenset(winner.score.seeds) & frozenset(other.seeds)
+        if other.trial.number == winner.trial.number or not common:
+            continue
+        paired = bootstrap
+        if not common == frozenset(winner.score.seeds) == frozenset(other.seeds):
+            pair = [each for each in snapshot.finalists if each.number in (winner.trial.number, other.trial.number)]
+            paired = bootstrap_test(pair, metric=snapshot.study.metric, seeds=common)
+        found.append(_compare(winner.score, other, seeds=common, maximize=snapshot.study.maximize, bootstrap=paired))
+    return tuple(found)
 
 
 def _compare(
-    winner: FinalistScore, other: FinalistScore, *, maximize: bool, bootstrap: TestBootstrap | None
+    winner: FinalistScore,
+    other: FinalistScore,
+    *,
+    seeds: frozenset[int],
+    maximize: bool,
+    bootstrap: TestBootstrap | None,
 ) -> Comparison:
     """On the test rows where both have them, else on the fresh-seed validation scores."""
     sign = 1.0 if maximize else -1.0
     tested = bool(winner.test and other.test)
-    mine, theirs = (winner.test, other.test) if tested else (winner.validation, other.validation)
-    pairs = [
-        sign * (mine[winner.seeds.index(seed)] - theirs[other.seeds.index(seed)])
-        for seed in winner.seeds
-        if seed in other.seeds
-    ]
-    low, high, probability = compare_seeds([sign * value for value in mine], [sign * value for value in theirs])
+    mine, theirs = (
+        [sign * (side.test if tested else side.validation)[side.seeds.index(seed)] for seed in sorted(seeds)]
+        for side in (winner, other)
+    )
+    low, high, probability = compare_seeds(mine, theirs)
     resampled = 0
     if tested and bootstrap is not None:
         resampled = bootstrap.rows
@@ -166,12 +176,13 @@ def _compare(
         other=other.trial.number,
         split="test" if tested else "validation",
         rows=resampled,
-        difference=sign * (statistics.fmean(mine) - statistics.fmean(theirs)),
+        difference=statistics.fmean(mine) - statistics.fmean(theirs),
         low=low,
         high=high,
-        probability=probability,
-        seed_pairs=len(pairs),
-        seed_wins=sum(pair > 0 for pair in pairs),
+        # Resampled rows know nothing of the luck of the seed, which is most of what training varies by.
+        probability=probability if len(seeds) > 1 else None,
+        seed_pairs=len(seeds),
+        seed_wins=sum(left > right for left, right in zip(mine, theirs, strict=True)),
     )
 
 

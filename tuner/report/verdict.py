@@ -1,7 +1,7 @@
 """Which trial wins, and on what ground: the one selection rule that the command line and the report share.
 
-Among the finalists the winner is the one with the best *mean validation score over its fresh seeds*. The score that
-made a trial a finalist is the largest of many noisy ones and so too good (the winner's curse); the test rows only
+Among the finalists the winner is the one with the best *mean validation score over the fresh seeds that all of them
+have*; while some have no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and so too good (the winner's curse); the test rows only
 report and never choose.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
 
 class Basis(Enum):
     """What the choice of the winner stands on, best ground first."""
 
-    CONFIRMED = "confirmed"  # every finalist's re-trainings have ended
+    CONFIRMED = "confirmed"  # every re-training of every finalist gave a score
+    INCOMPLETE = "incomplete"  # the study is over, and some re-trainings gave no score: nothing is settled
     CONFIRMING = "confirming"  # some fresh seeds are still to come: provisional
     SEARCH = "search"  # single-seed values of the search: too good by an unknown amount
 
@@ -80,6 +83,9 @@ class Winner:
         score: Its fresh-seed scores; None if the choice stands on the search alone.
         runner_up: The next best finalist by the same rule, or the next best trial of the search.
         baseline: The default recipe it is compared with, None if no recipe has a result.
+        planned: Re-trainings of all finalists.
+        scored: Those that gave a score.
+        gaps: Why the others that are over gave none: ``4 stopped (budget of 2 device hours is used)``.
     """
 
     trial: TrialRecord
@@ -88,20 +94,33 @@ class Winner:
     score: FinalistScore | None
     runner_up: TrialRecord | None
     baseline: TrialRecord | None
+    planned: int = 0
+    scored: int = 0
+    gaps: tuple[str, ...] = ()
 
 
 def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
     """The finalists' fresh-seed scores, best mean validation score first, those without a score last.
 
-    Equal means keep the order of the search.
+    Means are over the seeds that all finalists with a score have: a lucky seed must not beat the mean of several. Where
+    they have none in common each one's own mean counts. Equal means keep the order of the search.
     """
     sign = -1.0 if snapshot.study.maximize else 1.0
     scores = [_score_finalist(snapshot, finalist) for finalist in snapshot.finalists]
+    common = common_seeds(scores)
 
     def order(score: FinalistScore) -> tuple[float, int]:
-        return (math.inf if score.mean is None else sign * score.mean, score.rank)
+        shared = [value for seed, value in zip(score.seeds, score.validation, strict=True) if seed in common]
+        mean = statistics.fmean(shared) if shared else score.mean
+        return (math.inf if mean is None else sign * mean, score.rank)
 
     return tuple(sorted(scores, key=order))
+
+
+def common_seeds(finalists: Sequence[FinalistScore]) -> frozenset[int]:
+    """The fresh seeds that every finalist with a score has."""
+    seeds = [frozenset(score.seeds) for score in finalists if score.seeds]
+    return frozenset.intersection(*seeds) if seeds else frozenset()
 
 
 def rank_trials(snapshot: StudySnapshot) -> tuple[TrialRecord, ...]:
@@ -127,15 +146,19 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     finalists = score_finalists(snapshot)
     scored = [score for score in finalists if score.mean is not None]
     ranked = rank_trials(snapshot)
+    planned, done = sum(score.planned for score in finalists), sum(len(score.seeds) for score in finalists)
+    gaps = _list_gaps(snapshot)
     if scored:
-        unfinished = any(score.open for score in finalists) or snapshot.study.state is StudyState.CONFIRMING
         return Winner(
             trial=scored[0].trial,
-            basis=Basis.CONFIRMING if unfinished else Basis.CONFIRMED,
+            basis=_judge_basis(snapshot, finalists),
             claimed=scored[0].trial.value,
             score=scored[0],
             runner_up=scored[1].trial if len(scored) > 1 else None,
             baseline=next((score.trial for score in scored if score.is_baseline), None),
+            planned=planned,
+            scored=done,
+            gaps=gaps,
         )
     if not ranked or ranked[0].value is None:
         return None
@@ -146,12 +169,51 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
         score=None,
         runner_up=ranked[1] if len(ranked) > 1 else None,
         baseline=next((trial for trial in ranked if trial.is_recipe), None),
+        planned=planned,
+        scored=done,
+        gaps=gaps,
     )
+
+
+def _is_over(snapshot: StudySnapshot) -> bool:
+    """Whether no worker will take up what waits."""
+    return snapshot.study.state in (StudyState.FINISHED, StudyState.STOPPED)
+
+
+def _judge_basis(snapshot: StudySnapshot, finalists: Sequence[FinalistScore]) -> Basis:
+    to_come = not _is_over(snapshot) and any(score.open for score in finalists)
+    if to_come or snapshot.study.state is StudyState.CONFIRMING:
+        return Basis.CONFIRMING
+    is_whole = all(score.seeds and len(score.seeds) == score.planned for score in finalists)
+    return Basis.CONFIRMED if is_whole else Basis.INCOMPLETE
+
+
+def _list_gaps(snapshot: StudySnapshot) -> tuple[str, ...]:
+    """Why re-trainings gave no score, those that are still to come left out; the most frequent reason first."""
+    words = {
+        Outcome.COMPLETE: f"without {snapshot.study.metric}",
+        Outcome.PRUNED: "stopped",
+        Outcome.WAITING: "never run",
+        Outcome.RUNNING: "never ended",
+    }
+    why = snapshot.study.state_reason if snapshot.study.state is StudyState.STOPPED else ""
+    counts: Counter[tuple[str, str]] = Counter()
+    for run in (run for finalist in snapshot.finalists for run in finalist.runs):
+        if _has_score(run, metric=snapshot.study.metric) or not (run.outcome.is_finished or _is_over(snapshot)):
+            continue
+        counts[words.get(run.outcome, run.outcome.value), run.reason if run.outcome.is_finished else why] += 1
+    return tuple(
+        f"{number} {what}{f' ({reason})' if reason else ''}" for (what, reason), number in counts.most_common()
+    )
+
+
+def _has_score(run: ConfirmationRecord, *, metric: str) -> bool:
+    return run.outcome is Outcome.COMPLETE and metric in run.metrics
 
 
 def _score_finalist(snapshot: StudySnapshot, finalist: FinalistRecord) -> FinalistScore:
     metric = snapshot.study.metric
-    done = [run for run in finalist.runs if run.outcome is Outcome.COMPLETE and metric in run.metrics]
+    done = [run for run in finalist.runs if _has_score(run, metric=metric)]
     tests = [run.test.metrics[metric] for run in done if run.test is not None and metric in run.test.metrics]
     return FinalistScore(
         trial=snapshot.trial(finalist.number),

@@ -16,7 +16,7 @@ from tuner.report.formats import (
     format_seconds,
     format_value,
 )
-from tuner.report.verdict import Basis, FinalistScore, Winner
+from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
 from tuner.store.records import Outcome, StudySnapshot, StudyState, TrialRecord
 from tuner.study.domains import Value
 
@@ -57,11 +57,26 @@ def write_headline(facts: Facts) -> str:
         return f"{lead}, not confirmed" if study.state is StudyState.FINISHED else f"{lead} so far, not confirmed"
     if winner.basis is Basis.CONFIRMING:
         return f"{name} leads; the confirmation has not ended"
+    if winner.basis is Basis.INCOMPLETE:
+        who = f"The default recipe of {name}" if winner.score and winner.score.is_baseline else name
+        return f"{who} leads, not settled: {count_retrainings(winner)}"
+    return _settled_headline(facts, winner)
+
+
+def _settled_headline(facts: Facts, winner: Winner) -> str:
+    name = winner.trial.strategy
     assert winner.score is not None
     if winner.score.test_mean is not None:
         score = f"{facts.metric} {format_score(winner.score.test_mean)} on {count_noun(facts.test_rows, 'test row')}"
     else:
         score = f"{facts.metric} {format_score(winner.score.mean)} on validation, fresh seeds"
+    if len(winner.score.seeds) == 1:
+        who = f"The default recipe of {name}" if winner.score.is_baseline else name
+        over = ""
+        if facts.baseline is not None and winner.baseline is not None:
+            recipe = f"the default recipe of {winner.baseline.strategy}"
+            over = f", {format_difference(facts.baseline.difference)} against {recipe}"
+        return f"{who} scores best with one seed, which cannot tell: {score}{over}"
     if winner.score.is_baseline:
         return f"The default recipe of {name} was not beaten: {score}"
     if facts.baseline is None or winner.baseline is None:
@@ -92,6 +107,11 @@ def write_sentences(facts: Facts) -> tuple[str, ...]:
         sentences += _optimism(facts)
     sentences += _pruning(facts.savings)
     return tuple(sentences)
+
+
+def count_retrainings(winner: Winner) -> str:
+    """How much of the confirmation was done: ``2 of 6 re-trainings gave a score``."""
+    return f"{winner.scored} of {count_noun(winner.planned, 're-training')} gave a score"
 
 
 def describe_params(params: Mapping[str, Value]) -> str:
@@ -126,8 +146,18 @@ def _what_won(facts: Facts, winner: Winner) -> str:
         complete = facts.snapshot.study.counts.get("complete", 0)
         return f"{what} has the best value of {count_noun(complete, 'complete trial')}."
     done = sum(score.mean is not None for score in facts.finalists)
-    seeds = count_noun(len(winner.score.seeds), "fresh seed")
-    return f"{what} has the best mean validation score over {seeds} among {count_noun(done, 'finalist')}."
+    if winner.basis is Basis.CONFIRMED:
+        seeds = count_noun(len(winner.score.seeds), "fresh seed")
+        return f"{what} has the best mean validation score over {seeds} among {count_noun(done, 'finalist')}."
+    finalists = count_noun(len(facts.finalists), "finalist")
+    if done == 1:
+        return f"{what} is the only one of {finalists} that has a score with a fresh seed."
+    among = f"among the {done} of {finalists} that have a score"
+    shared = len(common_seeds(facts.finalists))
+    if not shared:
+        return f"{what} has the best mean validation score {among}, but they have no fresh seed in common."
+    seeds = f"{count_noun(shared, 'fresh seed')} in common"
+    return f"{what} has the best mean validation score {among}, over the {seeds}."
 
 
 def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
@@ -145,6 +175,8 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
         sentences.append(f"The search is still running{under_way}.")
     elif study.state in (StudyState.PAUSED, StudyState.STOPPED):
         sentences.append(f"The study is {study.state.value}: {study.state_reason or 'no reason was given'}.")
+    elif study.state is StudyState.FINISHED and winner.planned:
+        sentences.append(_incomplete(winner))
     elif study.state is StudyState.CONFIRMING:
         sentences.append("The finalists are being trained again with fresh seeds; none has ended.")
     sentences.append(
@@ -152,6 +184,11 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
         f"{'lower' if study.maximize else 'higher'} one on new data. Only fresh seeds can tell by how much."
     )
     return sentences
+
+
+def _incomplete(winner: Winner) -> str:
+    why = f" The others: {', '.join(winner.gaps)}." if winner.gaps else ""
+    return f"The confirmation is incomplete, nothing is settled: {count_retrainings(winner)}.{why}"
 
 
 def _how_good(facts: Facts, winner: Winner) -> list[str]:
@@ -162,7 +199,9 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
         planned = sum(finalist.planned for finalist in facts.finalists)
         ended = planned - sum(finalist.open for finalist in facts.finalists)
         sentences.append(f"Provisional: {ended} of {count_noun(planned, 're-training')} have ended.")
-    missing = score.planned - score.open - len(score.seeds)
+    if winner.basis is Basis.INCOMPLETE:
+        sentences.append(_incomplete(winner))
+    missing = score.planned - len(score.seeds) - (score.open if winner.basis is Basis.CONFIRMING else 0)
     if missing:
         sentences.append(f"{count_noun(missing, 're-training')} of it gave no score; the mean is over the others.")
     if score.test_mean is not None:
@@ -183,45 +222,59 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
 
 
 def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
-    if winner.score is not None and winner.score.is_baseline:
-        return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
+    is_settled = winner.basis is Basis.CONFIRMED
     comparison = facts.baseline
-    if comparison is None or winner.baseline is None:
+    if winner.score is not None and winner.score.is_baseline:
+        if not is_settled:
+            return ["It is the default recipe itself: whether the search has improved on it is not known yet."]
+        if len(winner.score.seeds) == 1:
+            return [
+                "It is the default recipe itself: no other finalist did better with the one seed, which cannot tell."
+            ]
+        return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
+    if winner.baseline is None:
+        if not is_settled and any(score.is_baseline for score in facts.finalists):
+            return ["It cannot be compared with the default recipe, which has no score with a fresh seed."]
         return ["It was not compared with a default recipe: none was trained again with fresh seeds."]
-    where = "over test rows and seeds" if comparison.rows else f"over seeds on the {comparison.split} rows"
-    interval = ""
-    if comparison.low is not None and comparison.high is not None and comparison.probability is not None:
-        interval = (
-            f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where}); "
-            f"the probability that it is better is {format_probability(comparison.probability)}"
-        )
-    sentence = (
-        f"Against the default recipe, {name_trial(winner.baseline)}, that is "
-        f"{format_difference(comparison.difference)}{interval}."
-    )
-    if comparison.probability is None and comparison.seed_pairs > 1:
-        return [sentence, "The seeds do not differ in score, so nothing can be said about how sure that is."]
+    recipe = f"the default recipe, {name_trial(winner.baseline)}"
+    if comparison is None:
+        return [f"It cannot be compared with {recipe}: they have no fresh seed in common."]
+    common = "" if is_settled else f" with {count_noun(comparison.seed_pairs, 'fresh seed')} in common"
+    difference = format_difference(comparison.difference)
+    sentence = f"Against {recipe}, that is {difference}{common}{_interval(comparison)}."
+    if comparison.seed_pairs < 2:
+        return [sentence, _ONE_SEED]
     if comparison.probability is None:
-        return [sentence, "With fewer than two seeds on each side nothing can be said about how sure that is."]
+        return [sentence, "The seeds do not differ in score, so nothing can be said about how sure that is."]
+    if comparison.is_worse:
+        prefer = ": prefer the default recipe" if is_settled else ""
+        return [sentence, f"Validation chose it, the test rows disagree{prefer}."]
     if comparison.is_clear:
         return [sentence]
-    if comparison.is_worse:
-        return [sentence, "Validation chose it, the test rows disagree: prefer the default recipe."]
     return [sentence, "The difference is not larger than what chance may give."]
+
+
+_ONE_SEED = "One seed cannot tell how much of that is the luck of the seed: nothing can be said about how sure that is."
+
+
+def _interval(comparison: Comparison) -> str:
+    """The interval in brackets, over what it is taken, and the probability; empty where nothing can be said."""
+    if comparison.low is None or comparison.high is None:
+        return ""
+    where = f"over seeds on the {comparison.split} rows"
+    if comparison.rows:
+        where = "over test rows and seeds" if comparison.seed_pairs > 1 else "over test rows only"
+    text = f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where})"
+    if comparison.probability is None:
+        return text
+    return f"{text}; the probability that it is better is {format_probability(comparison.probability)}"
 
 
 def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
     comparison = facts.runner_up
     sentences = []
-    if comparison is not None and winner.runner_up is not None and comparison.probability is not None:
-        probability = format_probability(comparison.probability)
-        wins = f"it won with {comparison.seed_wins} of {count_noun(comparison.seed_pairs, 'common seed')}"
-        tail = "" if comparison.is_clear else ": the two cannot be told apart"
-        sentences.append(
-            f"It beats the runner-up, {name_trial(winner.runner_up)}, with probability {probability} ({wins}){tail}."
-            if comparison.seed_pairs
-            else f"It beats the runner-up, {name_trial(winner.runner_up)}, with probability {probability}{tail}."
-        )
+    if comparison is not None and winner.runner_up is not None:
+        sentences += _compare_runner_up(comparison, winner, runner_up=winner.runner_up)
     if facts.cheaper is not None:
         sentences.append(
             f"{name_trial(facts.cheaper.trial)[0].upper()}{name_trial(facts.cheaper.trial)[1:]} is not clearly worse "
@@ -231,15 +284,37 @@ def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
     return sentences
 
 
+def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
+    name = name_trial(runner_up)
+    if comparison.seed_pairs < 2:
+        if winner.baseline is not None and winner.baseline.number == runner_up.number:
+            return []  # said of the default recipe already
+        difference = f"{format_difference(comparison.difference)} with one seed in common"
+        return [f"Against the runner-up, {name}, it is {difference}{_interval(comparison)}: one seed cannot tell."]
+    if comparison.probability is None:
+        return []
+    probability = format_probability(comparison.probability)
+    tail = "" if comparison.is_clear else ": the two cannot be told apart"
+    pairs = count_noun(comparison.seed_pairs, "common seed")
+    if winner.basis is not Basis.CONFIRMED:
+        lead = f"ahead with {comparison.seed_wins} of {pairs}"
+        return [f"It is better than the runner-up so far, {name}, with probability {probability} ({lead}){tail}."]
+    wins = f"it won with {comparison.seed_wins} of {pairs}"
+    return [f"It beats the runner-up, {name}, with probability {probability} ({wins}){tail}."]
+
+
 def _optimism(facts: Facts) -> list[str]:
     winner = facts.winner
     if facts.optimism is None or winner is None or winner.score is None:
         return []
     size = format_score(abs(facts.optimism))
     judgement = f"{size} too good" if facts.optimism > 0 else f"{size} too modest"
+    is_one = len(winner.score.seeds) == 1
+    fresh = "one fresh seed gives" if is_one else "fresh seeds average"
+    verdict = f"the claim may be {judgement}" if is_one else f"the claim was {judgement}"
     sentence = (
-        f"The search claimed {format_score(winner.claimed)} on validation; fresh seeds average "
-        f"{format_score(winner.score.mean)}: the claim was {judgement}."
+        f"The search claimed {format_score(winner.claimed)} on validation; {fresh} "
+        f"{format_score(winner.score.mean)}: {verdict}."
     )
     return [sentence]
 
