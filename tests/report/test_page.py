@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.samples import make_finalist, make_snapshot, make_spec, make_study, make_trial
+from tests.report.samples import cut_short, make_finalist, make_snapshot, make_spec, make_study, make_trial
 from tuner.errors import ConflictError, UnavailableError
 from tuner.report import summarise, write_report
 from tuner.report.page import render_page
-from tuner.store.records import Outcome, StudySnapshot, StudyState
+from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState
 from tuner.study.domains import Value
 from tuner.study.plan import Confusion
 from tuner.study.space import SearchSpace, StrategySpace
@@ -185,6 +185,40 @@ def test_a_minimised_metric_without_test_scores_has_a_page() -> None:
         replace(trial, value=1 - trial.value if trial.value is not None else None) for trial in snapshot.trials
     )
     assert "loss" in render_page(replace(snapshot, study=study, trials=trials, finalists=()))
+
+
+def words_of(*finalists: FinalistRecord) -> str:
+    """What a page shows of a study of two trials with these finalists."""
+    trials = (make_trial(0, strategy="full", values=(0.80,), is_recipe=True), make_trial(1, values=(0.95,)))
+    study = make_study(spec=make_spec(), trials=trials)
+    page = render_page(StudySnapshot(study=study, trials=trials, finalists=finalists))
+    return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<main>") : page.index("</main>")]).split())
+
+
+def test_a_page_of_an_incomplete_confirmation_settles_nothing() -> None:
+    best = cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9), accuracy=(0.9, 0.9)), kept=0, reason="no hours")
+    recipe = make_finalist(0, rank=2, validation=(0.8, 0.81), accuracy=(0.8, 0.8), is_baseline=True)
+    words = words_of(best, recipe)
+    assert (
+        "The confirmation is incomplete. 2 of 4 re-trainings gave a score; the others: 2 stopped (no hours)." in words
+    )
+    assert "0 of 2" in words
+    assert "; the confirmation is incomplete." in words
+    findings = words[: words.index("claim less truth")]  # the glossary explains what a winner is
+    for settled in ("winner", "was not beaten", " wins"):
+        assert settled not in findings
+
+
+def test_a_page_of_one_seed_is_never_clear() -> None:
+    words = words_of(
+        make_finalist(1, rank=1, validation=(0.9,), accuracy=(0.95,)),
+        make_finalist(0, rank=2, validation=(0.8,), accuracy=(0.6,), is_baseline=True),
+    )
+    assert words.count("one seed; 95 % over test rows only: ") == 2
+    assert "one seed cannot tell how much of a difference is the luck of the seed" in words
+    assert "probability: clear" not in words
+    assert "over test rows and seeds" not in words
+    assert "&gt; 99.9 %" not in words
 
 
 def test_the_file_is_replaced_at_once(snapshot: StudySnapshot, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def draw_confusion(confusion: Confusion, *, where: str, winner: str) -> Drawing 
     if size < len(confusion.labels):
         caption += f" Shown are the {size} of {len(confusion.labels)} classes with the most mistakes."
     width = min(1000, 150 + 26 * size) if size > 8 else 0
-    return Drawing(key="confusion", title="Where the winner errs", caption=caption, figure=figure, min_width=width)
+    return Drawing(key="confusion", title="Mistakes, class by class", caption=caption, figure=figure, min_width=width)
 
 
 def _describe_confusion(confusion: Confusion, *, where: str, winner: str) -> str:

@@ -216,7 +216,7 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
     why = "No test score was stored" if has_test else "The study has no test rows"
     sentences.append(
         f"{why}: {facts.metric} {format_score(score.mean)} is the mean over fresh seeds on the validation rows, "
-        "which also chose the winner, so it is a little too good."
+        "which also rank the finalists, so it is a little too good."
     )
     return sentences
 
