@@ -137,7 +137,7 @@ class Checkpoints:
         """The checkpoint to go on from, in this folder.
 
         An earlier attempt that was given up may be alive after all, and replace its checkpoints while they are looked at
-        or copied. Then the choice is made again.
+        or copied. Then the choice is made again, a few times.
 
         Args:
             earlier: Folders of earlier attempts, the newest first.
@@ -152,6 +152,7 @@ class Checkpoints:
         """
         skipped: list[str] = []
         for tries_left in reversed(range(_TRIES)):
+            before = skipped
             try:
                 found, skipped = newest_checkpoint([self.folder, *earlier], identity=identity)
                 if found is not None:
@@ -160,7 +161,7 @@ class Checkpoints:
                 if not tries_left:
                     raise
             else:
-                if not skipped:
+                if skipped == before:  # nothing has moved since: there is nothing to go on from
                     break
         return None, skipped
 

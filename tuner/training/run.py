@@ -68,9 +68,9 @@ def run_trial(
         cache: What the runner keeps warm between trials; None starts cold.
 
     Returns:
-        How the run ended; after a verdict before the first step with no epoch. In the folder of this attempt a pruned run leaves nothing, a complete one the weights of the
-        epoch that counts; after any other verdict everything is left for the next attempt. Folders of earlier attempts
-        are only read.
+        How the run ended; with no epoch if a verdict came before the model stood and its checkpoint was looked for. In
+        the folder of this attempt a pruned run leaves nothing, a complete one the weights of the epoch that counts;
+        after any other verdict everything is left for the next attempt. Folders of earlier attempts are only read.
 
     Raises:
         TrialInfeasible: If the method or the memory does not allow it; nothing is left in the folder of this attempt.

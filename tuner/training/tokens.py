@@ -80,6 +80,22 @@ def tokenize(
     path = None if folder is None else folder / f"tokens-{key}.safetensors"
     if path is not None and (found := _read(path, key)) is not None:
         return found
+    tokens = _make(tokenizer, key, texts=texts, pairs=pairs, max_length=max_length, released=released)
+    if path is not None:
+        _write(path, tokens)
+    return tokens
+
+
+def _make(
+    tokenizer: PreTrainedTokenizerBase,
+    key: str,
+    *,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    released: Released,
+) -> Tokens:
+    """The ids, chunk by chunk."""
     ids: list[int] = []
     types: list[int] = []
     lengths: list[int] = []
@@ -102,16 +118,13 @@ def tokenize(
             for row in rows["token_type_ids"]:
                 types.extend(row or [0])
     counts = torch.tensor(lengths, dtype=torch.int64)
-    tokens = Tokens(
+    return Tokens(
         ids=torch.tensor(ids, dtype=torch.int32),
         types=torch.tensor(types, dtype=torch.int32) if with_types else None,
         starts=counts.cumsum(0) - counts,
         lengths=counts,
         key=key,
     )
-    if path is not None:
-        _write(path, tokens)
-    return tokens
 
 
 def _content_key(
