@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.cli.test_json import validate
 from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
 from tuner.cli.documents import best_document
-from tuner.cli.views import finalist_lines, winner_words
+from tuner.cli.views import finalist_lines, study_lines, winner_words
 from tuner.report.verdict import choose_winner
 from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
@@ -50,6 +50,7 @@ def test_an_incomplete_confirmation_is_said_in_words_and_as_a_document() -> None
     ]
     shown = [line for line in finalist_lines(snapshot) if " of 2 " in line]
     assert [("2 of 2" in line, "0 of 2" in line) for line in shown] == [(True, False), (False, True)]
+    assert study_lines(snapshot)[1].split(maxsplit=1)[1] == "finished (the confirmation is incomplete)"
     document = best_document(winner, "macro_f1")
     validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
     assert document["basis"] == "incomplete"

@@ -9,7 +9,7 @@ from tuner.cli.documents import counts_words
 from tuner.cli.output import table
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.report.words import count_retrainings
-from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord, WorkerRecord
+from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 from tuner.study.domains import Fixed, Value
 from tuner.terminal import duration
 
@@ -55,7 +55,11 @@ def searched(params: Mapping[str, Value], study: StudyRecord, strategy: str) -> 
 def study_lines(snapshot: StudySnapshot) -> list[str]:
     """``tuner study show``."""
     study = snapshot.study
-    reason = f" ({study.state_reason})" if study.state_reason else ""
+    winner = choose_winner(snapshot)
+    why = study.state_reason
+    if study.state is StudyState.FINISHED and winner is not None and winner.basis is Basis.INCOMPLETE:
+        why = "the confirmation is incomplete"
+    reason = f" ({why})" if why else ""
     rows = [
         ("state", f"{study.state.value}{reason}"),
         ("task", study.spec.task),
