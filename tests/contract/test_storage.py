@@ -339,6 +339,22 @@ def test_a_cut_confirmation_has_compared_every_finalist_with_one_seed(db: Databa
     assert {lease.number for lease in confirmed[:half]} == {lease.number for lease in confirmed}
 
 
+def test_a_confirmation_that_the_budget_cuts_says_so(db: Database) -> None:
+    toy_study(db, budget={"trials": 2, "gpu_hours": 10 / 3600}, confirm={"finalists": 1, "seeds": 3})
+    driver = StudyDriver(db, name="toy")
+    for seconds in (3.0, 3.0, 9.0):  # two trials, one re-training, and the hours are used
+        lease = driver.claim(holder())
+        while lease is None:
+            driver.advance()
+            lease = driver.claim(holder())
+        driver.finish(lease, result=toy_result(score(lease, 3), seconds=seconds))
+    assert driver.claim(holder()) is None
+    study = driver.advance()
+    assert study.state is StudyState.FINISHED
+    planned = sum(len(finalist.runs) for finalist in load_snapshot(db, "toy").finalists)
+    assert study.state_reason == f"the confirmation is incomplete: 1 of {planned} re-trainings gave a score"
+
+
 def test_many_workers_never_overshoot_and_never_share_a_trial(db: Database) -> None:
     toy_study(db, budget={"trials": 20}, search={"sampler": {"name": "random"}, "pruner": {"name": "none"}})
     claimed: list[int] = []

@@ -90,12 +90,18 @@ def finish_confirmation(db: Database, *, study_id: int) -> bool:
     def _finish(tx: Connection) -> bool:
         if lock_study(tx, study_id) is not StudyState.CONFIRMING or has_open_runs(tx, study_id):
             return False
+        outcomes = [
+            Outcome(outcome)
+            for (outcome,) in tx.execute(
+                select(runs.c.outcome).where(runs.c.study_id == study_id, runs.c.purpose == "confirm")
+            )
+        ]
+        scored = outcomes.count(Outcome.COMPLETE)
+        reason = "finalists are confirmed"
+        if scored < len(outcomes):
+            reason = f"the confirmation is incomplete: {scored} of {len(outcomes)} re-trainings gave a score"
         return move_study(
-            tx,
-            study_id=study_id,
-            source=StudyState.CONFIRMING,
-            target=StudyState.FINISHED,
-            reason="finalists are confirmed",
+            tx, study_id=study_id, source=StudyState.CONFIRMING, target=StudyState.FINISHED, reason=reason
         )
 
     return db.write(_finish)
