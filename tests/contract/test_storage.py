@@ -214,7 +214,10 @@ def test_a_crash_between_claim_and_proposal_loses_nothing(
 def test_the_same_study_may_be_created_again_but_no_other_of_its_name(db: Database) -> None:
     first = toy_study(db)
     assert toy_study(db).study_id == first.study_id
-    with pytest.raises(ConflictError, match=r'study "toy" exists and asks something else - budget differ'):
+    with pytest.raises(
+        ConflictError,
+        match=r"asks something else - budget.trials is 6 there and 7 here; give the new question another name",
+    ):
         toy_study(db, budget={"trials": 7})
     with pytest.raises(ConflictError, match="objective"):
         studies.create_study(db, spec=toy_spec(), space=toy_space(), maximize=False)

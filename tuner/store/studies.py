@@ -74,18 +74,33 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
 
 def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximize: bool) -> None:
     """Refuse to take one study for another: Optuna ignores such differences silently."""
-    stored, asked = json.loads(row.spec), spec.model_dump(mode="json")
-    different = sorted(key for key in asked if stored.get(key) != asked[key])
-    if bool(row.maximize) != maximize and "objective" not in different:
-        different.append("objective")
+    stored, asked = _flat(json.loads(row.spec)), _flat(spec.model_dump(mode="json"))
+    different = [
+        f"{key} is {stored.get(key)!r} there and {asked.get(key)!r} here"
+        for key in sorted(stored.keys() | asked.keys())
+        if stored.get(key) != asked.get(key)
+    ]
+    if bool(row.maximize) != maximize and not any(text.startswith("objective.") for text in different):
+        different.append("the objective's goal is another")
     if not different and json.loads(row.space) != json.loads(_dump(space.to_json())):
-        different = ["space (this version of tuner resolves it differently)"]
+        different = ["this version of tuner resolves its space differently"]
     if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise ConflictError(
             f'study "{spec.name}" exists and asks something else',
-            why=f"{', '.join(different)} differ",
-            fix=f'choose another name, or delete it: tuner study delete "{spec.name}"',
+            why="; ".join(different[:3]) + more,
+            fix="give the new question another name",
         )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(data, dict) or not data:
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
 
 
 def find_study(db: Database, name: str) -> StudyRecord:

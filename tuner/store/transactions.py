@@ -43,7 +43,7 @@ class Transactions:
         """Prepare the engine; nothing is opened yet."""
         self.url = url
         self.dialect = url.get_backend_name()
-        self.safe_url = url.render_as_string(hide_password=True)
+        self.safe_url = url.set(drivername=self.dialect).render_as_string(hide_password=True)
         self._engine = _engine(url, read_only=read_only)
 
     def __enter__(self) -> Self:
@@ -92,7 +92,8 @@ class Transactions:
         try:
             yield
         except DBAPIError as error:
-            unavailable = UnavailableError(f"database {self.safe_url}: {plain_cause(error)}")
+            fix = "is it running there? see: tuner doctor" if _is_unreachable(error) else ""
+            unavailable = UnavailableError(f"database {self.safe_url}: {plain_cause(error)}", fix=fix)
             unavailable.__cause__ = error
             if _is_conflict(error):
                 raise _Conflict(unavailable) from error
@@ -152,6 +153,14 @@ def plain_cause(error: BaseException) -> str:
     cause: BaseException = getattr(error, "orig", None) or error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return (lines[0] if lines else type(cause).__name__)[:300]
+
+
+def _is_unreachable(error: DBAPIError) -> bool:
+    text = str(error.orig).lower()
+    return any(
+        sign in text
+        for sign in ("refused", "resolve host", "timed out", "timeout expired", "no route", "can't connect")
+    )
 
 
 def _is_conflict(error: DBAPIError) -> bool:

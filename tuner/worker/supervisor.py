@@ -357,7 +357,10 @@ class Supervisor:
         self._draining_since = time.monotonic()
         busy = [slot for slot in self.slots if slot.job is not None]
         numbers = ", ".join(str(slot.job.lease.number) for slot in busy if slot.job is not None)
-        what = f"trial {numbers} goes back to the queue with its last checkpoint" if busy else "nothing is running"
+        what = "nothing is running"
+        if busy:
+            one = len(busy) == 1
+            what = f"trial{'' if one else 's'} {numbers} go{'es' if one else ''} back to the queue with the last checkpoint"
         self._display.show(Notice(level="info", text=f"draining: {what} (again to stop at once)"))
         for slot in busy:
             assert slot.job is not None
