@@ -15,8 +15,8 @@ from tuner.study.file import load_study_file, locate
 def folder(tmp_path: Path) -> Path:
     """A study's folder with a model and rows that are right."""
     write_model(tmp_path / "model")
-    write_rows(tmp_path / "train.csv", numbered("aabbabab" * 10))
-    write_rows(tmp_path / "test.csv", numbered("abab", start=100))
+    write_rows(tmp_path / "train.csv", numbered("aabbabab" * 125))
+    write_rows(tmp_path / "test.csv", numbered("abab", start=2000))
     return tmp_path
 
 
@@ -46,12 +46,13 @@ def test_study_that_is_right(folder: Path) -> None:
     assert report.model is not None
     assert report.model.parameters == 20
     assert report.data is not None
-    assert report.data.train_rows == 64
+    assert report.data.train_rows == 800
     assert report.space.names == ("head", "lora", "full")
     assert report.forecast.lines()[1:] == (
         "search: at most 12 trials of up to 4 epochs, 48 epochs in all",
-        "steps: 2 to 8 in an epoch",
-        "confirmation: 9 runs with fresh seeds, 36 epochs",
+        "steps: 25 to 100 in an epoch",
+        "confirmation: 9 to 12 runs with fresh seeds, 36 to 48 epochs "
+        "(the default recipe of full is added where it is not among them)",
     )
 
 
@@ -67,7 +68,7 @@ def test_problems_of_model_and_data_come_together_with_their_lines(folder: Path)
     located = locate(report.problems, path=folder / "study.yaml")
     assert sorted((problem.line, problem.key) for problem in located) == [
         (3, "model"),
-        (5, "data.train"),
+        (7, "data.label"),
         (8, "data.test"),
     ]
     assert report.model is None
@@ -93,6 +94,20 @@ def test_confirmation_without_a_test(folder: Path) -> None:
     assert warnings(report) == [
         "confirm: without data.test the finalists are compared on the validation rows, which the search has seen"
     ]
+
+
+def test_few_validation_rows(folder: Path) -> None:
+    write_rows(folder / "train.csv", numbered("ab" * 150))
+    assert warnings(check(folder)) == [
+        "data.validation: only 60 validation rows judge the search: differences below about 13 points are noise"
+    ]
+
+
+def test_column_of_a_key_that_the_file_lacks_is_told_at_the_section(folder: Path) -> None:
+    (folder / "train.csv").write_text("text,intent\na,b\n")
+    report = check(folder, ("  label: label\n", ""))
+    located = locate(report.problems, path=folder / "study.yaml")
+    assert [(problem.line, problem.key) for problem in located] == [(4, "data.label")]
 
 
 def test_warnings_of_the_space_are_passed_on(folder: Path) -> None:

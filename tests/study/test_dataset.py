@@ -51,7 +51,17 @@ def test_misspelt_column(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", numbered("ab"))
     facts, problems, _ = read(changed("label: label", "label: lable"), tmp_path)
     assert facts is None
-    assert problems == [f'data.train: {tmp_path}/train.csv:1: no column "lable"; did you mean "label"?']
+    assert problems == [
+        f'data.label: {tmp_path}/train.csv:1: no column "lable"; did you mean "label"? (one of text, label)'
+    ]
+
+
+def test_missing_column_of_a_pair_is_told_at_its_place(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", numbered("ab"))
+    findings = Findings()
+    spec = parse_study(changed("text: text", "text: [text, other]"), source="s", base=tmp_path, catalogue=CATALOGUE)
+    assert read_data(spec, read_hub=None, findings=findings) is None
+    assert [problem.key for problem in findings.problems] == ["data.text.1"]
 
 
 def test_no_rows(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_one_of_everything() -> None:
     )
 
 
+def test_the_first_strategy_is_the_baseline_without_full() -> None:
+    assert of(confirm={"finalists": 2, "seeds": 2}).lines()[-1] == (
+        "confirmation: 4 to 6 runs with fresh seeds, 12 to 18 epochs "
+        "(the default recipe of head is added where it is not among them)"
+    )
+
+
 def test_steps_of_a_range_and_of_one_strategy() -> None:
     assert of(space={"batch_size": {"low": 10, "high": 50}, "lora": {"batch_size": 4}}).steps == (2, 10)
 

@@ -71,7 +71,7 @@ def test_package_resource() -> None:
     findings = Findings()
     facts = read_model(study("package://nothing-of-this-name/model", Path("/")), findings=findings)
     assert facts is None
-    assert "is not installed; pip install" in findings.problems[0].message
+    assert "is not installed; check the name, and install it if you trust it" in findings.problems[0].message
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -55,7 +55,11 @@ def test_file_of_an_installed_package() -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("package://nothing-of-this-name/x", 'the Python package "nothing-of-this-name" is not installed; pip install'),
+        (
+            "package://nothing-of-this-name/x",
+            'the Python package "nothing-of-this-name" is not installed; check the name, and install it if you trust it',
+        ),
+        ("package://pydantik/x", 'the Python package "pydantik" is not installed; did you mean "pydantic"?'),
         ("package://pydantic/pydantic/nothing.py", 'the package "pydantic" has no file or folder pydantic/nothing.py'),
         ("package://pydantic/../../etc/passwd", "is no address of a package's file"),
         ("package://pydantic//etc/passwd", "is no address of a package's file"),

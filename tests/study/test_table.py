@@ -87,7 +87,8 @@ def test_a_column_twice_in_the_request(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", "", ": the file is empty; write a header line with the names of the columns"),
-        ("a.csv", "text,lable\na,b\n", ':1: no column "label"; did you mean "lable"?'),
+        ("a.csv", "text,lable\na,b\n", ':1: no column "label"; did you mean "lable"? (one of text, lable)'),
+        ("a.csv", "text,target\na,b\n", ':1: no column "label"; known: text, target'),
         ("a.csv", "text,label,label\na,b,c\n", ':1: column "label" is there 2 times; rename one'),
         ("a.csv", "text,label\na,b\na\n", ":3: 1 cells, but the header has 2; put cells that contain the separator in double quotes"),
         ("a.csv", "text,label\na, b,c\n", ":2: 3 cells, but the header has 2; put cells that contain the separator in double quotes"),
@@ -111,6 +112,13 @@ def test_bad_files_name_the_line(name: str, content: str | bytes, message: str, 
         read_table(file, columns=BOTH)
     assert caught.value.message.startswith(file + message)
     assert "\n" not in caught.value.message
+
+
+def test_column_in_use_is_not_suggested(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.csv", "text,label\na,b\n")
+    with pytest.raises(DataError) as caught:
+        read_table(file, columns=["text", "texts"])
+    assert caught.value.message == f'{file}:1: no column "texts"; known: text, label'
 
 
 def test_parquet_without_the_column(tmp_path: Path) -> None:

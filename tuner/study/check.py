@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tuner.errors import Problem
@@ -15,6 +16,8 @@ from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
 _ANY_SIZE = 1e8  # parameters, where the model cannot be read: the report has problems then, and its space is only shown
+
+_FEW_ROWS = 200  # validation rows; below, chance moves a share by 7 points and more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,13 @@ def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | No
     findings.problems.extend(resolved.problems)
     findings.warnings.extend(resolved.warnings)
     _fit(spec, model=model, findings=findings)
+    if data is not None and 0 < data.validation_rows < _FEW_ROWS:
+        noise = 100 * 1.96 * 0.5 / math.sqrt(data.validation_rows)  # 95 % of a share of one half, where it is widest
+        findings.warn(
+            "data.validation",
+            f"only {data.validation_rows} validation {'row judges' if data.validation_rows == 1 else 'rows judge'} "
+            f"the search: differences below about {noise:.0f} points are noise",
+        )
     return CheckReport(
         spec=spec if model is None or not model.revision else spec.model_copy(update={"revision": model.revision}),
         problems=tuple(findings.problems),

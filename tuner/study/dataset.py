@@ -11,7 +11,7 @@ from tuner.errors import TunerError
 from tuner.study.ranges import Findings
 from tuner.study.sources import HubSource, is_hub, parse_hub
 from tuner.study.spec import StudySpec
-from tuner.study.table import Table, read_table
+from tuner.study.table import MissingColumn, Table, read_table
 
 ROWS_READ = 200_000
 """Rows of each source that are looked at; what stands behind them is met by the training."""
@@ -92,11 +92,21 @@ def _read(source: str, *, key: str, spec: StudySpec, read_hub: ReadHub | None, f
             return read_table(source, columns=columns, limit=ROWS_READ)
         if read_hub is not None:
             return read_hub(parse_hub(source), columns=columns, limit=ROWS_READ)
+    except MissingColumn as error:
+        findings.refuse(_key_of(error.column, spec), error.message)
+        return None
     except TunerError as error:
         findings.refuse(key, error.message)
         return None
     findings.warn(key, f"{source} was not opened; the training will read it")
     return None
+
+
+def _key_of(column: str, spec: StudySpec) -> str:
+    """The key that names a column."""
+    if column == spec.data.label:
+        return "data.label"
+    return "data.text" if isinstance(spec.data.text, str) else f"data.text.{spec.data.text.index(column)}"
 
 
 def _usable(table: Table, *, key: str, spec: StudySpec, findings: Findings) -> bool:

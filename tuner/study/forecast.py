@@ -9,6 +9,8 @@ from tuner.study.domains import Choice, Domain, Fixed
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
+_BASELINE = "full"  # the strategy that people would take without a search; without it the study's first stands in
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
@@ -21,8 +23,10 @@ class Forecast:
         epochs: Epochs of one trial.
         search_epochs: Epochs of the whole search, None where only hours bound it.
         gpu_hours: Device hours after which the search ends, None without such a bound.
-        confirm_runs: Runs of the finalists with fresh seeds.
+        confirm_runs: Runs of the finalists with fresh seeds, the baseline's default recipe among them.
         confirm_epochs: Epochs of these runs.
+        confirm_seeds: Fresh seeds of each finalist; so many runs fewer if the default recipe is among the best anyway.
+        baseline: Strategy whose default recipe is confirmed in any case.
         steps: Fewest and most optimizer steps of one epoch, None while the rows are not known.
     """
 
@@ -34,6 +38,8 @@ class Forecast:
     gpu_hours: float | None
     confirm_runs: int
     confirm_epochs: int
+    confirm_seeds: int
+    baseline: str
     steps: tuple[int, int] | None = None
 
     def lines(self) -> tuple[str, ...]:
@@ -49,7 +55,12 @@ class Forecast:
             low, high = self.steps
             lines.append(f"steps: {low:,} in an epoch" if low == high else f"steps: {low:,} to {high:,} in an epoch")
         if self.confirm_runs:
-            lines.append(f"confirmation: {self.confirm_runs} runs with fresh seeds, {self.confirm_epochs:,} epochs")
+            fewest = self.confirm_runs - self.confirm_seeds
+            lines.append(
+                f"confirmation: {fewest} to {self.confirm_runs} runs with fresh seeds, "
+                f"{fewest * self.epochs:,} to {self.confirm_epochs:,} epochs "
+                f"(the default recipe of {self.baseline} is added where it is not among them)"
+            )
         else:
             lines.append("confirmation: none")
         return tuple(lines)
@@ -65,7 +76,8 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
     """
     epochs, budget = spec.training.epochs, spec.budget
     bounds = [bound for bound in (budget.epochs, budget.trials and budget.trials * epochs) if bound is not None]
-    runs = spec.confirm.finalists * spec.confirm.seeds
+    confirm = spec.confirm
+    runs = (confirm.finalists + 1) * confirm.seeds if confirm.finalists else 0
     names = {name for block in space.strategies for name in block.recipe}
     sizes = [block.domains["batch_size"] for block in space.strategies if "batch_size" in block.domains]
     return Forecast(
@@ -77,6 +89,8 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
         gpu_hours=budget.gpu_hours,
         confirm_runs=runs,
         confirm_epochs=runs * epochs,
+        confirm_seeds=confirm.seeds,
+        baseline=_BASELINE if _BASELINE in space.names else space.names[0],
         steps=_steps(sizes, train_rows) if train_rows and sizes else None,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SAMPLERS = ("auto", "random", "tpe", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid", "brute_force")
 """What ``search.sampler`` may be; ``tuner/search`` maps each to a class of Optuna, and a test keeps both equal."""
@@ -39,6 +39,19 @@ def components(strategy: str) -> tuple[str, ...]:
     return tuple(strategy.split(COMBINE))
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one is near to; None if there is none."""
+    folded = {name.casefold().replace("-", "_"): name for name in known}
+    near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+    return folded[near[0]] if near else None
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are more."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word.
 
@@ -50,11 +63,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         ``; did you mean "x"?`` where a known word is near, else ``; known: a, b, c``.
     """
     names = list(known)
-    folded = {name.casefold().replace("-", "_"): name for name in names}
-    near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
-    if near:
-        return f'; did you mean "{folded[near[0]]}"?'
-    if not names:
-        return ""
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"; known: {', '.join(names[:_LISTED])}{more}"
+    near = nearest(word, names)
+    if near is not None:
+        return f'; did you mean "{near}"?'
+    return f"; known: {listed(names)}" if names else ""

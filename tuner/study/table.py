@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import DataError
-from tuner.study.names import did_you_mean
+from tuner.study.names import listed, nearest
 from tuner.study.sources import is_hub, local_path
 
 FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
@@ -22,6 +22,15 @@ FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
 
 _CELL_LIMIT = 64 * 1024 * 1024  # characters in one cell; csv's own limit of 128 Ki is too short for whole documents
 _ORANGE_TYPES = frozenset({"", "d", "discrete", "c", "continuous", "s", "string", "t", "time", "b", "basket"})
+
+
+class MissingColumn(DataError):
+    """A file does not have a column that was asked for."""
+
+    def __init__(self, what: str, *, column: str) -> None:
+        """What is missing where, and the column's name."""
+        super().__init__(what)
+        self.column = column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +124,10 @@ def _text_lines(path: Path, source: str) -> Iterator[str]:
                 ) from None
 
 
-def _missing(name: str, *, source: str, known: Sequence[str], line: int) -> DataError:
-    return DataError(f'{source}:{line}: no column "{name}"{did_you_mean(name, known)}')
+def _missing(name: str, *, source: str, known: Sequence[str], used: Sequence[str], line: int) -> MissingColumn:
+    near = nearest(name, [column for column in known if column not in used])
+    guess = f'; did you mean "{near}"? (one of {listed(known)})' if near else f"; known: {listed(known)}"
+    return MissingColumn(f'{source}:{line}: no column "{name}"{guess}', column=name)
 
 
 _Rows = Iterator[tuple[int, Mapping[str, str]]]
@@ -165,7 +176,7 @@ def _separated(path: Path, source: str, columns: Sequence[str], *, delimiter: st
             places = {name: index for index, name in reversed(list(enumerate(names)))}
             for name in columns:
                 if name not in places:
-                    raise _missing(name, source=source, known=names, line=line)
+                    raise _missing(name, source=source, known=names, used=columns, line=line)
                 if names.count(name) > 1:
                     raise DataError(
                         f'{source}:{line}: column "{name}" is there {names.count(name)} times', fix="rename one"
@@ -199,7 +210,7 @@ def _jsonl_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
         if not seen:
             for name in columns:
                 if name not in row:
-                    raise _missing(name, source=source, known=list(row), line=line)
+                    raise _missing(name, source=source, known=list(row), used=columns, line=line)
         seen = True
         yield line, {name: _cell(row.get(name), source=source, line=line, column=name) for name in columns}
     if not seen:
@@ -215,7 +226,7 @@ def _parquet_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
         known = file.schema_arrow.names
         for name in columns:
             if name not in known:
-                raise _missing(name, source=source, known=known, line=1)
+                raise _missing(name, source=source, known=known, used=columns, line=1)
         number = 0
         for batch in file.iter_batches(columns=list(columns)):
             for row in batch.to_pylist():
