@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,10 +31,22 @@ def traces(drawing: Drawing | None) -> list[dict[str, Any]]:
 
 def test_finalists_show_every_seed(snapshot: StudySnapshot) -> None:
     summary = summarise(snapshot)
-    data = {trace["name"]: trace for trace in traces(draw_finalists(summary.finalists, metric="macro_f1", style=STYLE))}
+    drawing = draw_finalists(summary.finalists, metric="macro_f1", maximize=True, style=STYLE)
+    data = {trace["name"]: trace for trace in traces(drawing)}
     assert len(data["test, fresh seed"]["x"]) == 3 * len(summary.finalists)
     assert data["test, mean"]["x"][0] == pytest.approx(summary.finalists[0].test_mean, abs=1e-6)
-    assert draw_finalists([], metric="macro_f1", style=STYLE) is None
+    assert draw_finalists([], metric="macro_f1", maximize=True, style=STYLE) is None
+
+
+def test_luck_is_told_of_a_claim_that_was_too_good_alone(snapshot: StudySnapshot) -> None:
+    first = summarise(snapshot).finalists[0]
+    assert first.final_mean is not None
+    for gap in (0.01, -0.01):
+        trial = replace(first.trial, value=first.final_mean + gap)
+        for maximize in (True, False):
+            drawing = draw_finalists([replace(first, trial=trial)], metric="macro_f1", maximize=maximize, style=STYLE)
+            assert drawing is not None
+            assert ("luckiest" in drawing.caption) == ((gap > 0) == maximize)
 
 
 def test_every_strategy_keeps_its_colour(snapshot: StudySnapshot) -> None:

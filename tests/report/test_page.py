@@ -204,7 +204,7 @@ def test_a_page_of_an_incomplete_confirmation_settles_nothing() -> None:
     )
     assert "0 of 2" in words
     assert "; the confirmation is incomplete." in words
-    findings = words[: words.index("claim less truth")]  # the glossary explains what a winner is
+    findings = words[: words.index("claim of the search")]  # the glossary explains what a winner is
     for settled in ("winner", "was not beaten", " wins"):
         assert settled not in findings
 
@@ -221,8 +221,25 @@ def test_a_page_of_one_seed_is_never_clear() -> None:
     assert "&gt; 99.9 %" not in words
 
 
+def test_the_tiles_hold_the_claim_against_the_test_rows() -> None:
+    # The default recipe is the runner-up, not clearly behind; fresh validation is above the claim of 0.95.
+    tested = words_of(
+        make_finalist(1, rank=1, validation=(0.96, 0.98), accuracy=(0.90, 0.92)),
+        make_finalist(0, rank=2, validation=(0.90, 0.91), accuracy=(0.89, 0.92), is_baseline=True),
+    )
+    assert "Search claim minus test +0.0400 overstated by the search" in tested
+    assert "Ahead of the runner-up" in tested
+    assert "Beats the runner-up" not in tested
+    untested = words_of(
+        make_finalist(1, rank=1, validation=(0.96, 0.98)),
+        make_finalist(0, rank=2, validation=(0.60, 0.61), is_baseline=True),
+    )
+    assert "Search claim minus fresh seeds -0.0200 understated by the search" in untested.replace("−", "-")
+    assert "Beats the runner-up" in untested
+
+
 def test_the_file_is_replaced_at_once(snapshot: StudySnapshot, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "report.html"
+    path = tmp_path / "report.html"
     assert write_report(snapshot, path) == path
     first = path.read_text(encoding="utf-8")
     path.write_text("old", encoding="utf-8")
@@ -230,6 +247,17 @@ def test_the_file_is_replaced_at_once(snapshot: StudySnapshot, tmp_path: Path) -
     assert path.read_text(encoding="utf-8") == first
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o600 == 0o600
+
+
+def test_a_report_makes_no_folder(snapshot: StudySnapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "new" / "folder"
+    with pytest.raises(UnavailableError, match="does not exist") as caught:
+        write_report(snapshot, folder / "report.html")
+    assert str(folder / "report.html") in str(caught.value)
+    assert f"mkdir -p {folder}" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert write_report(snapshot, "report.html") == tmp_path / "report.html"
 
 
 def test_a_report_goes_through_no_link_and_onto_no_folder(snapshot: StudySnapshot, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
     )
     assert summary.headline == "lora wins: macro_f1 0.9100 on 200 test rows, +0.2000 over the default recipe of full"
     assert summary.test_rows == 200
-    assert summary.optimism == pytest.approx(0.95 - 0.93)
+    assert summary.optimism == pytest.approx(0.95 - 0.91)
     baseline, runner_up = summary.baseline, summary.runner_up
     assert baseline is not None
     assert runner_up is not None
@@ -67,12 +67,14 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
     assert summary.sentences[2].startswith(
         "Against the default recipe, trial 0 (full), that is +0.2000 (95 % interval +0."
     )
-    assert "cannot be told apart" in summary.sentences[3]
+    assert summary.sentences[3].startswith("It is ahead of the runner-up, trial 2 (bitfit), with probability ")
+    assert summary.sentences[3].endswith(": the two cannot be told apart.")
     assert summary.sentences[4] == (
         "Trial 2 (bitfit) is not clearly worse and trains 4.1 k parameters instead of 12.3 k."
     )
     assert summary.sentences[5] == (
-        "The search claimed 0.9500 on validation; fresh seeds average 0.9300: the claim was 0.0200 too good."
+        "The search claimed 0.9500 on validation; on the test rows the mean over fresh seeds is 0.9100: "
+        "the claim was 0.0400 too good."
     )
 
 
@@ -83,6 +85,25 @@ def test_a_gain_within_the_noise_is_called_so() -> None:
     )
     assert "lora wins, but not clearly" in text_of(snapshot)
     assert "not larger than what chance may give" in text_of(snapshot)
+    assert "runner-up" not in text_of(snapshot)  # it is the default recipe, of which all is said
+
+
+@pytest.mark.parametrize(("accuracy", "said"), [(0.6, "It beats the runner-up"), (0.99, "the test rows disagree.")])
+def test_a_runner_up_that_is_clearly_off_is_not_called_equal(accuracy: float, said: str) -> None:
+    snapshot = confirmed(
+        make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.80, 0.81)),
+        make_finalist(2, rank=2, validation=(0.91, 0.93), accuracy=(accuracy, accuracy)),
+        make_finalist(0, rank=3, validation=(0.78, 0.80), accuracy=(0.50, 0.52), is_baseline=True),
+    )
+    assert said in text_of(snapshot)
+    assert "told apart" not in text_of(snapshot)
+
+
+def test_a_claim_is_held_against_the_test_rows() -> None:
+    # Fresh validation is above the claim of 0.95, the test rows are below it.
+    snapshot = confirmed(make_finalist(1, rank=1, validation=(0.96, 0.98), accuracy=(0.90, 0.92)))
+    assert summarise(snapshot).optimism == pytest.approx(0.04)
+    assert "the mean over fresh seeds is 0.9100: the claim was 0.0400 too good." in text_of(snapshot)
 
 
 def test_a_winner_that_the_test_rows_contradict_is_called_so() -> None:
@@ -147,6 +168,7 @@ def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     assert summary.baseline.probability is not None
     assert summary.baseline.probability > 0.999
     assert "The study has no test rows" in " ".join(summary.sentences)
+    assert "on validation; fresh seeds average 0.9300: the claim was 0.0200 too good." in " ".join(summary.sentences)
     assert summary.test_interval is None
 
 

@@ -25,14 +25,14 @@ def write_report(snapshot: StudySnapshot, path: str | Path) -> Path:
 
     Args:
         snapshot: The study, finished or not.
-        path: Where the file goes; parent folders are created, an existing file is replaced at once.
+        path: Where the file goes; its folder must exist, an existing file is replaced at once.
 
     Returns:
         The absolute path of the file.
 
     Raises:
         ConflictError: If ``path`` is a symbolic link or a folder.
-        UnavailableError: If the file cannot be written.
+        UnavailableError: If its folder does not exist, or the file cannot be written.
     """
     # Plotly and Optuna are loaded here: a verdict on the terminal needs neither.
     from tuner.report.page import write_page

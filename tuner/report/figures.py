@@ -38,7 +38,9 @@ class Drawing:
     min_width: int = 0
 
 
-def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: StrategyStyle) -> Drawing | None:
+def draw_finalists(
+    finalists: Sequence[FinalistScore], *, metric: str, maximize: bool, style: StrategyStyle
+) -> Drawing | None:
     """Each finalist's claimed value, fresh validation scores and test scores, one dot a seed."""
     shown = [score for score in finalists if score.mean is not None]
     if not shown:
@@ -80,13 +82,14 @@ def draw_finalists(finalists: Sequence[FinalistScore], *, metric: str, style: St
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", tickfont={"color": INK})
     first = shown[0]
     which = "test score" if first.test else "fresh-seed validation score"
-    mean = first.test_mean if first.test else first.mean
+    mean, claimed = first.final_mean, first.trial.value
     caption = f"{count_noun(len(shown), 'finalist')}, the best mean on validation on top. Its mean {which} is {format_score(mean)}"
     if first.trial.outcome is Outcome.COMPLETE:
-        caption += (
-            f"; the search had claimed {format_score(first.trial.value)}. The distance from the diamond to the circles "
-            "is what choosing the luckiest of many trials adds"
-        )
+        caption += f"; the search had claimed {format_score(claimed)}"
+        if claimed is not None and mean is not None and (claimed > mean if maximize else claimed < mean):
+            caption += (
+                ". The distance from the diamond to the circles is what choosing the luckiest of many trials adds"
+            )
     caption += "."
     return Drawing(key="finalists", title="Finalists, seed by seed", caption=caption, figure=figure)
 

@@ -61,16 +61,20 @@ def write_page(snapshot: StudySnapshot, path: str | Path) -> Path:
 
     Raises:
         ConflictError: If ``path`` is a symbolic link or a folder.
-        UnavailableError: If the file cannot be written.
+        UnavailableError: If its folder does not exist, or the file cannot be written.
     """
     target = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the link that is refused below
     if target.is_symlink():
         raise ConflictError(f"{target} is a symbolic link", why="a report never writes through one", fix="remove it")
     if target.is_dir():
         raise ConflictError(f"{target} is a folder", fix="name a file in it, such as report.html")
+    folder = target.parent
+    if not os.path.lexists(folder):
+        raise UnavailableError(
+            f"cannot write {target}", why=f"the folder {folder} does not exist", fix=f"mkdir -p {folder}"
+        )
     text = render_page(snapshot)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         _replace_file(target, text)
     except OSError as error:
         raise UnavailableError(f"cannot write {target}", why=error.strerror or str(error)) from error
@@ -135,7 +139,7 @@ def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle)
     winner = name_trial(summary.winner.trial).capitalize() if summary.winner else ""
     common: dict[str, Any] = {"metric": study.metric, "style": style}
     found: dict[str, list[Drawing | None]] = {
-        "finalists": [draw_finalists(summary.finalists, **common)],
+        "finalists": [draw_finalists(summary.finalists, maximize=summary.study.maximize, **common)],
         "best": [draw_best(traces, against=against, **common) for against in ("trials", "seconds")],
         "learning": [draw_learning(curves[-MOST_CURVES:], **common)],
         "importance": [draw_importance(shares, trials=len(points))],

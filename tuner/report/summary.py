@@ -40,8 +40,9 @@ class Summary:
             seed; None if it cannot be had.
         baseline: The winner against the default recipe, None without one or if the winner is it.
         runner_up: The winner against the next best, None without one.
-        optimism: Claimed less fresh validation score, positive if the claim was too good; None without confirmation or
-            if the winner was pruned in the search.
+        optimism: How much better the claim is than the mean test score over fresh seeds, than that on validation
+            without test scores; negative if it is worse, None without confirmation or if the winner was pruned in the
+            search.
         cheaper: A finalist that trains fewer parameters and cannot be told apart from the winner, None without one.
         finalists: All finalists with their fresh-seed scores, best first.
         comparisons: The winner against each other finalist that has a fresh seed in common with it, in that order.
@@ -191,13 +192,13 @@ def _against(trial: TrialRecord | None, comparisons: Mapping[int, Comparison]) -
 
 
 def _optimism(winner: Winner | None, *, maximize: bool) -> float | None:
-    if winner is None or winner.score is None or winner.score.mean is None:
+    if winner is None or winner.score is None or winner.score.final_mean is None:
         return None
     if (
         winner.claimed is None or winner.trial.outcome is not Outcome.COMPLETE
     ):  # a pruned default recipe: its value is of fewer epochs
         return None
-    gap = winner.claimed - winner.score.mean
+    gap = winner.claimed - winner.score.final_mean
     return gap if maximize else -gap
 
 

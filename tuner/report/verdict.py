@@ -66,6 +66,11 @@ class FinalistScore:
         return statistics.fmean(self.test) if self.test else None
 
     @property
+    def final_mean(self) -> float | None:
+        """What the search's claim is held against: the mean test score, without one the mean on validation."""
+        return self.mean if self.test_mean is None else self.test_mean
+
+    @property
     def test_sd(self) -> float | None:
         """Standard deviation of the test score over the seeds, None below two."""
         return statistics.stdev(self.test) if len(self.test) > 1 else None

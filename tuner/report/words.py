@@ -286,21 +286,24 @@ def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
 
 def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
     name = name_trial(runner_up)
+    if winner.baseline is not None and winner.baseline.number == runner_up.number:
+        return []  # said of the default recipe already
     if comparison.seed_pairs < 2:
-        if winner.baseline is not None and winner.baseline.number == runner_up.number:
-            return []  # said of the default recipe already
         difference = f"{format_difference(comparison.difference)} with one seed in common"
         return [f"Against the runner-up, {name}, it is {difference}{_interval(comparison)}: one seed cannot tell."]
     if comparison.probability is None:
         return []
     probability = format_probability(comparison.probability)
-    tail = "" if comparison.is_clear else ": the two cannot be told apart"
+    tail = ": the two cannot be told apart"
+    if comparison.is_clear or comparison.is_worse:
+        tail = "" if comparison.is_clear else ": validation chose it, the test rows disagree"
     pairs = count_noun(comparison.seed_pairs, "common seed")
     if winner.basis is not Basis.CONFIRMED:
         lead = f"ahead with {comparison.seed_wins} of {pairs}"
         return [f"It is better than the runner-up so far, {name}, with probability {probability} ({lead}){tail}."]
     wins = f"it won with {comparison.seed_wins} of {pairs}"
-    return [f"It beats the runner-up, {name}, with probability {probability} ({wins}){tail}."]
+    verb = "beats" if comparison.is_clear else "is ahead of"
+    return [f"It {verb} the runner-up, {name}, with probability {probability} ({wins}){tail}."]
 
 
 def _optimism(facts: Facts) -> list[str]:
@@ -310,11 +313,14 @@ def _optimism(facts: Facts) -> list[str]:
     size = format_score(abs(facts.optimism))
     judgement = f"{size} too good" if facts.optimism > 0 else f"{size} too modest"
     is_one = len(winner.score.seeds) == 1
-    fresh = "one fresh seed gives" if is_one else "fresh seeds average"
+    if winner.score.test_mean is not None:
+        fresh = "on the test rows " + ("one fresh seed gives" if is_one else "the mean over fresh seeds is")
+    else:
+        fresh = "one fresh seed gives" if is_one else "fresh seeds average"
     verdict = f"the claim may be {judgement}" if is_one else f"the claim was {judgement}"
     sentence = (
         f"The search claimed {format_score(winner.claimed)} on validation; {fresh} "
-        f"{format_score(winner.score.mean)}: {verdict}."
+        f"{format_score(winner.score.final_mean)}: {verdict}."
     )
     return [sentence]
 
