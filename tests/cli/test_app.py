@@ -177,7 +177,19 @@ def test_output_off_a_terminal_has_no_colours(tmp_path: Path, finished: str) -> 
 
 def test_commands_of_a_study_are_those_of_the_help(run: Run) -> None:
     names = {command.name or command.callback.__name__ for command in study.app.registered_commands if command.callback}
-    assert names == {"check", "create", "list", "show", "watch", "best", "trials", "report", "delete", "schema"}
+    assert names == {
+        "check",
+        "create",
+        "list",
+        "show",
+        "watch",
+        "best",
+        "resume",
+        "trials",
+        "report",
+        "delete",
+        "schema",
+    }
 
 
 def test_json_is_ascii_and_strict(run: Run, finished: str) -> None:

@@ -88,6 +88,13 @@ def test_best_and_list(run: Run, finished: str) -> None:
     validate(json.loads(run("study", "list", "--json", "--storage", finished).stdout), "study-list")
 
 
+def test_report(run: Run, finished: str, tmp_path: Path) -> None:
+    document = json.loads(run("study", "report", "played", "--json", "--storage", finished).stdout)
+    validate(document, "study-report")
+    assert document["path"] == str(tmp_path / "played.html")
+    assert document["headline"] in (tmp_path / "played.html").read_text(encoding="utf-8")
+
+
 def test_best_agrees_with_show(run: Run, finished: str) -> None:
     best = json.loads(run("study", "best", "played", "--json", "--storage", finished).stdout)["best"]
     assert best == json.loads(run("study", "show", "played", "--json", "--storage", finished).stdout)["best"]

@@ -15,6 +15,10 @@ from tests.cli.command import ROOT, tuner
 from tests.cli.conftest import Run
 from tests.cli.little import STUDY
 from tests.cli.rehearsal import Ends, claim, open_study, play
+from tuner.api import load_study
+from tuner.report import summarise
+from tuner.store import workers
+from tuner.store.database import Database
 
 
 def test_check_says_what_would_run(run: Run, study_file: Path) -> None:
@@ -47,6 +51,13 @@ def test_check_finds_mistakes_in_the_data_at_their_line(run: Run, study_file: Pa
     assert "nowhere.csv" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "create"])
+def test_a_data_file_is_no_study_file(run: Run, study_file: Path, command: str) -> None:
+    result = run("study", command, study_file.parent / "rows.csv")
+    assert result.exit_code == 2
+    assert "is a data file, not a study file; see: tuner study schema" in result.stderr
+
+
 def test_create_is_safe_to_run_again(run: Run, study_file: Path, sqlite_url: str) -> None:
     first = run("study", "create", study_file, "--storage", sqlite_url)
     assert first.exit_code == 0, first.stderr
@@ -62,8 +73,8 @@ def test_create_refuses_another_question_of_the_same_name(run: Run, study_file: 
     study_file.write_text(STUDY.replace("trials: 2", "trials: 3"), encoding="utf-8")
     result = run("study", "create", study_file, "--storage", sqlite_url)
     assert result.exit_code == 5
-    assert "budget" in result.stderr
-    assert "tuner study delete" in result.stderr
+    assert "budget.trials is 2 there and 3 here" in result.stderr
+    assert "another name" in result.stderr
 
 
 def test_create_uses_the_storage_of_the_environment(
@@ -114,6 +125,7 @@ def test_show_of_an_open_study_says_that_no_worker_runs(run: Run, sqlite_url: st
 def test_best_prints_every_value_of_the_winner(run: Run, finished: str) -> None:
     result = run("study", "best", "played", "--storage", finished)
     assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == summarise(load_study("played", storage=finished)).headline
     assert "learning_rate" in result.stdout
     assert "schedule" in result.stdout
 
@@ -175,9 +187,16 @@ def test_watch_prints_one_line_for_each_change(run: Run, sqlite_url: str) -> Non
     assert "study played is finished: 4 complete" in lines[-1]
 
 
-def test_watch_shows_a_running_trial(run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_watch_shows_a_running_trial(
+    run: Run, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
     open_study(sqlite_url)
     claim(sqlite_url)
+    if is_alive:
+        with Database.open(sqlite_url) as database:
+            identity = workers.Identity.of_this_process("w-1")
+            workers.register(database, identity, devices=["cpu/0"], version="0", lease=90.0)
 
     def _stop(seconds: float) -> None:
         assert seconds == 2.0
@@ -186,7 +205,16 @@ def test_watch_shows_a_running_trial(run: Run, sqlite_url: str, monkeypatch: pyt
     monkeypatch.setattr("time.sleep", _stop)
     result = run("study", "watch", "played", "--storage", sqlite_url)
     assert result.exit_code == 130
-    assert "trial 0 head started" in result.stdout
+    assert f"trial 0 head {'started' if is_alive else 'interrupted'}\n" in result.stdout
+    assert ("next: tuner worker start --study played --until-done" in result.stderr) is not is_alive
+
+
+def test_show_names_the_interrupted_trials_when_no_worker_is_alive(run: Run, sqlite_url: str) -> None:
+    open_study(sqlite_url)
+    claim(sqlite_url)
+    result = run("study", "show", "played", "--storage", sqlite_url)
+    assert "  interrupted trial 0 head: 0 of 3 epochs\n" in result.stdout
+    assert "next: tuner worker start --study played --until-done" in result.stderr
 
 
 def test_watch_on_a_terminal_draws_a_page(finished: str, tmp_path: Path) -> None:
@@ -208,6 +236,7 @@ def test_report_writes_a_page_and_prints_its_path(run: Run, finished: str, tmp_p
     result = run("study", "report", "played", "--storage", finished)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{tmp_path / 'played.html'}\n"
+    assert result.stderr == f"{summarise(load_study('played', storage=finished)).headline}\n"
     assert (tmp_path / "played.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

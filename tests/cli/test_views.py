@@ -7,9 +7,9 @@ from dataclasses import replace
 from tests.cli.test_json import validate
 from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
 from tuner.cli.documents import best_document
-from tuner.cli.views import finalist_lines, study_lines, winner_words
+from tuner.cli.views import finalist_lines, study_lines, winner_words, workers_lines
 from tuner.report.verdict import choose_winner
-from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 
 RECIPE = make_trial(0, strategy="full", values=(0.80,), is_recipe=True)
 BEST = make_trial(1, values=(0.95,))
@@ -60,3 +60,12 @@ def test_one_seed_is_called_one_seed() -> None:
     winner = choose_winner(snapshot_of(make_finalist(1, rank=1, validation=(0.9,))))
     assert winner is not None
     assert winner_words(winner, "macro_f1")[-1] == "one seed cannot tell how much of its lead is the luck of the seed"
+
+
+def test_a_worker_without_a_sign_of_life_is_silent() -> None:
+    worker = WorkerRecord(
+        worker="w-1", host="box", pid=1, devices=("cpu/0",), state="running", started_at=0.0, seen_at=0.0, is_alive=True
+    )
+    over = replace(worker, is_alive=False)
+    for record, now, state in ((worker, 40.0, "running"), (worker, 46.0, "silent"), (over, 1.0, "silent")):
+        assert workers_lines([record], now=now, width=None)[1].split()[4] == state

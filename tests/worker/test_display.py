@@ -114,7 +114,7 @@ def test_a_line_for_each_change() -> None:
         "worker w-1 on box: cuda:0/0, cuda:0/1; database sqlite:///tuner.db",
         "study news is searching: 0 of 20 trials",
         "trial 3 lora on cuda:0/0: learning_rate=0.00123 batch_size=16",
-        "trial 3 lora epoch 1 of 4: macro_f1 0.7500, 12 s",
+        "trial 3 lora epoch 1 of 4: macro_f1 0.7500, 12 s so far",
         "trial 3 lora complete: macro_f1 0.8000, 33 s",
         "study news: best so far trial 3 lora: macro_f1 0.9123",
     ]

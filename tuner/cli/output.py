@@ -41,9 +41,13 @@ def next_steps(*commands: str, storage: str | None = None) -> None:
         commands: Complete commands.
         storage: The ``--storage`` that this command was given, which the next ones need too; its password is hidden.
     """
-    option = "" if storage is None else f" --storage {shlex.quote(without_password(storage))}"
     for position, command in enumerate(commands):
-        message(f"{'next: ' if position == 0 else '      '}{command}{option}")
+        message(f"{'next: ' if position == 0 else '      '}{command}{storage_option(storage)}")
+
+
+def storage_option(storage: str | None) -> str:
+    """The end of a command that needs the same ``--storage``, its password hidden; empty for the default."""
+    return "" if storage is None else f" --storage {shlex.quote(without_password(storage))}"
 
 
 def without_password(url: str) -> str:

@@ -28,6 +28,11 @@ Examples:
 )
 
 
+def _refuse_data(file: Path) -> None:
+    if file.suffix.lower() in {".csv", ".tsv", ".jsonl", ".parquet"}:
+        raise UsageError(f"{file} is a data file, not a study file; see: tuner study schema, README.md")
+
+
 @app.command()
 def check(*, file: StudyFile, as_json: Json = False) -> None:
     """Say what is wrong with a study file, or what it will do; stores nothing.
@@ -40,6 +45,7 @@ def check(*, file: StudyFile, as_json: Json = False) -> None:
     from tuner import api
     from tuner.cli import check as pages
 
+    _refuse_data(file)
     try:
         spec, found = api.check_study(file)
     except StudyFileError as error:
@@ -71,6 +77,7 @@ def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -
     from tuner import api
     from tuner.cli.documents import study_row
 
+    _refuse_data(file)
     study, is_new = api.store_study(file, storage=storage)
     if as_json:
         emit({"created": is_new, "study": study_row(study)})
@@ -122,16 +129,16 @@ def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     """
     from tuner import api
     from tuner.cli.documents import study_document
-    from tuner.cli.views import study_lines
+    from tuner.cli.views import has_worker, is_interrupted, running_lines, study_lines, worker_command
 
     snapshot = api.load_study(name, storage=storage)
     if as_json:
         emit(study_document(snapshot))
         return
-    for text in study_lines(snapshot):
+    for text in [*study_lines(snapshot), *(running_lines(snapshot) if is_interrupted(snapshot) else ())]:
         line(text)
-    if snapshot.study.state.is_open and not any(worker.is_alive for worker in snapshot.workers):
-        next_steps(f"tuner worker start --study {name} --until-done", storage=storage)
+    if snapshot.study.state.is_open and not has_worker(snapshot):
+        next_steps(worker_command(snapshot), storage=storage)
     elif snapshot.study.state.is_open:
         next_steps(f"tuner study watch {name}", storage=storage)
     else:
@@ -169,7 +176,7 @@ def watch(
 
 @app.command()
 def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> None:
-    """Print the winner: its strategy and hyperparameters, and what that choice stands on.
+    """Print the verdict, then the winner: its strategy and hyperparameters, and what that choice stands on.
 
     Status 3 if the study is finished and no trial is complete, 4 if none is complete yet.
 
@@ -181,6 +188,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     from tuner import api
     from tuner.cli.documents import best_document
     from tuner.cli.views import number, winner_words
+    from tuner.report import summarise
     from tuner.report.verdict import choose_winner
 
     snapshot = api.load_study(name, storage=storage)
@@ -194,6 +202,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     if as_json:
         emit({"name": name, "best": best_document(winner, snapshot.study.metric)})
         return
+    line(summarise(snapshot).headline)
     for text in winner_words(winner, snapshot.study.metric):
         line(text)
     for key, value in sorted(winner.trial.params.items()):
@@ -266,17 +275,27 @@ def report(
         Path | None, typer.Argument(metavar="[PATH]", show_default=False, help="file to write; else NAME.html")
     ] = None,
     storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
-    """Write the answer as one HTML page that needs no network, and print where it is.
+    """Write the answer as one HTML page that needs no network; print where it is, and the verdict on stderr.
 
     \b
     Examples:
       tuner study report my-study
       tuner study report my-study /tmp/report.html
+      tuner study report my-study --json | jq -r .headline
     """
     from tuner import api
+    from tuner.report import summarise, write_report
 
-    line(str(api.write_report(name, path=path or Path(f"{name}.html"), storage=storage)))
+    snapshot = api.load_study(name, storage=storage)
+    written = write_report(snapshot, path or Path(f"{name}.html"))
+    headline = summarise(snapshot).headline
+    if as_json:
+        emit({"name": name, "path": str(written), "headline": headline})
+        return
+    line(str(written))
+    message(headline)
 
 
 @app.command()

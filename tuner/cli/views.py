@@ -13,6 +13,9 @@ from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState,
 from tuner.study.domains import Fixed, Value
 from tuner.terminal import duration
 
+SILENT_SECONDS = 45.0
+"""A worker that gave no sign of life for longer is shown as silent; its lease may still protect its trials."""
+
 
 def ago(moment: float, *, now: float) -> str:
     """How long ago a moment was."""
@@ -74,8 +77,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
     lines = [study.name, *(f"  {name:<12}{text}" for name, text in rows)]
     if snapshot.finalists:
         lines += ["", *finalist_lines(snapshot)]
-    alive = [worker for worker in snapshot.workers if worker.is_alive]
-    if study.state.is_open and not alive:
+    if study.state.is_open and not has_worker(snapshot):
         lines += ["", "  no worker is running for it"]
     return lines
 
@@ -115,8 +117,30 @@ def winner_words(winner: Winner, metric: str) -> list[str]:
     return lines
 
 
+def is_silent(worker: WorkerRecord, *, now: float) -> bool:
+    """Whether a worker should have given a sign of life by now, or its lease is over."""
+    return not worker.is_alive or now - worker.seen_at > SILENT_SECONDS
+
+
+def has_worker(snapshot: StudySnapshot) -> bool:
+    """Whether any worker is alive; without one, trials that are stored as running are interrupted."""
+    return any(worker.is_alive for worker in snapshot.workers)
+
+
+def is_interrupted(snapshot: StudySnapshot) -> bool:
+    """Whether trials or re-trainings are stored as running although no worker is alive."""
+    outcomes = [trial.outcome for trial in snapshot.trials]
+    outcomes += [run.outcome for finalist in snapshot.finalists for run in finalist.runs]
+    return Outcome.RUNNING in outcomes and not has_worker(snapshot)
+
+
+def worker_command(snapshot: StudySnapshot) -> str:
+    """The command that goes on with a study."""
+    return f"tuner worker start --study {snapshot.study.name} --until-done"
+
+
 def running_lines(snapshot: StudySnapshot) -> list[str]:
-    """What happens now: the running trials and re-trainings, and when the workers were last seen."""
+    """What happens now: the running or interrupted trials and re-trainings, and when the workers were last seen."""
     study = snapshot.study
     rows = []
     for trial in snapshot.trials:
@@ -132,10 +156,11 @@ def running_lines(snapshot: StudySnapshot) -> list[str]:
         if run.outcome is Outcome.RUNNING
     ]
     seen = [
-        f"{worker.host} {ago(worker.seen_at, now=snapshot.read_at)}{'' if worker.is_alive else ' (silent)'}"
+        f"{worker.host} {ago(worker.seen_at, now=snapshot.read_at)}{' (silent)' if is_silent(worker, now=snapshot.read_at) else ''}"
         for worker in snapshot.workers
     ]
-    lines = [f"  {'running' if position == 0 else '':<12}{text}" for position, text in enumerate(rows or ["nothing"])]
+    label = "interrupted" if is_interrupted(snapshot) else "running"
+    lines = [f"  {label if position == 0 else '':<12}{text}" for position, text in enumerate(rows or ["nothing"])]
     return [*lines, f"  {'workers':<12}{', '.join(seen) or 'none'}"]
 
 
@@ -211,7 +236,7 @@ def workers_lines(workers: Sequence[WorkerRecord], *, now: float, width: int | N
             worker.host,
             str(worker.pid),
             ",".join(worker.devices),
-            worker.state if worker.is_alive else "gone",
+            "silent" if is_silent(worker, now=now) else worker.state,
             ago(worker.seen_at, now=now),
             ", ".join(worker.running) or "-",
         )

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tuner.cli.documents import counts_words, study_document
-from tuner.cli.output import emit, line, message
-from tuner.cli.views import clock, running_lines, study_lines
+from tuner.cli.output import emit, line, message, next_steps, storage_option
+from tuner.cli.views import clock, is_interrupted, running_lines, study_lines, worker_command
 from tuner.errors import UnavailableError
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord
 from tuner.terminal import clean
@@ -42,8 +42,8 @@ def follow(name: str, *, until_done: bool, interval: float, storage: str | None,
         if as_json:
             return _poll(database, name, until_done=until_done, interval=interval, show=_json_stream())
         if not sys.stdout.isatty():
-            return _poll(database, name, until_done=until_done, interval=interval, show=_line_stream())
-        return _on_terminal(database, name, until_done=until_done, interval=interval)
+            return _poll(database, name, until_done=until_done, interval=interval, show=_line_stream(storage))
+        return _on_terminal(database, name, until_done=until_done, interval=interval, storage=storage)
 
 
 def _poll(database: Database, name: str, *, until_done: bool, interval: float, show: Show) -> StudyRecord:
@@ -66,7 +66,9 @@ def _poll(database: Database, name: str, *, until_done: bool, interval: float, s
         time.sleep(interval)
 
 
-def _on_terminal(database: Database, name: str, *, until_done: bool, interval: float) -> StudyRecord:
+def _on_terminal(
+    database: Database, name: str, *, until_done: bool, interval: float, storage: str | None
+) -> StudyRecord:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -77,6 +79,8 @@ def _on_terminal(database: Database, name: str, *, until_done: bool, interval: f
         def _show(snapshot: StudySnapshot | None, trouble: str) -> None:
             last[:] = [snapshot] if snapshot is not None else last
             page = [*study_lines(last[0]), "", *running_lines(last[0]), ""]
+            if last[0].study.state.is_open and is_interrupted(last[0]):
+                page += [f"  next: {worker_command(last[0])}{storage_option(storage)}", ""]
             page.append(f"  {clock(last[0].read_at)}{f'  out of reach, trying again: {trouble}' if trouble else ''}")
             live.update(Text(clean("\n".join(page)), overflow="ellipsis", no_wrap=True), refresh=True)
 
@@ -100,20 +104,25 @@ def _json_stream() -> Show:
     return _show
 
 
-def _line_stream() -> Show:
-    seen: dict[int, tuple[Outcome, int]] = {}
+def _line_stream(storage: str | None) -> Show:
+    seen: dict[int, tuple[Outcome, int, bool]] = {}
     states: list[str] = []
+    advised: list[bool] = []
 
     def _show(snapshot: StudySnapshot | None, trouble: str) -> None:
         if snapshot is None:
             message(f"database out of reach, trying again: {trouble}")
             return
         study, at = snapshot.study, clock(snapshot.read_at)
+        interrupted = is_interrupted(snapshot)
         for trial in snapshot.trials:
-            now = (trial.outcome, len(trial.epochs))
+            now = (trial.outcome, len(trial.epochs), interrupted and trial.outcome is Outcome.RUNNING)
             if seen.get(trial.number) != now:
                 seen[trial.number] = now
-                line(f"{at}  {_trial_line(trial, study.metric)}")
+                line(f"{at}  {_trial_line(trial, study.metric, interrupted=interrupted)}")
+        if interrupted and study.state.is_open and advised[-1:] != [True]:
+            next_steps(worker_command(snapshot), storage=storage)
+        advised[:] = [interrupted]
         if states[-1:] != [study.state.value]:
             states.append(study.state.value)
             line(f"{at}  study {study.name} is {study.state.value}: {counts_words(study.counts)}")
@@ -122,11 +131,13 @@ def _line_stream() -> Show:
     return _show
 
 
-def _trial_line(trial: TrialRecord, metric: str) -> str:
+def _trial_line(trial: TrialRecord, metric: str, *, interrupted: bool) -> str:
     head = f"trial {trial.number} {trial.strategy}".rstrip()
     if trial.outcome is Outcome.RUNNING:
+        if interrupted:
+            head += " interrupted" + (" after" if trial.epochs else "")
         if not trial.epochs:
-            return f"{head} started"
+            return head if interrupted else f"{head} started"
         last = trial.epochs[-1]
         value = f"  {metric} {last.metrics[metric]:.4f}" if metric in last.metrics else ""
         return f"{head} epoch {last.epoch}{value}"

@@ -106,6 +106,7 @@ def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
             steps += [f"tuner study trials {name}", f"tuner study resume {name}"]
             status = 1
         elif state is StudyState.FINISHED:
+            message(f"study {name} is finished")
             steps += [f"tuner study best {name}", f"tuner study report {name}"]
         elif state.is_open:
             steps += [f"tuner worker start --study {name} --until-done", f"tuner study show {name}"]
@@ -135,7 +136,7 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         emit({"workers": [worker_document(worker) for worker in workers]})
         return
     if not workers:
-        message("no workers yet")
+        message("no worker is alive")
         next_steps("tuner worker start", storage=storage)
         return
     for text in workers_lines(workers, now=time.time(), width=terminal_width()):

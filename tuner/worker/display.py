@@ -85,9 +85,8 @@ class _Lines:
                 return [f"{self._name(event)} on {event.slot}{again}: {_params(event.params)}"]
             case EpochReported():
                 value = f"{event.metric} {event.value:.4f}"
-                return [
-                    f"{self._name(event)} epoch {event.epoch} of {event.epochs}: {value}, {duration(event.seconds)}"
-                ]
+                time_used = f"{duration(event.seconds)} so far"
+                return [f"{self._name(event)} epoch {event.epoch} of {event.epochs}: {value}, {time_used}"]
             case RunEnded():
                 return [f"{self._name(event)} {_ended(event)}"]
             case Notice():
