@@ -16,6 +16,7 @@ import pytest
 import tuner as package
 from tests.cli.command import ROOT, tuner
 from tests.cli.conftest import Run
+from tests.cli.rehearsal import open_study
 from tuner import errors
 from tuner.cli import study
 
@@ -131,9 +132,10 @@ def test_ctrl_c_is_status_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert "interrupted" in result.stderr
 
 
-def test_ctrl_c_ends_a_watch(tmp_path: Path, finished: str) -> None:
+def test_ctrl_c_ends_a_watch(tmp_path: Path, sqlite_url: str) -> None:
+    open_study(sqlite_url)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tuner", "study", "watch", "played", "--storage", finished],
+        [sys.executable, "-m", "tuner", "study", "watch", "played", "--storage", sqlite_url],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -141,7 +143,7 @@ def test_ctrl_c_ends_a_watch(tmp_path: Path, finished: str) -> None:
         text=True,
     )
     assert process.stdout is not None
-    assert "trial 0" in process.stdout.readline()
+    assert "study played is searching" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors_text = process.communicate(timeout=60)
     assert process.returncode == 130

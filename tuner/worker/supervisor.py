@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, UnavailableError
 from tuner.search.budget import used_share
@@ -33,6 +30,7 @@ from tuner.worker.devices import find_slots
 from tuner.worker.events import Display, Notice, RunClaimed, StudySeen, WorkerStarted
 from tuner.worker.heartbeat import Heartbeat, Held
 from tuner.worker.options import WorkerOptions
+from tuner.worker.signals import StopSignals
 from tuner.worker.slot import Job, Slot
 
 _ROUND_SECONDS = 0.2
@@ -107,7 +105,7 @@ class Supervisor:
         self._drivers: dict[str, StudyDriver] = {}
         self._claimed = 0
         self._ended = 0
-        self._signals = 0
+        self._signals = StopSignals()
         self._draining_since: float | None = None
         self._next_claim = self._next_show = self._next_budget = self._retry_at = 0.0
         self._refused: set[str] = set()
@@ -133,7 +131,7 @@ class Supervisor:
             held=self._held,
         )
         try:
-            with self._signals_caught():
+            with self._signals.caught():
                 while not self._is_over():
                     self._round(heartbeat)
             return self._summary()
@@ -147,7 +145,7 @@ class Supervisor:
             self._drop(lease)
         self._listen()
         self._deal()
-        if self._signals and self._draining_since is None:
+        if self._signals.count and self._draining_since is None:
             self._drain()
         if self._draining_since is None:
             with self._outage_tolerated():
@@ -386,7 +384,7 @@ class Supervisor:
                 slot.kill()
 
     def _is_over(self) -> bool:
-        if self._signals > 1:
+        if self._signals.count > 1:
             return True
         if any(slot.job is not None for slot in self.slots):
             # Where the database is gone too, leases run out by themselves.
@@ -462,24 +460,4 @@ class Supervisor:
             states = {name: studies.find_study(self._db, name).state for name in sorted(names)}
             self._next_show = 0.0
             self._show_studies()
-        return WorkerSummary(trials=self._ended, studies=states, interrupted=self._signals > 1)
-
-    @contextlib.contextmanager
-    def _signals_caught(self) -> Iterator[None]:
-        """Count the signals that ask for the end; only the main thread of a process may."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def _count(_signal: int, _frame: FrameType | None) -> None:
-            self._signals += 1
-
-        # What is ignored stays ignored: under nohup a worker outlives its terminal.
-        asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        caught = [one for one in asked if signal.getsignal(one) is not signal.SIG_IGN]
-        before = [signal.signal(one, _count) for one in caught]
-        try:
-            yield
-        finally:
-            for one, handler in zip(caught, before, strict=True):
-                signal.signal(one, handler)
+        return WorkerSummary(trials=self._ended, studies=states, interrupted=self._signals.count > 1)
