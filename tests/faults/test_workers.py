@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,12 +114,25 @@ def test_a_killed_runner_is_replaced_and_its_trial_goes_on(
     assert all("killed by SIGKILL" in attempt.reason for attempt in lost)
 
 
+def suspend_between_writes(box: Box, processes: list[psutil.Process]) -> None:
+    """Stop processes; not in the middle of a write, where SQLite's lock would stop everybody else, too."""
+    while True:
+        for process in processes:
+            process.suspend()
+        with contextlib.closing(sqlite3.connect(box.url.removeprefix("sqlite:///"), timeout=0.5)) as connection:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+                return
+        for process in processes:
+            process.resume()
+
+
 def test_a_stopped_worker_comes_back_to_a_trial_that_has_another_owner(box: Box) -> None:
     with killed_at_exit(box.start("--lease", "6", "--heartbeat", "2")) as sleeper:
         trial = box.wait_for_epoch()
         held = [one.number for one in box.snapshot().trials if one.outcome is Outcome.RUNNING]
-        for process in (psutil.Process(sleeper.pid), *runners_of(sleeper)):
-            process.suspend()
+        suspend_between_writes(box, [psutil.Process(sleeper.pid), *runners_of(sleeper)])
         box.run("--lease", "6", "--heartbeat", "2")
         after = box.snapshot()
         for process in (psutil.Process(sleeper.pid), *runners_of(sleeper)):
