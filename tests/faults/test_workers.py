@@ -119,11 +119,11 @@ def suspend_between_writes(box: Box, processes: list[psutil.Process]) -> None:
     while True:
         for process in processes:
             process.suspend()
-        with contextlib.closing(sqlite3.connect(box.url.removeprefix("sqlite:///"), timeout=0.5)) as connection:
-            with contextlib.suppress(sqlite3.OperationalError):
-                connection.execute("BEGIN IMMEDIATE")
-                connection.rollback()
-                return
+        connection = sqlite3.connect(box.url.removeprefix("sqlite:///"), timeout=0.5)
+        with contextlib.closing(connection), contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+            return
         for process in processes:
             process.resume()
 
