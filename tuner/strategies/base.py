@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Value
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """A part of a run in which the same parameters are trained.
+
+    Attributes:
+        start: Share of the run's steps after which it begins; the first phase begins at 0.
+        trained: Names of the parameters that are trained; what :meth:`Strategy.apply` made trainable and is not among
+            them stands still, but is saved and counted all the same.
+        rate: Factor of the trial's learning rate.
+        restarts: Whether it is a training of its own: fresh moments of the optimizer, its own warmup and decay. Else the
+            schedule goes on over the border.
+    """
+
+    start: float
+    trained: frozenset[str]
+    rate: float = 1.0
+    restarts: bool = False
 
 
 class Strategy(ABC):
@@ -49,8 +69,48 @@ class Strategy(ABC):
 
         Returns:
             The same model with the same logits (to float rounding) and the layers of the original architecture.
+
+        Raises:
+            UsageError: If what was inserted computes what no weight of the architecture can; the model is unchanged.
         """
         return model
+
+    def learning_rates(self, model: nn.Module, params: Mapping[str, Value]) -> Mapping[str, float]:
+        """The factor of the learning rate of each parameter that has one other than 1.
+
+        Args:
+            model: A model that :meth:`apply` has adapted.
+            params: As there.
+        """
+        return {}
+
+    def phases(self, model: nn.Module, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+        """What is trained when, in the order of time; empty where everything is trained all the time.
+
+        Args:
+            model: A model that :meth:`apply` has adapted.
+            params: As there.
+        """
+        return ()
+
+    def penalty(self, model: nn.Module, params: Mapping[str, Value]) -> Tensor | None:
+        """What is added to the mean loss of every batch, a scalar; None where nothing is."""
+        return None
+
+    def after_step(  # noqa: B027 - most strategies have nothing to do here
+        self, model: nn.Module, params: Mapping[str, Value], *, step: int, steps: int
+    ) -> None:
+        """Called after every step of the optimizer, while the gradients are still there.
+
+        Whatever it remembers from step to step must be a buffer of an :class:`tuner.strategies.inserted.Inserted`
+        module, so that a resumed run remembers it too.
+
+        Args:
+            model: A model that :meth:`apply` has adapted.
+            params: As there.
+            step: The 0-based step over the whole run that was just taken.
+            steps: Steps of the whole run.
+        """
 
     def value(self, params: Mapping[str, Value], name: str) -> Value:
         """The trial's value of one of this strategy's own hyperparameters, or its default."""

@@ -24,6 +24,9 @@ PRUNERS = (
 COMBINE = "+"
 """Between the components of a combined strategy: ``lora+bitfit``."""
 
+THEN = ">"
+"""Between two strategies of which the second takes over from the first within a run: ``head>lora``."""
+
 _LISTED = 12  # names shown when none is near; a longer list is no help
 
 
@@ -34,9 +37,14 @@ def printable(text: str) -> str:
     )
 
 
+def stages(strategy: str) -> tuple[str, ...]:
+    """What is trained one after the other: ``head>lora+bitfit`` has two stages, ``lora+bitfit`` one."""
+    return tuple(strategy.split(THEN))
+
+
 def components(strategy: str) -> tuple[str, ...]:
-    """The parts of a strategy, in the order written: ``lora+bitfit`` has two, ``head`` one."""
-    return tuple(strategy.split(COMBINE))
+    """The parts of all stages, in the order written: ``lora+bitfit`` has two, ``head>lora+bitfit`` three."""
+    return tuple(part for stage in stages(strategy) for part in stage.split(COMBINE))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
