@@ -26,7 +26,8 @@ from tuner.store.records import (
 )
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.plan import Confusion, TestScore
-from tuner.study.space import RELATIVE_LEARNING_RATE, SearchSpace, StrategySpace
+from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.space import SearchSpace, StrategySpace
 from tuner.study.spec import StudySpec
 
 LABELS = ("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade")

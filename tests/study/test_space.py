@@ -5,7 +5,8 @@ import math
 import pytest
 
 from tuner.study.domains import Choice, Fixed, Range
-from tuner.study.space import RELATIVE_LEARNING_RATE, SearchSpace, StrategySpace, learning_rate_prior
+from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 
 CURVE = ((1e6, 1e-2), (1e8, 1e-4))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.documents import domain_words
 from tuner.errors import Problem
 from tuner.study.domains import Fixed, Range, domain_to_json
-from tuner.study.space import RELATIVE_LEARNING_RATE, SearchSpace, StrategySpace
+from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.space import SearchSpace, StrategySpace
 
 if TYPE_CHECKING:
     from tuner.study.check import CheckReport

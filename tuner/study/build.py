@@ -11,13 +11,8 @@ from tuner.study.catalogue import Catalogue, StrategyInfo
 from tuner.study.domains import Domain, Fixed, Hyperparameter, Range, Value
 from tuner.study.names import COMBINE, components, did_you_mean
 from tuner.study.ranges import Findings, read_domain
-from tuner.study.space import (
-    RELATIVE_LEARNING_RATE,
-    SHARED_HYPERPARAMETERS,
-    SearchSpace,
-    StrategySpace,
-    learning_rate_prior,
-)
+from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 from tuner.study.spec import StudySpec
 
 LEARNING_RATE = Hyperparameter(

@@ -10,7 +10,7 @@ from tuner.study.build import LEARNING_RATE
 from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Choice, Hyperparameter, Range
 from tuner.study.names import PRUNERS, SAMPLERS
-from tuner.study.space import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.spec import StudySpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from tuner.study.domains import Value
 from tuner.study.plan import TrialPlan
-from tuner.study.space import SHARED_HYPERPARAMETERS
+from tuner.study.shared import SHARED_HYPERPARAMETERS
 from tuner.tasks import TASKS
 from tuner.training.history import Rules
 

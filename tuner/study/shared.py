@@ -1,0 +1,66 @@
+"""The hyperparameters that every strategy has: optimizer, schedule and regularisation."""
+
+from __future__ import annotations
+
+from tuner.study.domains import Choice, Fixed, Hyperparameter, Range
+
+RELATIVE_LEARNING_RATE = "learning_rate_decades"
+"""Name of the searched offset: ``log10(learning_rate / prior)``."""
+
+SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
+    Hyperparameter(
+        name=RELATIVE_LEARNING_RATE,
+        domain=Range(low=-1.5, high=1.5),
+        default=0.0,
+        help="decades around the strategy's own learning rate",
+    ),
+    Hyperparameter(
+        name="batch_size",
+        domain=Choice(options=(8, 16, 32)),
+        default=16,
+        help="rows in one optimizer step",
+        allowed=Range(low=1, high=65536, kind="int"),
+    ),
+    Hyperparameter(
+        name="weight_decay",
+        domain=Range(low=1e-4, high=0.3, log=True),
+        default=0.01,
+        help="decoupled weight decay of AdamW (Loshchilov & Hutter 2019); biases and norms are exempt",
+        allowed=Range(low=0.0, high=10.0),
+    ),
+    Hyperparameter(
+        name="dropout",
+        domain=Range(low=0.0, high=0.3),
+        default=0.1,
+        help="dropout probability of the model's hidden layers, attention and head",
+        allowed=Range(low=0.0, high=0.9),
+    ),
+    Hyperparameter(
+        name="label_smoothing",
+        domain=Range(low=0.0, high=0.2),
+        default=0.0,
+        help="probability mass spread over the other classes (Szegedy et al. 2016)",
+        allowed=Range(low=0.0, high=0.9),
+    ),
+    Hyperparameter(
+        name="warmup_ratio",
+        domain=Fixed(value=0.06),
+        default=0.06,
+        help="share of all steps with a linearly rising learning rate",
+        allowed=Range(low=0.0, high=0.9),
+    ),
+    Hyperparameter(
+        name="schedule",
+        domain=Fixed(value="linear"),
+        default="linear",
+        help="learning rate after the warmup",
+        allowed=Choice(options=("linear", "cosine", "constant")),
+    ),
+    Hyperparameter(
+        name="max_grad_norm",
+        domain=Fixed(value=1.0),
+        default=1.0,
+        help="gradients are clipped to this norm; 0 switches clipping off",
+        allowed=Range(low=0.0, high=1e6),
+    ),
+)
