@@ -6,7 +6,7 @@ import pytest
 
 from tests.study.samples import CATALOGUE
 from tuner.study.file import validate_study
-from tuner.study.plan import Confusion, TestScore, TrialPlan, TrialResult
+from tuner.study.plan import Confusion, TeacherPlan, TestScore, TrialPlan, TrialResult
 
 SPEC = validate_study(
     {
@@ -22,10 +22,19 @@ SPEC = validate_study(
     catalogue=CATALOGUE,
 )
 CONFUSION = Confusion(labels=("a", "b"), counts=((3, 1), (0, 4)))
+TEACHERS = (
+    None,
+    TeacherPlan(model="owner/teacher", revision="0" * 40),
+    TeacherPlan(
+        trial={"spec": SPEC.model_dump(mode="json"), "strategy": "full", "params": {"dropout": 0.1}, "seed": 3},
+        checkpoint="/files/demo/4/final",
+    ),
+)
 TEST = TestScore(metrics={"loss": 0.5}, confusion=CONFUSION, predictions=(0, 1), truth=(0, 0))
 
 
-def test_plan_survives_json() -> None:
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_plan_survives_json(teacher: TeacherPlan | None) -> None:
     plan = TrialPlan(
         spec=SPEC,
         number=3,
@@ -34,8 +43,16 @@ def test_plan_survives_json() -> None:
         seed=7,
         checkpoint_dir="/c",
         resume_from=("/a", "/b"),
+        teacher=teacher,
     )
     assert TrialPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_plan_of_a_study_without_a_teacher_need_not_name_one() -> None:
+    plan = TrialPlan(spec=SPEC, number=3, strategy="head", params={}, seed=7, checkpoint_dir="/c")
+    data = plan.to_json()
+    del data["teacher"]
+    assert TrialPlan.from_json(data) == plan
 
 
 @pytest.mark.parametrize("test", [None, TEST])

@@ -25,6 +25,38 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherPlan:
+    """The model that a run learns from besides the labels: a pretrained classifier, or a trial that is complete.
+
+    Attributes:
+        model: Hub id, absolute folder or ``package://`` of a classifier; empty where a trial teaches.
+        revision: Commit of a hub model.
+        trial: The trial that teaches, as JSON: ``spec`` (the study it is of), ``strategy``, ``params`` and ``seed``;
+            None where a model teaches.
+        checkpoint: Folder with the weights of that trial's best epoch; empty where a model teaches.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    trial: Mapping[str, Any] | None = None
+    checkpoint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The teacher as JSON."""
+        return {
+            "model": self.model,
+            "revision": self.revision,
+            "trial": None if self.trial is None else dict(self.trial),
+            "checkpoint": self.checkpoint,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TeacherPlan:
+        """The inverse of :meth:`to_json`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrialPlan:
     """One run of one trial.
 
@@ -37,6 +69,8 @@ class TrialPlan:
         score_test: Score the test rows at the end (confirmation runs only).
         checkpoint_dir: Folder of this attempt; nobody else writes to it.
         resume_from: Folders of earlier attempts of this run, newest first; the newest valid checkpoint counts.
+        teacher: The model to learn from besides the labels, where the study distills one; ``params`` hold
+            ``distill.temperature`` and ``distill.weight`` then.
     """
 
     spec: StudySpec
@@ -47,6 +81,7 @@ class TrialPlan:
     checkpoint_dir: str
     score_test: bool = False
     resume_from: tuple[str, ...] = ()
+    teacher: TeacherPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, for the pipe to the runner."""
@@ -59,16 +94,19 @@ class TrialPlan:
             "checkpoint_dir": self.checkpoint_dir,
             "score_test": self.score_test,
             "resume_from": list(self.resume_from),
+            "teacher": None if self.teacher is None else self.teacher.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialPlan:
         """The inverse of :meth:`to_json`."""
+        teacher = data.get("teacher")
         return cls(
             **{
                 **data,
                 "spec": StudySpec.model_validate(data["spec"]),
                 "resume_from": tuple(data["resume_from"]),
+                "teacher": None if teacher is None else TeacherPlan.from_json(teacher),
             }
         )
 
