@@ -23,6 +23,7 @@ class StrategyInfo:
             model size; between two sizes it is interpolated on log-log axes, beyond the ends it is constant.
         hyperparameters: The knobs that only this strategy has; names start with the strategy's name and a dot.
         combinable: Whether it may be a component of a combination such as ``lora+bitfit``.
+        sequential: Whether it may stand in a sequence such as ``head>lora``; what has a schedule of its own may not.
         source: Paper or documentation of the method.
     """
 
@@ -31,6 +32,7 @@ class StrategyInfo:
     learning_rate: tuple[tuple[float, float], ...]
     hyperparameters: tuple[Hyperparameter, ...] = ()
     combinable: bool = False
+    sequential: bool = True
     source: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
 
 SAMPLERS = ("auto", "random", "tpe", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid", "brute_force")
@@ -45,6 +46,13 @@ def stages(strategy: str) -> tuple[str, ...]:
 def components(strategy: str) -> tuple[str, ...]:
     """The parts of all stages, in the order written: ``lora+bitfit`` has two, ``head>lora+bitfit`` three."""
     return tuple(part for stage in stages(strategy) for part in stage.split(COMBINE))
+
+
+def combinations(parts: Sequence[str]) -> tuple[str, ...]:
+    """Every combination of some of the parts, fewest first: of a, b and c these are a, b, c, a+b, a+c, b+c and a+b+c."""
+    return tuple(
+        COMBINE.join(chosen) for size in range(1, len(parts) + 1) for chosen in itertools.combinations(parts, size)
+    )
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
