@@ -22,6 +22,7 @@ class WorkerOptions:
         max_trials: Exit after this many runs.
         lease: Seconds a run stays ours without a heartbeat.
         heartbeat: Seconds between two heartbeats.
+        runner: The module that trains, run as a child process for each slot.
 
     Raises:
         UsageError: If the lease is shorter than three heartbeats, or a count is below one.
@@ -36,6 +37,7 @@ class WorkerOptions:
     max_trials: int | None = None
     lease: float = 90.0
     heartbeat: float = 15.0
+    runner: str = "tuner.worker.runner"
 
     def __post_init__(self) -> None:
         if self.lease < 3 * self.heartbeat:

@@ -14,14 +14,17 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import TrialInfeasible, TunerError
-from tuner.study.plan import TrialPlan, Verdict
+from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.worker import protocol
+
+Train = Callable[..., TrialResult]
+"""What trains: :func:`tuner.training.run.run_trial`."""
 
 _PROGRESS_SECONDS = 0.25
 
@@ -29,16 +32,18 @@ _PROGRESS_SECONDS = 0.25
 class Runner:
     """Serves one supervisor until the pipe closes."""
 
-    def __init__(self, *, read: int, write: int, cache: Path) -> None:
+    def __init__(self, *, read: int, write: int, cache: Path, train: Train) -> None:
         """Speak over two file descriptors.
 
         Args:
             read: Messages from the supervisor.
             write: Messages to the supervisor.
             cache: Folder for tokenised data, shared by all runners of the box.
+            train: Trains one run; called with a plan and what :func:`tuner.training.run.run_trial` takes besides.
         """
         from tuner.training.cache import WarmCache
 
+        self._run_trial = train
         self._reader = protocol.LineReader(read)
         self._write = write
         self._write_lock = threading.Lock()
@@ -77,7 +82,6 @@ class Runner:
     def _train(self, run: protocol.Run) -> bool:
         """Train one run and say how it ended; False if this process should not go on."""
         from tuner.training.cache import WarmCache
-        from tuner.training.run import run_trial
 
         plan = TrialPlan.from_json(run.plan)
         if plan.spec.name != self._study:  # another study: another model, other data
@@ -85,7 +89,7 @@ class Runner:
             self._study = plan.spec.name
         started = time.monotonic()
         try:
-            result = run_trial(
+            result = self._run_trial(
                 plan,
                 report=partial(self._report, run.key),
                 progress=_Throttle(
@@ -144,17 +148,24 @@ def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
 
 def main() -> None:
     """Entry point of ``python -m tuner.worker.runner``; only a supervisor starts it."""
+    options = read_options()
+    import torch
+
+    from tuner.training.run import run_trial
+
+    torch.set_num_threads(options.threads)
+    Runner(read=options.read, write=options.write, cache=options.cache, train=run_trial).serve()
+
+
+def read_options() -> argparse.Namespace:
+    """What a supervisor says on the command line of its runner."""
     parser = argparse.ArgumentParser(description="internal: started by tuner worker start")
     parser.add_argument("--read", type=int, required=True)
     parser.add_argument("--write", type=int, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
-    import torch
-
-    torch.set_num_threads(options.threads)
-    Runner(read=options.read, write=options.write, cache=options.cache).serve()
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

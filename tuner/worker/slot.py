@@ -73,6 +73,7 @@ class Slot:
         place: Which device share.
         log: The runner's log file.
         cache: Folder for tokenised data.
+        runner: The module that is run.
         process: The runner, None before the first start and after an end.
         is_ready: Whether the runner can take a run.
         was_ready: Whether this runner has ever been ready; one that ends before is a failed start.
@@ -87,6 +88,7 @@ class Slot:
     place: SlotPlace
     log: Path
     cache: Path
+    runner: str = "tuner.worker.runner"
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
     was_ready: bool = False
@@ -125,7 +127,7 @@ class Slot:
         child_read, self._to_runner = os.pipe()
         self._from_runner, child_write = os.pipe()
         self._reader = protocol.LineReader(self._from_runner)
-        command = [sys.executable, "-m", "tuner.worker.runner", "--read", str(child_read), "--write", str(child_write)]
+        command = [sys.executable, "-m", self.runner, "--read", str(child_read), "--write", str(child_write)]
         command += ["--cache", str(self.cache), "--threads", str(self.place.threads)]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:

@@ -84,6 +84,7 @@ def run_worker(options: WorkerOptions, *, display: Display) -> WorkerSummary:
                 / supervisor.identity.worker
                 / f"{place.name.replace('/', '-').replace(':', '-')}.log",
                 cache=options.files / "cache",
+                runner=options.runner,
             )
             for place in slots
         ]
