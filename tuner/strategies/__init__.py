@@ -10,15 +10,25 @@ from tuner.strategies.base import Strategy
 from tuner.strategies.bitfit import BitFit
 from tuner.strategies.combine import Combination
 from tuner.strategies.full import Full
+from tuner.strategies.gradual import Gradual
 from tuner.strategies.head import Head
+from tuner.strategies.layerwise_decay import LayerwiseDecay
 from tuner.strategies.lora import Lora
+from tuner.strategies.norm import Norm
+from tuner.strategies.reinit import Reinit
+from tuner.strategies.top_layers import TopLayers
 from tuner.study.names import COMBINE, components, did_you_mean
 
 STRATEGIES: dict[str, Strategy] = {
     "full": Full(),
     "head": Head(),
+    "top_layers": TopLayers(),
+    "gradual": Gradual(),
+    "layerwise_decay": LayerwiseDecay(),
+    "reinit": Reinit(),
     "lora": Lora(),
     "bitfit": BitFit(),
+    "norm": Norm(),
 }
 
 
