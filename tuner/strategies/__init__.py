@@ -6,6 +6,7 @@ Nothing in this package imports torch before a model is adapted, so the registry
 from __future__ import annotations
 
 from tuner.errors import NotFoundError, UsageError
+from tuner.strategies.adapter import Adapter
 from tuner.strategies.base import Strategy
 from tuner.strategies.bitfit import BitFit
 from tuner.strategies.combine import Combination
@@ -29,6 +30,7 @@ STRATEGIES: dict[str, Strategy] = {
     "lora": Lora(),
     "bitfit": BitFit(),
     "norm": Norm(),
+    "adapter": Adapter(),
 }
 
 

@@ -1,0 +1,124 @@
+"""Adapters: bottleneck networks inside the blocks of a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from tuner.errors import TrialInfeasible, UsageError
+from tuner.strategies.base import Strategy
+from tuner.study.catalogue import StrategyInfo
+from tuner.study.domains import Choice, Fixed, Hyperparameter, Range, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from tuner.strategies.anatomy import Block
+
+
+class Adapter(Strategy):
+    """A bottleneck at the feed-forward of every block, and with ``houlsby`` at its attention too; PEFT has none.
+
+    It stands between the last layer of the attention or the feed-forward and the residual connection. In sequence it
+    reads what this layer writes; in parallel it reads what the attention or the feed-forward reads.
+    """
+
+    info = StrategyInfo(
+        name="adapter",
+        summary="small bottleneck networks in every block, and the head",
+        learning_rate=((4.4e6, 5e-3), (1.1e8, 3e-4), (3e9, 1e-4)),
+        hyperparameters=(
+            Hyperparameter(
+                name="adapter.reduction",
+                domain=Choice(options=(2, 4, 8, 16, 32)),
+                default=16,
+                help="width of the model divided by the width of the bottleneck",
+                allowed=Range(low=1, high=4096, kind="int"),
+            ),
+            Hyperparameter(
+                name="adapter.placement",
+                domain=Choice(options=("houlsby", "pfeiffer")),
+                default="houlsby",
+                help="houlsby: at attention and feed-forward; pfeiffer: at the feed-forward alone",
+            ),
+            Hyperparameter(
+                name="adapter.form",
+                domain=Choice(options=("sequential", "parallel")),
+                default="sequential",
+                help="sequential: reads what the layer writes; parallel: reads what the feed-forward or attention reads",
+            ),
+            Hyperparameter(
+                name="adapter.scale",
+                domain=Fixed(value=1.0),
+                default=1.0,
+                help="factor of what the bottleneck adds",
+                allowed=Range(low=0.01, high=64.0),
+            ),
+            Hyperparameter(
+                name="adapter.activation",
+                domain=Fixed(value="relu"),
+                default="relu",
+                help="activation inside the bottleneck",
+                allowed=Choice(options=("relu", "gelu", "silu", "tanh")),
+            ),
+        ),
+        source="Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP; Pfeiffer et al. 2021, AdapterFusion; "
+        "parallel: He et al. 2022, Towards a Unified View",
+        combinable=True,
+    )
+
+    def apply(self, model: nn.Module, params: Mapping[str, Value]) -> nn.Module:
+        """Insert a bottleneck at every place.
+
+        Raises:
+            TrialInfeasible: If the blocks have no such place, as in a convolutional network.
+        """
+        from tuner.strategies.anatomy import find_blocks, layer_size
+        from tuner.strategies.bottleneck import Bottleneck
+
+        houlsby = self.value(params, "adapter.placement") == "houlsby"
+        places = [place for block in find_blocks(model) for place in _places(block, attentions=houlsby)]
+        if not places:
+            raise TrialInfeasible(
+                f"adapter cannot adapt {type(model).__name__}",
+                why=f"its blocks have no {'attention and no ' if houlsby else ''}feed-forward made of linear layers",
+                fix="take adapter out of strategies",
+            )
+        for first, last in places:
+            reads, writes = model.get_submodule(first), model.get_submodule(last)
+            outputs = layer_size(writes)[1]
+            is_parallel = self.value(params, "adapter.form") == "parallel"
+            bottleneck = Bottleneck(
+                inputs=layer_size(reads)[0] if is_parallel else outputs,
+                width=max(1, outputs // int(self.value(params, "adapter.reduction"))),
+                outputs=outputs,
+                activation=str(self.value(params, "adapter.activation")),
+                scale=float(self.value(params, "adapter.scale")),
+                like=next(writes.parameters()),
+            )
+            if is_parallel:
+                bottleneck.bypass(reads, writes)
+            else:
+                bottleneck.follow(writes)
+            parent, _, child = last.rpartition(".")
+            model.get_submodule(parent).add_module(f"{child}_adapter", bottleneck)
+        return model
+
+    def merge(self, model: nn.Module) -> NoReturn:
+        """Refused.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("adapter cannot be merged", why="there is an activation between its two layers")
+
+
+def _places(block: Block, *, attentions: bool) -> Iterator[tuple[str, str]]:
+    """The first and the last linear layer of what gets a bottleneck, by name."""
+    if attentions:
+        for attention in block.attentions:
+            yield attention.inputs[0], attention.output
+    if block.feed_forward is not None:
+        yield block.feed_forward.inputs[0], block.feed_forward.output
