@@ -17,8 +17,9 @@ from tuner.strategies.layerwise_decay import LayerwiseDecay
 from tuner.strategies.lora import Lora
 from tuner.strategies.norm import Norm
 from tuner.strategies.reinit import Reinit
+from tuner.strategies.sequence import Sequence
 from tuner.strategies.top_layers import TopLayers
-from tuner.study.names import COMBINE, components, did_you_mean
+from tuner.study.names import COMBINE, THEN, components, did_you_mean, stages
 
 STRATEGIES: dict[str, Strategy] = {
     "full": Full(),
@@ -35,22 +36,49 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def resolve(name: str) -> Strategy:
-    """The strategy of a name, or the combination of names joined by ``+``.
+    """The strategy of a name, the combination of names joined by ``+``, or a sequence of two of these around ``>``.
 
     Raises:
         NotFoundError: If there is no such strategy.
-        UsageError: If a component may not be combined, or stands twice.
+        UsageError: If a component may not be combined or stand in a sequence, or stands twice.
     """
     parts = components(name)
     for part in parts:
         if part not in STRATEGIES:
             raise NotFoundError(f'no strategy "{part}"{did_you_mean(part, STRATEGIES)}')
+    written = stages(name)
+    combined = [_combination(stage) for stage in written]
+    if len(combined) == 1:
+        return combined[0]
+    if len(combined) > 2:
+        raise UsageError(f'"{name}" has {len(combined)} stages', fix=f"write two, such as head{THEN}lora")
+    sequential = [key for key, strategy in STRATEGIES.items() if strategy.info.sequential]
+    single = [part for part in parts if part not in sequential]
+    if single:
+        raise UsageError(
+            f'"{name}" is no sequence',
+            why=f"{single[0]} has a schedule or a start of its own",
+            fix=f"write two of {', '.join(sequential)} around {THEN}",
+        )
+    if len(set(parts)) < len(parts):
+        twice = next(part for part in parts if parts.count(part) > 1)
+        raise UsageError(f'"{name}" is no sequence', why=f"{twice} stands in both stages", fix="leave it out of one")
+    return Sequence(*combined)
+
+
+def _combination(name: str) -> Strategy:
+    """What one stage trains; all names are known."""
+    parts = components(name)
     if len(parts) == 1:
         return STRATEGIES[name]
     combinable = [key for key, strategy in STRATEGIES.items() if strategy.info.combinable]
-    if len(set(parts)) < len(parts) or not set(parts) <= set(combinable):
-        fix = f"write different ones of {', '.join(combinable)}, joined by {COMBINE}"
-        raise UsageError(f'"{name}" cannot be combined', fix=fix)
+    single = next((part for part in parts if part not in combinable), None)
+    if single or len(set(parts)) < len(parts):
+        raise UsageError(
+            f'"{name}" cannot be combined',
+            why=f"{single} stands alone" if single else "a component is named twice",
+            fix=f"write different ones of {', '.join(combinable)}, joined by {COMBINE}",
+        )
     return Combination([STRATEGIES[part] for part in parts])
 
 
