@@ -48,6 +48,7 @@ VENDORS: dict[str, set[str]] = {
     "huggingface_hub": TRAINING_ROOMS | {"study.pretrained"},
     "jinja2": {"report", "dashboard"},
     "kornia": TRAINING_ROOMS,
+    "lion_pytorch": TRAINING_ROOMS,
     "numpy": TRAINING_ROOMS | {"report"},
     "optuna": {"search", "store", "report", "dashboard"},
     "optuna_dashboard": {"dashboard"},
@@ -74,7 +75,13 @@ VENDORS: dict[str, set[str]] = {
 # Seconds to import, so the command line and the supervisor do without.
 HEAVY = {"alembic", "datasets", "optuna", "peft", "plotly", "scipy", "sklearn", "sqlalchemy", "torch", "transformers"}
 # What a package is called where it is not called like its distribution.
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "optuna_dashboard": "optuna-dashboard"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "lion_pytorch": "lion-pytorch",
+    "optuna_dashboard": "optuna-dashboard",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 # Imported, but declared by a package that is declared itself and is made of it.
 CARRIED = {
     "bottle": "optuna-dashboard",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,18 +11,24 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.training.samples import Recorder, plan, run, study
 from tuner.errors import TrialDiverged, TrialInfeasible
+from tuner.strategies.base import Phase, Strategy
+from tuner.strategies.full import Full
+from tuner.strategies.state import trained_names
+from tuner.study.domains import Value
 from tuner.study.plan import Verdict
 from tuner.tasks import TASKS
 from tuner.training.cache import WarmCache
-from tuner.training.checkpoint import Checkpoints
+from tuner.training.checkpoint import WEIGHTS, Checkpoints
 from tuner.training.device import Compute
 from tuner.training.features import FeatureExamples
 from tuner.training.history import History
-from tuner.training.loop import Run, accumulate, train
+from tuner.training.loop import Run, train
+from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer
 from tuner.training.run import run_trial
 from tuner.training.settings import Settings
@@ -60,22 +67,34 @@ def a_run(
     model: nn.Module | None = None,
     scale: float = 1.0,
     settings: Settings | None = None,
+    strategy: Strategy | None = None,
     **changes: Any,
 ) -> Run:
     settings = settings or Settings.of(plan(study(folder), folder, learning_rate=0.05, batch_size=8, dropout=0.0))
     settings = replace(settings, **changes)
     model = model or Linear()
-    return Run(
+    objective = Objective(
         model=model,
+        strategy=strategy or Full(),
+        params={},
         task=TASKS["text-classification"],
         train=examples(30, scale=scale),
-        validation=examples(12),
-        labels=("a", "b", "c"),
         class_weights=None,
-        optimizer=build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay),
         scaler=CPU.scaler(),
         compute=CPU,
         settings=settings,
+    )
+    return Run(
+        objective=objective,
+        trained=trained_names(model),
+        validation=examples(12),
+        labels=("a", "b", "c"),
+        optimizer=build_optimizer(
+            model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            factors=objective.strategy.learning_rates(model, {}),
+        ),
         identity="test",
         checkpoints=Checkpoints(folder / "checkpoints"),
         started=time.perf_counter(),
@@ -83,7 +102,7 @@ def a_run(
 
 
 def do_train(what: Run, *, report: Recorder | None = None) -> tuple[str, History]:
-    history = History(rules=what.settings.rules)
+    history = History(rules=what.objective.settings.rules)
     ended = train(what, history=history, report=report or Recorder(), progress=lambda *_: None, released=lambda: None)
     return ended, history
 
@@ -92,14 +111,14 @@ def do_train(what: Run, *, report: Recorder | None = None) -> tuple[str, History
 @pytest.mark.parametrize("weighted", [False, True])
 def test_accumulated_gradient_equals_that_of_the_whole_batch(tmp_path: Path, micro_batch: int, weighted: bool) -> None:
     weights = torch.tensor([0.5, 1.0, 3.0]) if weighted else None
-    what = replace(a_run(tmp_path, label_smoothing=0.1), class_weights=weights)
+    what = replace(a_run(tmp_path, label_smoothing=0.1).objective, class_weights=weights)
     rows = torch.tensor([0, 4, 7, 9, 11, 13, 17, 20])
     model = what.model
     assert isinstance(model, Linear)
     logits = model(**what.train.inputs(rows)).logits
     expected_loss = nn.functional.cross_entropy(logits, what.train.targets[rows], weight=weights, label_smoothing=0.1)
     expected = torch.autograd.grad(expected_loss, list(model.parameters()))
-    loss = accumulate(what, rows, micro_batch=micro_batch)
+    loss = what.accumulate(rows, micro_batch=micro_batch)
     torch.testing.assert_close(loss, expected_loss.detach())
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -146,7 +165,7 @@ def test_clipping_bounds_the_step_and_zero_does_not_clip(tmp_path: Path) -> None
         seen: list[float] = []
 
         def watch(*_: object, what: Run = what, seen: list[float] = seen) -> None:
-            gradients = [p.grad for p in what.model.parameters() if p.grad is not None]
+            gradients = [p.grad for p in what.objective.model.parameters() if p.grad is not None]
             seen.append(torch.nn.utils.get_total_norm(gradients).item())
 
         what.optimizer.register_step_pre_hook(watch)
@@ -164,6 +183,107 @@ def test_learning_rate_of_every_step_follows_the_schedule(tmp_path: Path) -> Non
     total, warmup = 12, 3  # 30 rows in batches of 8, 3 epochs
     expected = [(s + 1) / warmup if s < warmup else (total - s) / (total - warmup) for s in range(total)]
     assert rates == pytest.approx([0.05 * share for share in expected])
+
+
+class Odd(Full):
+    """A strategy that uses all that the loop offers, and writes down what it sees."""
+
+    def __init__(self, *, phases: Sequence[Phase] = ()) -> None:
+        self.steps: list[tuple[int, int, bool]] = []
+        self._phases = tuple(phases)
+
+    def learning_rates(self, model: nn.Module, params: Mapping[str, Value]) -> Mapping[str, float]:
+        return {name: 0.5 for name, _ in model.named_parameters() if name.endswith("bias")}
+
+    def phases(self, model: nn.Module, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+        return self._phases
+
+    def penalty(self, model: nn.Module, params: Mapping[str, Value]) -> Tensor:
+        return 0.25 * model.get_parameter("layer.weight").square().sum()
+
+    def after_step(self, model: nn.Module, params: Mapping[str, Value], *, step: int, steps: int) -> None:
+        self.steps.append((step, steps, model.get_parameter("layer.weight").grad is not None))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_a_penalty_is_added_once(tmp_path: Path, micro_batch: int) -> None:
+    plain = a_run(tmp_path, label_smoothing=0.1).objective
+    what = replace(plain, strategy=Odd())
+    rows = torch.arange(8)
+    losses, gradients = [], []
+    for objective in (plain, what):
+        losses.append(objective.accumulate(rows, micro_batch=micro_batch))
+        gradients.append([torch.zeros(1) if p.grad is None else p.grad for p in objective.model.parameters()])
+        objective.model.zero_grad()
+    weight = what.model.get_parameter("layer.weight").detach()
+    torch.testing.assert_close(losses[1], losses[0] + 0.25 * weight.square().sum())
+    torch.testing.assert_close(gradients[1][0] - 0.5 * weight, gradients[0][0])
+    torch.testing.assert_close(gradients[1][1], gradients[0][1])
+
+
+def test_a_strategy_is_called_after_every_step_with_the_gradients(tmp_path: Path) -> None:
+    strategy = Odd()
+    do_train(a_run(tmp_path, strategy=strategy))
+    assert strategy.steps == [(step, 12, True) for step in range(12)]
+
+
+def test_a_strategy_may_slow_parameters_down(tmp_path: Path) -> None:
+    what = a_run(tmp_path, strategy=Odd(), warmup_ratio=0.0)
+    rates: list[list[float]] = []
+    what.optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append([g["lr"] for g in optimizer.param_groups]))
+    do_train(what)
+    assert rates[:2] == [pytest.approx([0.05, 0.025]), pytest.approx([0.05 * 11 / 12, 0.025 * 11 / 12])]
+
+
+def test_in_a_phase_the_rest_stands_still_without_gradients(tmp_path: Path) -> None:
+    weight, bias = frozenset({"layer.weight"}), frozenset({"layer.bias"})
+    phases = (Phase(start=0.0, trained=bias), Phase(start=0.5, trained=weight | bias, restarts=True))
+    strategy = Odd(phases=phases)
+    what = a_run(tmp_path, strategy=strategy, schedule="constant", warmup_ratio=0.0)
+    model, seen = what.objective.model, []
+
+    def watch(*_: object) -> None:
+        moments = [what.optimizer.state.get(parameter, {}).get("step") for parameter in model.parameters()]
+        seen.append(
+            (model.get_parameter("layer.weight").flatten()[0].item(), *(None if m is None else int(m) for m in moments))
+        )
+
+    what.optimizer.register_step_pre_hook(watch)
+    do_train(what)
+    values, *counts = zip(*seen, strict=True)
+    assert len(set(values[:7])) == 1  # before step 6, which is its first
+    assert len(set(values[6:])) == 6
+    assert counts == [(None,) * 7 + (1, 2, 3, 4, 5), (None, 1, 2, 3, 4, 5, None, 1, 2, 3, 4, 5)]
+    assert [had_gradient for _, _, had_gradient in strategy.steps] == [False] * 6 + [True] * 6
+
+
+@pytest.mark.parametrize("share", [0.2, 1 / 3, 0.5])  # in the first epoch, at the border to the second one, inside it
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_resumed_in_any_phase_equals_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, restarts: bool
+) -> None:
+    class Gradual(Full):
+        def phases(self, model: nn.Module, params: Mapping[str, Value]) -> tuple[Phase, ...]:
+            names = [name for name, _ in model.named_parameters()]
+            head = frozenset(name for name in names if name.startswith("classifier"))
+            return (
+                Phase(start=0.0, trained=head, rate=2.0),
+                Phase(start=share, trained=frozenset(names), restarts=restarts),
+            )
+
+    monkeypatch.setattr("tuner.training.run.resolve", lambda _: Gradual())
+    spec, whole = study(tmp_path), Recorder()
+    expected = run(plan(spec, tmp_path / "whole"), report=whole)
+    everything = run(plan(spec, tmp_path / "again", score_test=True))
+    assert everything.trainable_params == everything.total_params
+    for epoch in (1, 2):
+        rest, part = Recorder(), tmp_path / f"part-{epoch}"
+        run(plan(spec, part), report=Recorder(after=epoch, verdict=Verdict.RELEASE))
+        found = run(plan(spec, tmp_path / f"rest-{epoch}", resume_from=[part]), report=rest)
+        assert rest.curve == whole.curve[epoch - 1 :]
+        ours, theirs = (load_file(Path(result.checkpoint) / WEIGHTS) for result in (expected, found))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_pruned_run_leaves_nothing(tmp_path: Path) -> None:

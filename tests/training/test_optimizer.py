@@ -5,19 +5,20 @@ import math
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
-)
 
 from tuner.errors import ConflictError
+from tuner.study.domains import Choice
+from tuner.study.shared import SHARED_HYPERPARAMETERS
 from tuner.training.optimizer import (
     build_optimizer,
-    learning_rate_factor,
     load_optimizer_state,
     optimizer_state,
+    set_learning_rate,
 )
+
+(_KINDS,) = (knob.allowed for knob in SHARED_HYPERPARAMETERS if knob.name == "optimizer")
+assert isinstance(_KINDS, Choice)
+OPTIMIZERS = [str(kind) for kind in _KINDS.options]
 
 
 def model() -> nn.Sequential:
@@ -29,31 +30,6 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     module(torch.ones(3, 4)).square().sum().backward()
     optimizer.step()
     optimizer.zero_grad()
-
-
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize("warmup", [0, 1, 7])
-def test_schedule_equals_that_of_transformers_after_the_warmup(schedule: str, warmup: int) -> None:
-    optimizer = torch.optim.SGD(model().parameters(), lr=1.0)
-    total = 40
-    reference = {
-        "linear": lambda: get_linear_schedule_with_warmup(optimizer, warmup, total),
-        "cosine": lambda: get_cosine_schedule_with_warmup(optimizer, warmup, total),
-        "constant": lambda: get_constant_schedule_with_warmup(optimizer, warmup),
-    }[schedule]()
-    for index in range(total):
-        factor = learning_rate_factor(index, total=total, warmup=warmup, schedule=schedule)
-        if index >= warmup:
-            assert factor == pytest.approx(reference.get_last_lr()[0])
-        else:  # theirs wastes the first step on a learning rate of 0
-            assert factor == pytest.approx((index + 1) / warmup)
-        optimizer.step()
-        reference.step()
-
-
-def test_a_run_of_one_step_has_the_full_rate() -> None:
-    for schedule in ("linear", "cosine", "constant"):
-        assert learning_rate_factor(0, total=1, warmup=0, schedule=schedule) == 1.0
 
 
 def test_vectors_are_not_decayed() -> None:
@@ -83,16 +59,63 @@ def test_only_vectors_make_one_group() -> None:
     assert len(build_optimizer(module, learning_rate=0.1, weight_decay=0.5).param_groups) == 1
 
 
-def test_saved_moments_go_on_bit_for_bit() -> None:
+def test_a_factor_makes_a_group_of_its_own() -> None:
+    module = model()
+    optimizer = build_optimizer(
+        module, learning_rate=0.1, weight_decay=0.5, factors={"0.weight": 0.25, "0.bias": 0.25, "2.weight": 16.0}
+    )
+    set_learning_rate(optimizer, 0.2)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert {name: found[id(parameter)] for name, parameter in module.named_parameters()} == {
+        "0.weight": (0.05, 0.5),
+        "0.bias": (0.05, 0.0),
+        "1.weight": (0.2, 0.0),
+        "1.bias": (0.2, 0.0),
+        "2.weight": (3.2, 0.5),
+        "2.bias": (0.2, 0.0),
+    }
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_saved_moments_go_on_bit_for_bit(kind: str) -> None:
     first, second = model(), model()
-    one = build_optimizer(first, learning_rate=0.1, weight_decay=0.1)
-    two = build_optimizer(second, learning_rate=0.1, weight_decay=0.1)
-    step(first, one)
+    one = build_optimizer(first, learning_rate=0.1, weight_decay=0.1, kind=kind)
+    two = build_optimizer(second, learning_rate=0.1, weight_decay=0.1, kind=kind)
+    for _ in range(3):
+        step(first, one)
     second.load_state_dict(first.state_dict())
-    load_optimizer_state(two, second, {name: tensor.clone() for name, tensor in optimizer_state(one, first).items()})
+    saved = {name: tensor.clone() for name, tensor in optimizer_state(one, first).items()}
+    load_optimizer_state(two, second, saved)
+    assert {key.rpartition("/")[0] for key in saved} == {name for name, _ in first.named_parameters()}
     for module, optimizer in ((first, one), (second, two)):
         step(module, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "decoupled"), [("adamw", True), ("lion", True), ("adafactor", True), ("adam", False)])
+def test_decay_is_decoupled_or_an_l2_penalty(kind: str, decoupled: bool) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 4.0)
+    optimizer = build_optimizer(module, learning_rate=0.1, weight_decay=0.5, kind=kind)
+    module.weight.grad = torch.zeros(1, 1)
+    optimizer.step()
+    # Decoupled: w (1 - lr wd). As a penalty its gradient is all there is, and Adam's first step has the size of the rate.
+    assert module.weight.item() == pytest.approx(4.0 * (1 - 0.1 * 0.5) if decoupled else 4.0 - 0.1)
+
+
+def test_lion_steps_by_the_sign() -> None:
+    module = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    optimizer = build_optimizer(module, learning_rate=0.1, weight_decay=0.0, kind="lion")
+    for gradient in ([3.0, -0.01], [-0.3, 0.5]):
+        module.weight.grad = torch.tensor([gradient])
+        optimizer.step()
+    # Chen et al. 2023: c = .9 m + .1 g with m = .01 g of the step before; (.027 - .03, -.00009 + .05).
+    torch.testing.assert_close(module.weight.detach(), torch.tensor([[1.0, 1.0]]))
 
 
 def test_moments_of_other_parameters_are_refused() -> None:

@@ -25,7 +25,7 @@ def test_a_run_learns_and_says_how_it_went(tmp_path: Path) -> None:
     report = Recorder()
     facts: list[Mapping[str, Any]] = []
     result = run_trial(
-        plan(study(tmp_path, training={"epochs": 8}), tmp_path / "c", score_test=True, dropout=0.0),
+        plan(study(tmp_path, training={"epochs": 8}), tmp_path / "c", score_test=True, dropout=0.0, learning_rate=3e-3),
         report=report,
         started=facts.append,
     )

@@ -15,6 +15,13 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         help="decades around the strategy's own learning rate",
     ),
     Hyperparameter(
+        name="optimizer",
+        domain=Fixed(value="adamw"),
+        default="adamw",
+        help="what turns gradients into steps; sgd has momentum 0.9",
+        allowed=Choice(options=("adamw", "adam", "sgd", "rmsprop", "adafactor", "lion")),
+    ),
+    Hyperparameter(
         name="batch_size",
         domain=Choice(options=(8, 16, 32)),
         default=16,
@@ -25,7 +32,7 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         name="weight_decay",
         domain=Range(low=1e-4, high=0.3, log=True),
         default=0.01,
-        help="decoupled weight decay of AdamW (Loshchilov & Hutter 2019); biases and norms are exempt",
+        help="weight decay, biases and norms exempt; decoupled (Loshchilov & Hutter 2019), L2 in adam, sgd and rmsprop",
         allowed=Range(low=0.0, high=10.0),
     ),
     Hyperparameter(
@@ -53,8 +60,8 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         name="schedule",
         domain=Fixed(value="linear"),
         default="linear",
-        help="learning rate after the warmup",
-        allowed=Choice(options=("linear", "cosine", "constant")),
+        help="learning rate after the warmup; wsd: constant, then a linear fall over the last fifth of the steps",
+        allowed=Choice(options=("linear", "cosine", "constant", "wsd", "polynomial")),
     ),
     Hyperparameter(
         name="max_grad_norm",

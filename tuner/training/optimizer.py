@@ -1,74 +1,101 @@
-"""AdamW and the learning rate of every step."""
+"""The optimizers, their parameter groups, and their state by the names of the parameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
+from lion_pytorch import Lion
 from torch import Tensor, nn
 
 from tuner.errors import ConflictError
 
+_FUSED = frozenset({"cpu", "cuda"})  # devices with kernels that update all parameters at once
 
-def build_optimizer(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over everything that requires gradients, with bias correction, fused into one kernel where torch can.
+_OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], bool]] = {
+    # name: (constructor, whether torch has a fused kernel)
+    "adamw": (torch.optim.AdamW, True),
+    "adam": (torch.optim.Adam, True),
+    "sgd": (partial(torch.optim.SGD, momentum=0.9), True),
+    "rmsprop": (torch.optim.RMSprop, False),
+    "adafactor": (torch.optim.Adafactor, False),
+    "lion": (partial(Lion, betas=(0.9, 0.99)), False),
+}
 
-    Vectors (biases, norms) are not decayed: pulling them to zero is no regularisation of the function.
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    kind: str = "adamw",
+    factors: Mapping[str, float] | None = None,
+) -> torch.optim.Optimizer:
+    """An optimizer over everything that requires gradients, fused into one kernel where torch can.
+
+    Vectors (biases, norms) are not decayed: pulling them to zero is no regularisation of the function. AdamW, Adafactor
+    and Lion decay the weights themselves; Adam, SGD and RMSprop add the decay to the gradient, which is an L2 penalty.
 
     Args:
         model: An adapted model, on its device.
         learning_rate: Peak learning rate.
-        weight_decay: Decoupled decay of matrices and embeddings.
+        weight_decay: Decay of matrices and embeddings.
+        kind: ``adamw``, ``adam``, ``sgd`` (momentum 0.9), ``rmsprop``, ``adafactor`` or ``lion``.
+        factors: Factor of the learning rate by name; 1 for those that are missing.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
-    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in trained)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=fused)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, parameter in sorted(trained, key=lambda entry: entry[1].ndim < 2):  # matrices first
+        key = ((factors or {}).get(name, 1.0), parameter.ndim >= 2)
+        groups.setdefault(key, []).append(parameter)
+    build, has_fused = _OPTIMIZERS[kind]
+    fused: dict[str, Any] = {}
+    if has_fused:
+        fused["fused"] = all(parameter.device.type in _FUSED for _, parameter in trained)
+    return build(
+        [
+            {"params": members, "weight_decay": weight_decay if decays else 0.0, "factor": factor}
+            for (factor, decays), members in groups.items()
+        ],
+        lr=learning_rate,
+        **fused,
+    )
 
 
-def learning_rate_factor(step: int, *, total: int, warmup: int, schedule: str) -> float:
-    """The learning rate of a step as a share of its peak.
-
-    Args:
-        step: 0-based optimizer step over the whole run.
-        total: Steps of the whole run.
-        warmup: Steps of the linear rise from 1/warmup to 1.
-        schedule: After the warmup ``constant``, ``linear`` (towards 0, which the step after the last would reach) or
-            ``cosine`` (half a wave, to the same end).
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    passed = (step - warmup) / max(total - warmup, 1)
-    shapes = {"constant": 1.0, "linear": 1.0 - passed, "cosine": 0.5 * (1.0 + math.cos(math.pi * passed))}
-    return shapes[schedule]
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let the next step have this learning rate, times the factor of each group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """The optimizer's tensors as ``<parameter>/<moment>``; they are its own, not copies."""
     return {
-        f"{name}/{moment}": tensor
+        f"{name}/{moment}": value
         for name, parameter in model.named_parameters()
-        for moment, tensor in optimizer.state.get(parameter, {}).items()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)  # SGD says None of a momentum that it does not have yet
     }
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put saved moments back.
+    """Put saved moments back; each comes to the device where the optimizer wants it.
 
     Raises:
         ConflictError: If they belong to other parameters.
     """
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    places = {
+        id(parameter): place
+        for place, parameter in enumerate(entry for group in optimizer.param_groups for entry in group["params"])
+    }
+    indices = {name: places[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in places}
     owners = {key.rpartition("/")[0] for key in state}
-    if not owners <= parameters.keys():
-        raise ConflictError(
-            "the saved optimizer does not fit the model", why=f"it has {min(owners - parameters.keys())}"
-        )
+    if not owners <= indices.keys():
+        raise ConflictError("the saved optimizer does not fit the model", why=f"it has {min(owners - indices.keys())}")
+    moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         name, _, moment = key.rpartition("/")
-        parameter = parameters[name]
-        optimizer.state[parameter][moment] = tensor.to(parameter.device, copy=True)
+        moments.setdefault(indices[name], {})[moment] = tensor.clone()
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

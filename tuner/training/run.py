@@ -13,8 +13,8 @@ from torch import nn
 
 from tuner.errors import TrialError, TrialInfeasible
 from tuner.strategies import resolve
-from tuner.strategies.base import freeze_backbone
-from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
+from tuner.strategies.base import Strategy, freeze_backbone
+from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state, trained_names
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
 from tuner.training.batches import Examples, TokenExamples
@@ -35,6 +35,7 @@ from tuner.training.history import History
 from tuner.training.interrupt import Interrupted, Released, stop_if_told
 from tuner.training.loop import Progress, Report, Run, train
 from tuner.training.model import build_model, load_base, load_tokenizer
+from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer, load_optimizer_state
 from tuner.training.settings import Settings, run_identity
 
@@ -111,7 +112,9 @@ class _Trial:
     compute: Compute
     cache: WarmCache
     data: StudyData
+    strategy: Strategy
     model: nn.Module
+    trained: frozenset[str]
     pad: int
     identity: str
     facts: Mapping[str, Any]
@@ -141,7 +144,8 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
     stop_if_told(released)
     model = freeze_backbone(build_model(base, dropout=settings.dropout, seed=plan.seed), fresh=base.fresh)
     seed_everything(plan.seed, "strategy")
-    model = resolve(plan.strategy).apply(model, plan.params).to(compute.device)
+    strategy = resolve(plan.strategy)
+    model = strategy.apply(model, plan.params).to(compute.device)
     trainable, total = count_parameters(model)
     facts = {
         "trainable_params": trainable,
@@ -156,7 +160,9 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
         compute=compute,
         cache=cache,
         data=data,
+        strategy=strategy,
         model=model,
+        trained=trained_names(model),
         pad=pad,
         identity=run_identity(plan, model=base.fingerprint, data=data.fingerprint()),
         facts=facts,
@@ -197,19 +203,29 @@ def _train(
 ) -> TrialResult:
     """Find the checkpoint to go on from, train, and draw up the result."""
     plan, settings, weights = trial.plan, trial.settings, trial.data.class_weights
-    run = Run(
+    objective = Objective(
         model=trial.model,
+        strategy=trial.strategy,
+        params=plan.params,
         task=TASKS[plan.spec.task],
         train=rows["train"],
-        validation=rows["validation"],
-        labels=trial.data.labels,
         class_weights=None if weights is None else weights.to(trial.compute.device),
-        optimizer=build_optimizer(
-            trial.model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
-        ),
         scaler=trial.compute.scaler(),
         compute=trial.compute,
         settings=settings,
+    )
+    run = Run(
+        objective=objective,
+        trained=trial.trained,
+        validation=rows["validation"],
+        labels=trial.data.labels,
+        optimizer=build_optimizer(
+            trial.model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            kind=settings.optimizer,
+            factors=trial.strategy.learning_rates(trial.model, plan.params),
+        ),
         identity=trial.identity,
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,
@@ -232,10 +248,11 @@ def _train(
 
 def _resume(run: Run, checkpoint: Checkpoint) -> History:
     """Put everything back as it was after the checkpoint's epoch."""
-    load_trainable_state(run.model, checkpoint.weights())
-    load_optimizer_state(run.optimizer, run.model, checkpoint.optimizer())
-    run.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
-    return History.from_json(checkpoint.state["history"], rules=run.settings.rules)
+    objective = run.objective
+    load_trainable_state(objective.model, checkpoint.weights(), names=run.trained)
+    load_optimizer_state(run.optimizer, objective.model, checkpoint.optimizer())
+    objective.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
+    return History.from_json(checkpoint.state["history"], rules=objective.settings.rules)
 
 
 def _result(
@@ -285,13 +302,16 @@ def _keep_best(run: Run, history: History) -> Path:
     final = run.checkpoints.folder / FINAL
     if final.exists():  # the run was complete when it was resumed, and these are the weights it was resumed with
         return final
+    model = run.objective.model
     if history.best_epoch < len(history.epochs):
-        load_trainable_state(run.model, open_checkpoint(run.checkpoints.epoch_path(history.best_epoch)).weights())
-    return run.checkpoints.finish(state=run.state(history), weights=trainable_state(run.model))
+        best = open_checkpoint(run.checkpoints.epoch_path(history.best_epoch))
+        load_trainable_state(model, best.weights(), names=run.trained)
+    return run.checkpoints.finish(state=run.state(history), weights=trainable_state(model, names=run.trained))
 
 
 def _score_test(run: Run, test: Examples) -> TestScore | None:
-    scores = evaluate(run.model, task=run.task, examples=test, labels=run.labels, compute=run.compute)
+    objective = run.objective
+    scores = evaluate(objective.model, task=objective.task, examples=test, labels=run.labels, compute=objective.compute)
     if scores is None:
         return None
     return TestScore(

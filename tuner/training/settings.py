@@ -20,8 +20,9 @@ class Settings:
 
     Attributes:
         learning_rate: Peak learning rate.
+        optimizer: What turns gradients into steps.
         batch_size: Rows of one optimizer step.
-        weight_decay: Decoupled decay of matrices.
+        weight_decay: Decay of matrices.
         dropout: Probability of every dropout of the architecture.
         label_smoothing: Probability mass spread over the other classes.
         warmup_ratio: Share of all steps with a rising learning rate.
@@ -34,6 +35,7 @@ class Settings:
     """
 
     learning_rate: float
+    optimizer: str
     batch_size: int
     weight_decay: float
     dropout: float
@@ -56,6 +58,7 @@ class Settings:
         batch_size = int(values["batch_size"])
         return cls(
             learning_rate=float(values["learning_rate"]),
+            optimizer=str(values["optimizer"]),
             batch_size=batch_size,
             weight_decay=float(values["weight_decay"]),
             dropout=float(values["dropout"]),
