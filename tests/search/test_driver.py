@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from tests.store.toy import LEASE, holder, toy_result, toy_study, train
+from tests.store.toy import LEASE, holder, toy_result, toy_space, toy_study, train
 from tuner.errors import TrialError
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
+from tuner.study.space import SearchSpace
 
 
 @pytest.fixture
@@ -34,6 +36,17 @@ def test_a_study_whose_first_trials_all_fail_is_paused(db: Database) -> None:
     assert study.state is StudyState.PAUSED
     assert study.state_reason == "the first 5 trials failed, the last with: KeyError: 'text'"
     assert load_snapshot(db, "toy").trial(4).attempts[0].log_tail == "Traceback …"
+
+
+def test_a_recipe_that_is_not_tried_first_is_left_to_the_search(db: Database) -> None:
+    lora, full = toy_space().strategies
+    space = SearchSpace(strategies=(replace(lora, is_tried_first=False), full))
+    toy_study(db, space=space, budget={"trials": 2})
+    driver = StudyDriver(db, name="toy")
+    leases = [driver.claim(holder()), driver.claim(holder())]
+    assert [lease is not None and lease.is_recipe for lease in leases] == [True, False]
+    assert leases[0] is not None
+    assert leases[0].strategy == "full"
 
 
 def test_failures_after_a_success_do_not_pause(db: Database) -> None:

@@ -8,10 +8,21 @@ import pytest
 
 from tests.study.samples import CATALOGUE, STUDY, changed, with_space
 from tuner.errors import StudyFileError
+from tuner.study.domains import Choice
 from tuner.study.file import load_study_file, parse_study
+from tuner.study.names import listed
+from tuner.study.shared import SHARED_HYPERPARAMETERS
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
 BOMB += "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d]\n"
+
+COMBINABLE = listed([name for name, info in CATALOGUE.strategies.items() if info.combinable])
+SEQUENTIAL = listed([name for name, info in CATALOGUE.strategies.items() if info.sequential])
+SCHEDULES = next(
+    ", ".join(str(option) for option in knob.allowed.options)
+    for knob in SHARED_HYPERPARAMETERS
+    if knob.name == "schedule" and isinstance(knob.allowed, Choice)
+)
 
 ONE_LINE = {
     # The YAML itself
@@ -154,7 +165,7 @@ ONE_LINE = {
     "strategy twice": (changed("lora", "head"), 'study.yaml:10:20: strategies: "head" is given twice'),
     "combination of what cannot": (
         changed("lora", "lora+full"),
-        'study.yaml:10:20: strategies: "full" cannot be combined with others; combinable: lora, bitfit',
+        f'study.yaml:10:20: strategies: "full" cannot be combined with others; combinable: {COMBINABLE}',
     ),
     "combination twice": (
         changed("head, lora", "bitfit+lora, lora+bitfit"),
@@ -163,6 +174,92 @@ ONE_LINE = {
     "component twice": (
         changed("lora", "lora+lora"),
         'study.yaml:10:20: strategies: "lora+lora" names a component twice',
+    ),
+    # Sequences
+    "stage that is unknown": (
+        changed("lora", "head>lorra"),
+        'study.yaml:10:20: strategies: unknown strategy "lorra"; did you mean "lora"?',
+    ),
+    "stage of nothing": (
+        changed("lora", "head>"),
+        f'study.yaml:10:20: strategies: unknown strategy ""; known: {listed(list(CATALOGUE.strategies))}',
+    ),
+    "three stages": (
+        changed("lora", "head>lora>bitfit"),
+        'study.yaml:10:20: strategies: "head>lora>bitfit" has 3 stages; a sequence has two, such as head>lora',
+    ),
+    "same stage twice": (
+        changed("lora", "lora>lora"),
+        'study.yaml:10:20: strategies: "lora>lora" names lora in both stages; the second would train what the first does',
+    ),
+    "component in both stages": (
+        changed("lora", "lora>bitfit+lora"),
+        'study.yaml:10:20: strategies: "lora>bitfit+lora" names lora in both stages; the second would train what the first does',
+    ),
+    "stage of what cannot be combined": (
+        changed("lora", "head>lora+full"),
+        f'study.yaml:10:20: strategies: "full" cannot be combined with others; combinable: {COMBINABLE}',
+    ),
+    "component twice in a stage": (
+        changed("lora", "head>lora+lora"),
+        'study.yaml:10:20: strategies: "lora+lora" names a component twice',
+    ),
+    "stage with a schedule of its own": (
+        changed("lora", "head>gradual"),
+        f'study.yaml:10:20: strategies: "gradual" cannot stand in a sequence; these can: {SEQUENTIAL}',
+    ),
+    "sequence twice": (
+        changed("head, lora", "head>bitfit+lora, head>lora+bitfit"),
+        'study.yaml:10:32: strategies: "head>lora+bitfit" is the same as "head>bitfit+lora"',
+    ),
+    # Composed strategies
+    "composed of an unknown one": (
+        changed("[head, lora, full]", "{compose: [bitfit, lorra]}"),
+        'study.yaml:10:32: strategies.compose: unknown strategy "lorra"; did you mean "lora"?',
+    ),
+    "composed in a list of an unknown one": (
+        changed("lora", "{compose: [bitfit, lorra]}"),
+        'study.yaml:10:39: strategies.compose: unknown strategy "lorra"; did you mean "lora"?',
+    ),
+    "composed of what cannot be combined": (
+        changed("lora", "{compose: [bitfit, full]}"),
+        f'study.yaml:10:39: strategies.compose: "full" cannot be combined with others; combinable: {COMBINABLE}',
+    ),
+    "composed of a combination": (
+        changed("lora", "{compose: [bitfit+lora, norm]}"),
+        'study.yaml:10:31: strategies.compose: "bitfit+lora" is more than one strategy; name each by itself',
+    ),
+    "composed of one": (
+        changed("lora", "{compose: [lora]}"),
+        "study.yaml:10:30: strategies.compose: 2 to 5 strategies can be composed, got 1",
+    ),
+    "composed of nothing": (
+        changed("lora", "{compose: []}"),
+        "study.yaml:10:30: strategies.compose: 2 to 5 strategies can be composed, got 0",
+    ),
+    "composed of the same twice": (
+        changed("lora", "{compose: [lora, lora]}"),
+        'study.yaml:10:37: strategies.compose: "lora" is given twice',
+    ),
+    "composed and given": (
+        changed("[head, lora, full]", "[lora, {compose: [lora, bitfit]}]"),
+        'study.yaml:10:30: strategies.compose: makes "lora", which is given before; remove one of them',
+    ),
+    "given and composed": (
+        changed("[head, lora, full]", "[{compose: [lora, bitfit]}, bitfit+lora]"),
+        'study.yaml:10:41: strategies: "bitfit+lora" is composed already; remove it',
+    ),
+    "composed by text": (
+        changed("lora", "{compose: lora}"),
+        'study.yaml:10:30: strategies.compose must be a list, such as [head, lora], got text "lora"',
+    ),
+    "composed of a number": (
+        changed("lora", "{compose: [lora, 1]}"),
+        "study.yaml:10:37: strategies.compose: an item must be text, got 1; put it in quotes",
+    ),
+    "misspelt compose": (
+        changed("[head, lora, full]", "{compos: [lora, bitfit]}"),
+        'study.yaml:10:14: unknown key "compos"; did you mean "compose"?',
     ),
     "strategies as text": (
         changed("[head, lora, full]", "lora"),
@@ -264,7 +361,7 @@ ONE_LINE = {
     ),
     "unknown choice": (
         with_space("  schedule: [linear, cosin]\n"),
-        'study.yaml:14:22: space.schedule: unknown value "cosin"; did you mean "cosine"? (one of linear, cosine, constant)',
+        f'study.yaml:14:22: space.schedule: unknown value "cosin"; did you mean "cosine"? (one of {SCHEDULES})',
     ),
     "true for a number": (
         with_space("  batch_size: [true]\n"),
@@ -272,7 +369,7 @@ ONE_LINE = {
     ),
     "range of words": (
         with_space("  schedule: {low: 1, high: 2}\n"),
-        "study.yaml:14:13: space.schedule: cannot be a range; give one value or a list of linear, cosine, constant",
+        f"study.yaml:14:13: space.schedule: cannot be a range; give one value or a list of {SCHEDULES}",
     ),
     "choices as a block": (
         with_space("  dropout: {choices: [0.1, 0.2]}\n"),
@@ -310,6 +407,66 @@ ONE_LINE = {
     "relative learning rate in a block": (
         with_space("  lora: {learning_rate_decades: 0}\n"),
         "study.yaml:14:10: learning_rate_decades is for all strategies; write learning_rate in the block of one",
+    ),
+    "switch that is no block": (
+        with_space("  switch: 0.2\n"),
+        "study.yaml:14:11: space.switch: must be a block with the keys at, rate",
+    ),
+    "switch at the end": (
+        with_space("  switch: {at: 1.5}\n"),
+        "study.yaml:14:16: space.switch.at: 1.5 is outside the allowed 0.01 to 0.99",
+    ),
+    "unknown in the switch": (
+        with_space("  switch: {ad: 0.2}\n"),
+        'study.yaml:14:12: unknown key "ad"; known: at, rate',
+    ),
+    "switch in a sequence's block": (
+        with_space("  head>lora: {at: 0.2}\n").replace("head, lora", "head, head>lora"),
+        "study.yaml:14:15: at belongs to switch; write it in the block switch",
+    ),
+    "sequence that is not asked for": (
+        with_space("  head>full: {dropout: 0.1}\n"),
+        'study.yaml:14:3: "head>full" is not among the strategies; did you mean "head"?',
+    ),
+    # Distillation
+    "no teacher": (
+        STUDY + "distill: {weight: 0.5}\n",
+        "study.yaml:13:1: distill.teacher is missing: a classifier with the study's labels (hub id, local folder or "
+        "package://NAME/PATH), or a trial that is complete (STUDY/NUMBER)",
+    ),
+    "teacher that is no name": (
+        STUDY + "distill: {teacher: a/b/c}\n",
+        'study.yaml:13:20: distill.teacher: "a/b/c" is neither a folder here, nor OWNER/NAME on the hub, '
+        "nor package://..., nor STUDY/NUMBER",
+    ),
+    "teacher as a block": (
+        STUDY + "distill: owner/model\n",
+        "study.yaml:13:10: distill must be a block with the keys teacher, revision, temperature, weight, "
+        'got text "owner/model"',
+    ),
+    "revision of a trial": (
+        STUDY + "distill: {teacher: demo/3, revision: main}\n",
+        "study.yaml:13:38: distill.revision: only a model on the hub has revisions; remove the line",
+    ),
+    "cold teacher": (
+        STUDY + "distill: {teacher: demo/3, temperature: {low: 0.1, high: 4}}\n",
+        "study.yaml:13:47: distill.temperature.low: 0.1 is outside the allowed 0.5 to 20",
+    ),
+    "teacher's share above one": (
+        STUDY + "distill: {teacher: demo/3, weight: [0.5, 1.5]}\n",
+        "study.yaml:13:42: distill.weight: 1.5 is outside the allowed 0 to 1",
+    ),
+    "weight as text": (
+        STUDY + 'distill: {teacher: demo/3, weight: "0.5"}\n',
+        'study.yaml:13:36: distill.weight: must be a number, got text "0.5"; remove the quotes',
+    ),
+    "misspelt in distill": (
+        STUDY + "distill: {teacher: demo/3, temprature: 2}\n",
+        'study.yaml:13:28: unknown key "temprature"; did you mean "temperature"?',
+    ),
+    "distill in the space": (
+        with_space("  distill: {weight: 0.5}\n"),
+        "study.yaml:14:3: distill is a section of its own; write it beside space, not in it",
     ),
     "value of nothing": (with_space("  dropout:\n"), "study.yaml:14:11: space.dropout: has no value"),
     "number for a word": (with_space("  schedule: 3\n"), "study.yaml:14:13: space.schedule: must be text, got 3"),
@@ -349,7 +506,7 @@ ONE_LINE = {
     "key in the dark": (
         STUDY + '"\\e[31m\\n": 1\n',
         'study.yaml:13:1: unknown key "\\x1b[31m\\n"; known: name, task, model, revision, data, objective, strategies, '
-        "space, training, search, budget, confirm",
+        "space, training, search, budget, confirm, distill",
     ),
     "address in the dark": (
         changed("train.csv", '"hub://\\e[31m\\n"'),

@@ -131,9 +131,86 @@ def test_names_searched_by_several_strategies_have_one_domain() -> None:
             assert domains.setdefault(name, domain) == domain
 
 
-def test_space_survives_json() -> None:
-    built = space({"dropout": [0.0, 0.1], "lora": {"r": {"low": 4, "high": 16, "step": 4}}})
+def test_sequence_has_the_prior_of_its_last_stage_and_begins_with_that_of_its_first() -> None:
+    built = space({}, "head>lora+bitfit", "head", "lora+bitfit")
+    block = built.block("head>lora+bitfit")
+    assert block.prior == built.block("lora+bitfit").prior
+    assert "lora.r" in block.domains
+    assert block.domains["switch.at"] == Range(low=0.1, high=0.5)
+    absolute = built.absolute(block.strategy, block.recipe)
+    assert absolute["switch.at"] == 0.25
+    assert float(absolute["learning_rate"]) * float(absolute["switch.rate"]) == pytest.approx(built.block("head").prior)
+    assert not [name for name in built.block("head").domains if name.startswith("switch.")]
+
+
+def test_switch_may_be_searched() -> None:
+    raw = {"switch": {"at": [0.2, 0.4], "rate": {"low": 0.5, "high": 2.0}}, "head>lora": {"learning_rate": 1e-3}}
+    block = space(raw, "head>lora", "head>full").block("head>lora")
+    assert block.domains["switch.at"] == Choice(options=(0.2, 0.4))
+    assert block.recipe["switch.at"] == 0.2
+    assert block.domains["switch.rate"] == Range(low=0.5, high=2.0)
+    assert block.recipe["switch.rate"] == 2.0  # the heads' rate is far above lora's; clipped
+    assert block.domains["head>lora.learning_rate"] == Fixed(value=1e-3)
+    assert space(raw, "head>lora").absolute("head>lora", block.recipe)["learning_rate"] == 1e-3
+
+
+def test_switch_without_a_sequence_only_warns() -> None:
+    resolved = resolve({"switch": {"at": 0.2}})
+    assert not resolved.problems
+    assert [warning.message for warning in resolved.warnings] == [
+        "space.switch: has no effect, since no strategy is a sequence such as head>lora"
+    ]
+
+
+def test_study_with_a_teacher_has_its_hyperparameters_in_every_block() -> None:
+    built = resolve_space(
+        {},
+        strategies=["head", "lora"],
+        catalogue=CATALOGUE,
+        parameters=SIZE,
+        distill={"teacher": "demo/3", "revision": None, "temperature": {"low": 1, "high": 4}, "weight": 0.5},
+    ).space
+    for block in built.strategies:
+        assert block.domains["distill.temperature"] == Range(low=1.0, high=4.0)
+        assert block.recipe["distill.temperature"] == 2.0
+        assert built.absolute(block.strategy, block.recipe)["distill.weight"] == 0.5
+    assert "distill.weight" not in space({}).block("lora").domains
+
+
+def test_only_the_parts_and_the_whole_of_what_is_composed_are_tried_first() -> None:
+    study = {
+        "name": "demo",
+        "task": "text-classification",
+        "model": "owner/model",
+        "data": {"train": "train.csv"},
+        "objective": {"metric": "loss"},
+        "strategies": ["head", {"compose": ["lora", "bitfit", "norm"]}],
+    }
+    spec = validate_study(study, catalogue=CATALOGUE)
+    built = build_space(spec, catalogue=CATALOGUE, parameters=SIZE)
+    assert {block.strategy: block.is_tried_first for block in built.strategies} == {
+        "head": True,
+        "lora": True,
+        "bitfit": True,
+        "norm": True,
+        "lora+bitfit": False,
+        "lora+norm": False,
+        "bitfit+norm": False,
+        "lora+bitfit+norm": True,
+    }
     assert SearchSpace.from_json(built.to_json()) == built
+
+
+def test_space_survives_json() -> None:
+    built = space({"dropout": [0.0, 0.1], "lora": {"r": {"low": 4, "high": 16, "step": 4}}}, "lora", "head>lora")
+    assert SearchSpace.from_json(built.to_json()) == built
+
+
+def test_space_of_an_older_database_tries_every_recipe() -> None:
+    stored = space({}).to_json()
+    for block in stored:
+        del block["is_tried_first"]
+    assert SearchSpace.from_json(stored) == space({})
 
 
 def test_every_value_of_a_recipe_is_absolute() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_sections_with_all_lines_commented_out(tmp_path: Path) -> None:
 def test_sentence_pairs_and_combinations(tmp_path: Path) -> None:
     spec = parse(changed("text: text", "text: [question, answer]").replace("lora", "lora+bitfit"), tmp_path)
     assert spec.data.text == ("question", "answer")
-    assert spec.strategies == ("head", "lora+bitfit", "full")
+    assert spec.strategies == spec.strategy_names == spec.tried_first == ("head", "lora+bitfit", "full")
 
 
 def test_study_survives_json(tmp_path: Path) -> None:
@@ -149,3 +150,36 @@ def test_later_problems_get_their_lines(tmp_path: Path) -> None:
     ]
     located = locate(found, path=file)
     assert [(problem.line, problem.column) for problem in located] == [(5, 10), (4, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("{compose: [lora, bitfit]}", ("lora", "bitfit", "lora+bitfit")),
+        ("[head, {compose: [lora, bitfit]}, full]", ("head", "lora", "bitfit", "lora+bitfit", "full")),
+        ("[head>lora, head>full]", ("head>lora", "head>full")),
+    ],
+)
+def test_strategies_survive_json(given: str, names: tuple[str, ...]) -> None:
+    spec = parse(changed("[head, lora, full]", given), Path("/studies"))
+    assert spec.strategy_names == names
+    stored = json.loads(json.dumps(spec.model_dump(mode="json")))
+    assert StudySpec.model_validate(stored) == spec
+    assert StudySpec.model_validate(stored).model_dump(mode="json") == stored
+
+
+def test_study_that_was_stored_before_there_were_teachers() -> None:
+    spec = parse(STUDY, Path("/studies"))
+    stored = spec.model_dump(mode="json")
+    del stored["distill"]
+    assert StudySpec.model_validate(stored) == spec
+
+
+@pytest.mark.parametrize(
+    ("teacher", "stored"),
+    [("./teacher", "/studies/teacher"), ("owner/teacher", "owner/teacher"), ("demo/3", "demo/3")],
+)
+def test_folder_of_a_teacher_is_relative_to_the_file(teacher: str, stored: str) -> None:
+    spec = parse(f"{STUDY}distill: {{teacher: {teacher}}}\n", Path("/studies"))
+    assert spec.distill is not None
+    assert spec.distill.teacher == stored

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.study.names import components, did_you_mean
+from tuner.study.names import combinations, components, did_you_mean, stages
 
 
 def test_near_word_is_suggested() -> None:
@@ -16,7 +16,7 @@ def test_far_word_gets_the_list() -> None:
 
 
 def test_long_list_is_cut() -> None:
-    assert did_you_mean("?", [f"name{index}" for index in range(15)]).endswith("name11 and 3 more")
+    assert did_you_mean("?", [f"name{index}" for index in range(19)]).endswith("name15 and 3 more")
 
 
 def test_nothing_known_nothing_said() -> None:
@@ -26,3 +26,13 @@ def test_nothing_known_nothing_said() -> None:
 def test_components_keep_their_order() -> None:
     assert components("lora+bitfit") == ("lora", "bitfit")
     assert components("head") == ("head",)
+
+
+def test_components_of_a_sequence_are_those_of_all_stages() -> None:
+    assert stages("head>lora+bitfit") == ("head", "lora+bitfit")
+    assert components("head>lora+bitfit") == ("head", "lora", "bitfit")
+
+
+def test_combinations_come_with_the_fewest_parts_first_and_keep_the_order_written() -> None:
+    assert combinations(("c", "a", "b")) == ("c", "a", "b", "c+a", "c+b", "a+b", "c+a+b")
+    assert len(combinations("abcde")) == 31

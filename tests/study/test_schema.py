@@ -20,6 +20,9 @@ BEYOND_A_SCHEMA = {
     "warmup beyond the epochs", "ending", "test is train", "label is text", "hub address", "package address", "model",
     "revision of a folder", "range upside down", "log of zero", "step and log", "not a number", "endless bound",
     "endless hours", "endless number", "a pair of the same", "package of a model", "file without an ending", "empty file name", "address in the dark", "number beyond floats", "combination that is not asked for", "two kinds of learning rate", "no budget",
+    "same stage twice", "component in both stages", "component twice in a stage", "sequence twice", "composed and given",
+    "given and composed", "switch in a sequence's block", "sequence that is not asked for", "teacher that is no name",
+    "revision of a trial",
 }  # fmt: skip
 
 
@@ -45,6 +48,11 @@ def test_schema_is_valid_and_names_its_dialect() -> None:
         ),
         with_space("  lora: {r: {low: 4, high: 16, step: 4}, batch_size: [4], learning_rate: 1e-3}\n"),
         with_space("  lora+bitfit: {learning_rate: 1e-3}\n"),
+        changed("lora", "head>lora+bitfit")
+        + "space: {switch: {at: [0.2, 0.4]}, head>lora+bitfit: {learning_rate: 1e-3}}\n",
+        changed("[head, lora, full]", "{compose: [lora, bitfit]}"),
+        changed("lora", "{compose: [lora, bitfit]}"),
+        STUDY + "distill: {teacher: demo/3, temperature: [1, 2, 4], weight: {low: 0.1, high: 0.9}}\n",
     ],
 )
 def test_valid_studies_match(text: str) -> None:
@@ -65,8 +73,8 @@ def test_exceptions_are_named_rightly() -> None:
 
 
 def test_editors_see_all_names_with_help() -> None:
-    strategies = SCHEMA["properties"]["strategies"]["items"]["anyOf"]
-    assert [choice.get("const") for choice in strategies[:-1]] == list(CATALOGUE.strategies)
+    strategies = SCHEMA["properties"]["strategies"]["anyOf"][0]["items"]["anyOf"]
+    assert [choice["const"] for choice in strategies if "const" in choice] == list(CATALOGUE.strategies)
     space = SCHEMA["properties"]["space"]["properties"]
     assert set(CATALOGUE.strategies) <= set(space)
     assert {"learning_rate", "batch_size", "weight_decay"} <= set(space)

@@ -92,7 +92,11 @@ class StudyDriver:
             holder=holder,
             quota=lambda used: why_no_new_trial(spec, used),
             limit=lambda used, in_search: why_run_must_stop(spec, used, in_search=in_search),
-            recipes=[{"strategy": block.strategy, **block.recipe} for block in self.study.space.strategies],
+            recipes=[
+                {"strategy": block.strategy, **block.recipe}
+                for block in self.study.space.strategies
+                if block.is_tried_first
+            ],
             epochs=spec.training.epochs,
             seed=spec.training.seed,
         )

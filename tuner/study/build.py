@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuner.errors import Problem, StudyFileError
-from tuner.study.catalogue import Catalogue, StrategyInfo
+from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Domain, Fixed, Hyperparameter, Range, Value
-from tuner.study.names import COMBINE, components, did_you_mean
+from tuner.study.names import COMBINE, THEN, components, did_you_mean, stages
 from tuner.study.ranges import Findings, read_domain
 from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 from tuner.study.spec import StudySpec
+from tuner.study.switch import SWITCH, SWITCH_AT, SWITCH_HYPERPARAMETERS, SWITCH_RATE
+from tuner.study.teacher import DISTILL_HYPERPARAMETERS
 
 LEARNING_RATE = Hyperparameter(
     name="learning_rate",
@@ -56,22 +58,42 @@ def build_space(spec: StudySpec, *, catalogue: Catalogue, parameters: float) -> 
     Raises:
         StudyFileError: If ``space`` has mistakes or names what does not exist.
     """
-    resolved = resolve_space(spec.space, strategies=spec.strategies, catalogue=catalogue, parameters=parameters)
+    resolved = resolve_study_space(spec, catalogue=catalogue, parameters=parameters)
     if resolved.problems:
         raise StudyFileError(resolved.problems, source=spec.name)
     return resolved.space
 
 
+def resolve_study_space(spec: StudySpec, *, catalogue: Catalogue, parameters: float) -> ResolvedSpace:
+    """As :func:`build_space`, with every mistake and warning instead of an exception."""
+    return resolve_space(
+        spec.space,
+        strategies=spec.strategy_names,
+        catalogue=catalogue,
+        parameters=parameters,
+        tried_first=spec.tried_first,
+        distill=None if spec.distill is None else spec.distill.model_dump(),
+    )
+
+
 def resolve_space(
-    raw: Mapping[str, Any], *, strategies: Sequence[str], catalogue: Catalogue, parameters: float
+    raw: Mapping[str, Any],
+    *,
+    strategies: Sequence[str],
+    catalogue: Catalogue,
+    parameters: float,
+    tried_first: Collection[str] | None = None,
+    distill: Mapping[str, Any] | None = None,
 ) -> ResolvedSpace:
-    """As :func:`build_space`, from the raw section, with every mistake and warning.
+    """The space of the raw sections of a study file, which may hold mistakes.
 
     Args:
         raw: The section ``space``.
-        strategies: Strategies and combinations of the study; all their components exist.
+        strategies: Strategies, combinations and sequences of the study; all their components exist.
         catalogue: The strategies that exist.
         parameters: Number of parameters of the model.
+        tried_first: Those whose recipes are tried first; None: all.
+        distill: The section ``distill``, None without one.
     """
     findings = Findings()
     given = _Given()
@@ -81,6 +103,8 @@ def resolve_space(
         if name in _SHARED or name == LEARNING_RATE.name:
             knob = _SHARED.get(name, LEARNING_RATE)
             given.note(name, read_domain(value, key=key, knob=knob, findings=findings))
+        elif name == SWITCH:
+            _read_switch(value, strategies=strategies, given=given, findings=findings)
         elif name in strategies or name in catalogue.strategies:
             if not isinstance(value, Mapping):
                 findings.refuse(key, f"must be a block of ranges for the strategy {name}")
@@ -95,7 +119,19 @@ def resolve_space(
             f"space.{RELATIVE_LEARNING_RATE}",
             f"{LEARNING_RATE.name} and {RELATIVE_LEARNING_RATE} exclude each other; remove one",
         )
-    blocks = [_block(strategy, catalogue=catalogue, parameters=parameters, given=given) for strategy in strategies]
+    if distill is not None:
+        _read_distill(distill, given=given, findings=findings)
+    blocks = [
+        _block(
+            strategy,
+            catalogue=catalogue,
+            parameters=parameters,
+            given=given,
+            distills=distill is not None,
+            is_tried_first=tried_first is None or strategy in tried_first,
+        )
+        for strategy in strategies
+    ]
     return ResolvedSpace(
         space=SearchSpace(strategies=tuple(blocks)),
         problems=tuple(findings.problems),
@@ -112,6 +148,31 @@ class _Given(dict[str, Domain]):
             self[name] = domain
 
 
+def _read_switch(value: Any, *, strategies: Sequence[str], given: _Given, findings: Findings) -> None:
+    """When sequences go from one stage to the next, and with what learning rate they begin."""
+    key = f"space.{SWITCH}"
+    if not isinstance(value, Mapping):
+        findings.refuse(key, "must be a block with the keys at, rate")
+        return
+    if not any(len(stages(strategy)) > 1 for strategy in strategies):
+        findings.warn(key, f"has no effect, since no strategy is a sequence such as head{THEN}lora")
+    knobs = {knob.name.removeprefix(f"{SWITCH}."): knob for knob in SWITCH_HYPERPARAMETERS}
+    for name, inner in value.items():
+        inner_key = f"{key}.{name}"
+        if name in knobs:
+            given.note(knobs[name].name, read_domain(inner, key=inner_key, knob=knobs[name], findings=findings))
+        else:
+            findings.refuse_key(inner_key, f'unknown key "{name}"{did_you_mean(name, knobs)}')
+
+
+def _read_distill(distill: Mapping[str, Any], *, given: _Given, findings: Findings) -> None:
+    """How a study learns from its teacher; the section's other keys are read elsewhere."""
+    for knob in DISTILL_HYPERPARAMETERS:
+        name = knob.name.rpartition(".")[2]
+        if name in distill:
+            given.note(knob.name, read_domain(distill[name], key=f"distill.{name}", knob=knob, findings=findings))
+
+
 def _read_block(
     strategy: str,
     block: Mapping[str, Any],
@@ -124,7 +185,7 @@ def _read_block(
     """One strategy's block: its own hyperparameters, and shared ones for it alone."""
     own = (
         {knob.name.removeprefix(f"{strategy}."): knob for knob in _own(strategy, catalogue)}
-        if COMBINE not in strategy
+        if strategy in catalogue.strategies
         else {}
     )
     for name, value in block.items():
@@ -147,11 +208,14 @@ def _read_block(
 def _refuse_knob(
     strategy: str, name: str, *, key: str, known: Sequence[str], catalogue: Catalogue, findings: Findings
 ) -> None:
-    """Say what a strategy's block may hold; of a combination's component, where its hyperparameter belongs."""
-    for part in components(strategy):
-        if COMBINE in strategy and f"{part}.{name}" in {knob.name for knob in _own(part, catalogue)}:
-            findings.refuse_key(key, f"{name} belongs to {part}; write it in the block {part}")
-            return
+    """Say what a strategy's block may hold; where a hyperparameter of one of its components belongs."""
+    parts = components(strategy)
+    owners = [part for part in parts if f"{part}.{name}" in {knob.name for knob in _own(part, catalogue)}]
+    if len(stages(strategy)) > 1 and f"{SWITCH}.{name}" in {knob.name for knob in SWITCH_HYPERPARAMETERS}:
+        owners.append(SWITCH)
+    if len(parts) > 1 and owners:
+        findings.refuse_key(key, f"{name} belongs to {owners[0]}; write it in the block {owners[0]}")
+        return
     findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
 
 
@@ -164,10 +228,12 @@ def _refuse_name(name: str, *, catalogue: Catalogue, strategies: Sequence[str], 
         findings.refuse_key(key, f'unknown key "{name}"; write it as a block, {strategy}: {{{knob}: ...}}')
     elif owners:
         findings.refuse_key(key, f'unknown key "{name}"; it belongs to a strategy, write {owners[0]}: {{{name}: ...}}')
-    elif COMBINE in name:
+    elif name == "distill":
+        findings.refuse_key(key, "distill is a section of its own; write it beside space, not in it")
+    elif COMBINE in name or THEN in name:
         findings.refuse_key(key, f'"{name}" is not among the strategies{did_you_mean(name, strategies)}')
     else:
-        known = [LEARNING_RATE.name, *_SHARED, *dict.fromkeys([*strategies, *catalogue.strategies])]
+        known = [LEARNING_RATE.name, *_SHARED, SWITCH, *dict.fromkeys([*strategies, *catalogue.strategies])]
         findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
 
 
@@ -175,10 +241,18 @@ def _own(strategy: str, catalogue: Catalogue) -> tuple[Hyperparameter, ...]:
     return catalogue.strategies[strategy].hyperparameters
 
 
-def _block(strategy: str, *, catalogue: Catalogue, parameters: float, given: Mapping[str, Domain]) -> StrategySpace:
-    infos: list[StrategyInfo] = [catalogue.strategies[part] for part in components(strategy)]
-    prior = learning_rate_prior([info.learning_rate for info in infos], parameters)
-    own = {knob.name for info in infos for knob in info.hyperparameters}
+def _block(
+    strategy: str,
+    *,
+    catalogue: Catalogue,
+    parameters: float,
+    given: Mapping[str, Domain],
+    distills: bool,
+    is_tried_first: bool,
+) -> StrategySpace:
+    priors = [_prior(stage, catalogue=catalogue, parameters=parameters) for stage in stages(strategy)]
+    knobs = [knob for part in components(strategy) for knob in _own(part, catalogue)]
+    own = {knob.name for knob in knobs}
     # Names of shared hyperparameters that the file gives this strategy alone; lora.dropout is lora's own.
     alone = {name for name in given if name.startswith(f"{strategy}.")} - own
     domains: dict[str, Domain] = {}
@@ -187,14 +261,30 @@ def _block(strategy: str, *, catalogue: Catalogue, parameters: float, given: Map
         name, domain, default = knob.name, knob.domain, knob.default
         absolute = LEARNING_RATE.name in given or f"{strategy}.{LEARNING_RATE.name}" in alone
         if name == RELATIVE_LEARNING_RATE and absolute:
-            name, default = LEARNING_RATE.name, prior
+            name, default = LEARNING_RATE.name, priors[-1]
         if f"{strategy}.{name}" in alone:
             name = f"{strategy}.{name}"
         domains[name] = given.get(name, domain)
         defaults[name] = default
-    for info in infos:
-        for knob in info.hyperparameters:
-            domains[knob.name] = given.get(knob.name, knob.domain)
-            defaults[knob.name] = knob.default
+    if len(priors) > 1:
+        knobs += [SWITCH_AT, _first_stage_rate(priors)]
+    if distills:
+        knobs += DISTILL_HYPERPARAMETERS
+    for knob in knobs:
+        domains[knob.name] = given.get(knob.name, knob.domain)
+        defaults[knob.name] = knob.default
     recipe = {name: domain.clip(defaults[name]) for name, domain in domains.items() if not isinstance(domain, Fixed)}
-    return StrategySpace(strategy=strategy, prior=prior, domains=domains, recipe=recipe)
+    return StrategySpace(
+        strategy=strategy, prior=priors[-1], domains=domains, recipe=recipe, is_tried_first=is_tried_first
+    )
+
+
+def _prior(stage: str, *, catalogue: Catalogue, parameters: float) -> float:
+    curves = [catalogue.strategies[part].learning_rate for part in components(stage)]
+    return learning_rate_prior(curves, parameters)
+
+
+def _first_stage_rate(priors: Sequence[float]) -> Hyperparameter:
+    """The trial's learning rate is the last stage's; the first one has its own by this factor."""
+    ratio = float(f"{priors[0] / priors[-1]:.12g}")
+    return replace(SWITCH_RATE, domain=Fixed(value=ratio), default=ratio)

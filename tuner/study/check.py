@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tuner.errors import Problem
-from tuner.study.build import resolve_space
+from tuner.study.build import resolve_study_space
 from tuner.study.catalogue import Catalogue
 from tuner.study.dataset import DataFacts, ReadHub, read_data
 from tuner.study.forecast import Forecast, forecast
@@ -55,7 +55,7 @@ def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | No
     model = read_model(spec, findings=findings)
     data = read_data(spec, read_hub=read_hub, findings=findings)
     parameters = float(model.parameters) if model is not None and model.parameters else _ANY_SIZE
-    resolved = resolve_space(spec.space, strategies=spec.strategies, catalogue=catalogue, parameters=parameters)
+    resolved = resolve_study_space(spec, catalogue=catalogue, parameters=parameters)
     findings.problems.extend(resolved.problems)
     findings.warnings.extend(resolved.warnings)
     _fit(spec, model=model, findings=findings)
@@ -85,10 +85,10 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, findings: Findings) -> No
             "training.max_length", f"{length} is more than the {model.max_tokens} tokens that {spec.model} can read"
         )
     trials = spec.budget.trials
-    if trials is not None and trials < len(spec.strategies):
-        findings.warn(
-            "budget.trials", f"{trials} trials cannot even try the {len(spec.strategies)} strategies once each"
-        )
+    first = len(spec.tried_first)
+    if trials is not None and trials < first:
+        what = "strategies once each" if first == len(spec.strategy_names) else "recipes that are tried first"
+        findings.warn("budget.trials", f"{trials} trials cannot even try the {first} {what}")
     if spec.confirm.finalists and spec.data.test is None:
         findings.warn(
             "confirm", "without data.test the finalists are compared on the validation rows, which the search has seen"

@@ -112,8 +112,12 @@ def _absolute(spec: StudySpec, base: Path) -> StudySpec:
         source = getattr(spec.data, name)
         if isinstance(source, str) and not is_hub(source) and not is_package(source):
             paths[name] = _join(base, source)
-    model = _join(base, spec.model) if is_path(spec.model, base=base) else spec.model
-    return spec.model_copy(update={"data": spec.data.model_copy(update=paths), "model": model})
+    changed: dict[str, Any] = {"data": spec.data.model_copy(update=paths)}
+    if is_path(spec.model, base=base):
+        changed["model"] = _join(base, spec.model)
+    if spec.distill is not None and is_path(spec.distill.teacher, base=base):
+        changed["distill"] = spec.distill.model_copy(update={"teacher": _join(base, spec.distill.teacher)})
+    return spec.model_copy(update=changed)
 
 
 def _join(base: Path, path: str) -> str:

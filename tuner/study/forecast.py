@@ -17,7 +17,8 @@ class Forecast:
     """The most that a study does; pruning and early stopping make it less.
 
     Attributes:
-        strategies: Strategies and combinations that compete.
+        strategies: Strategies, combinations and sequences that compete.
+        tried_first: Those of them whose recipes are tried before the search proposes anything.
         searched: Hyperparameters that are searched, counted over all strategies, shared ones once.
         trials: Trials of the search, None where only epochs or hours bound it.
         epochs: Epochs of one trial.
@@ -31,6 +32,7 @@ class Forecast:
     """
 
     strategies: int
+    tried_first: int
     searched: int
     trials: int | None
     epochs: int
@@ -47,8 +49,10 @@ class Forecast:
         trials = "trials until the budget is used" if self.trials is None else f"at most {self.trials:,} trials"
         epochs = "" if self.search_epochs is None else f", {self.search_epochs:,} epochs in all"
         hours = "" if self.gpu_hours is None else f", {self.gpu_hours:g} device hours"
+        first = "" if self.tried_first == self.strategies else f" (the recipes of {self.tried_first} are tried first)"
+        strategies = f"{self.strategies} {_plural(self.strategies, 'strategy', 'strategies')}"
         lines = [
-            f"{self.strategies} {_plural(self.strategies, 'strategy', 'strategies')}, {self.searched} searched hyperparameters",
+            f"{strategies}{first}, {self.searched} searched hyperparameters",
             f"search: {trials} of up to {self.epochs} {_plural(self.epochs, 'epoch', 'epochs')}{epochs}{hours}",
         ]
         if self.steps is not None:
@@ -82,6 +86,7 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
     sizes = [block.domains["batch_size"] for block in space.strategies if "batch_size" in block.domains]
     return Forecast(
         strategies=len(space.strategies),
+        tried_first=sum(block.is_tried_first for block in space.strategies),
         searched=len(names),
         trials=budget.trials,
         epochs=epochs,

@@ -13,6 +13,7 @@ from tuner.study.document import KeyProblem
 from tuner.study.names import did_you_mean, printable
 from tuner.study.spec import StudySpec
 
+_TAGS = ("name", "list")  # of what is no section in the unions of :mod:`tuner.study.spec`
 _SHOWN = 60  # characters of a wrong value that are repeated
 
 Schema = Mapping[str, Any]
@@ -41,8 +42,7 @@ def quoted(text: str) -> str:
 
 def label_of(key: str) -> str:
     """A dotted key as a message names it: a list's item by its list, since the line shows which one it is."""
-    section, _, last = key.rpartition(".")
-    return section if last.isdigit() else key
+    return ".".join(part for part in key.split(".") if not part.isdigit()) or key
 
 
 def spec_problems(errors: Sequence[ErrorDetails]) -> list[Problem]:
@@ -75,7 +75,8 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
     label = label_of(key)
     kind = error["type"]
     if kind == "extra_forbidden":
-        known = _resolve(_walk(path[:-1])[1]).get("properties", {})
+        around = _branches(_walk(path[:-1])[1])
+        known = [name for branch in around for name in branch.get("properties", {})]
         return KeyProblem(key=key, message=f"unknown key {quoted(str(path[-1]))}{did_you_mean(str(path[-1]), known)}")
     if kind == "missing" and len(path) == len(error["loc"]):
         return KeyProblem(key=key, message=f"{label} is missing: {schema.get('description', _expected(schema))}")
@@ -94,7 +95,7 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
     elif value is None:
         message = f"{label} has no value; it must be {_expected(schema)}"
     else:
-        item = ": an item" if label != key else ""
+        item = ": an item" if key.rpartition(".")[2].isdigit() else ""
         message = f"{label}{item} must be {_expected(schema)}, got {shown(value)}{_quoting(schema, value)}"
     return Problem(key=key, message=message)
 
@@ -134,17 +135,37 @@ def _walk(location: Sequence[str | int]) -> tuple[tuple[str | int, ...], Schema]
     path: list[str | int] = []
     schema: Schema = _root()
     for index, part in enumerate(location):
-        inner = _resolve(schema)
-        if isinstance(part, str) and part in inner.get("properties", {}):
-            schema = inner["properties"][part]
-        elif isinstance(part, int) and inner.get("type") == "array" and "items" in inner:
-            schema = inner["items"]
-        elif index == len(location) - 1 and inner.get("additionalProperties") is False:
+        inside = [found for branch in _branches(schema) if (found := _step(branch, part)) is not None]
+        if inside:
+            schema = inside[0]
+        elif (chosen := _chosen(schema, part)) is not None:
+            schema = chosen
+            continue
+        elif index == len(location) - 1 and any(
+            branch.get("additionalProperties") is False for branch in _branches(schema)
+        ):
             schema = {}
         else:
             break
         path.append(part)
     return tuple(path), schema
+
+
+def _step(schema: Schema, part: str | int) -> Schema | None:
+    """The schema of a section's key or a list's item; None if there is no such thing."""
+    if isinstance(part, str):
+        found: Schema | None = schema.get("properties", {}).get(part)
+        return found
+    return schema["items"] if schema.get("type") == "array" and "items" in schema else None
+
+
+def _chosen(schema: Schema, part: str | int) -> Schema | None:
+    """The branch of a union that pydantic names in a location: a section by its class, or else the tag of the rest."""
+    for branch in schema.get("oneOf", ()):
+        name = branch.get("$ref", "").rpartition("/")[2]
+        if part == name or (not name and part in _TAGS):
+            return _resolve(branch)
+    return None
 
 
 def _types(schema: Schema) -> list[str]:
@@ -154,13 +175,13 @@ def _types(schema: Schema) -> list[str]:
 def _branches(schema: Schema) -> list[Schema]:
     """What a value may be: one schema, or several."""
     inner = _resolve(schema)
-    return [_resolve(branch) for branch in inner.get("anyOf", [inner])]
+    return [_resolve(branch) for branch in inner.get("anyOf", inner.get("oneOf", [inner]))]
 
 
 def _expected(schema: Schema) -> str:
     """What a value may be, in words."""
     inner = _resolve(schema)
-    if "anyOf" in inner:
+    if "anyOf" in inner or "oneOf" in inner:
         return " or ".join(_expected(branch) for branch in _branches(inner) if branch.get("type") != "null")
     if "enum" in inner:
         return f"one of {', '.join(inner['enum'])}"
@@ -178,7 +199,7 @@ def _expected(schema: Schema) -> str:
         case "array":
             return "a list, such as [head, lora]"
         case "object" if keys := inner.get("properties"):
-            return f"a block with the keys {', '.join(keys)}"
+            return f"a block with the {'key' if len(keys) == 1 else 'keys'} {', '.join(keys)}"
         case "object":
             return "a block of keys"
     return "something else"

@@ -28,7 +28,7 @@ COMBINE = "+"
 THEN = ">"
 """Between two strategies of which the second takes over from the first within a run: ``head>lora``."""
 
-_LISTED = 12  # names shown when none is near; a longer list is no help
+_LISTED = 16  # names shown when none is near; a longer list is no help
 
 
 def printable(text: str) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 from tuner.errors import DataError, Problem
 from tuner.study.build import resolve_space
 from tuner.study.catalogue import Catalogue, TaskInfo
+from tuner.study.lineup import read_lineup
 from tuner.study.messages import quoted, shown
-from tuner.study.names import PRUNERS, SAMPLERS, components, did_you_mean
+from tuner.study.names import PRUNERS, SAMPLERS, did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
 from tuner.study.spec import TrainingSpec
 from tuner.study.table import FORMATS
+from tuner.study.teacher import named_trial
 
 _ANY_SIZE = 1e8  # parameters; where only mistakes are looked for, the size of the model changes nothing
 _PATH_STARTS = ("/", "./", "../", "~")
@@ -36,11 +38,17 @@ def rule_problems(data: Mapping[str, Any], *, catalogue: Catalogue, base: Path) 
     task = _task(data, catalogue=catalogue, findings=findings)
     _objective(_section(data, "objective"), task=task, catalogue=catalogue, findings=findings)
     _data(_section(data, "data"), findings=findings)
-    _model(data, base=base, findings=findings)
-    strategies = _strategies(data.get("strategies"), catalogue=catalogue, findings=findings)
+    _model(data, key="model", base=base, findings=findings)
+    _model(_section(data, "distill"), key="teacher", base=base, findings=findings)
+    strategies = read_lineup(data.get("strategies"), catalogue=catalogue, findings=findings)
     if strategies:
-        raw = _section(data, "space")
-        resolved = resolve_space(raw, strategies=strategies, catalogue=catalogue, parameters=_ANY_SIZE)
+        resolved = resolve_space(
+            _section(data, "space"),
+            strategies=strategies,
+            catalogue=catalogue,
+            parameters=_ANY_SIZE,
+            distill=data["distill"] if isinstance(data.get("distill"), Mapping) else None,
+        )
         findings.problems.extend(resolved.problems)
     _search(data, findings=findings)
     _budget(data, findings=findings)
@@ -91,34 +99,6 @@ def _better(goal: str) -> str:
     return "higher" if goal == "maximize" else "lower"
 
 
-def _strategies(given: Any, *, catalogue: Catalogue, findings: Findings) -> list[str]:
-    """The strategies that can be used; the others are noted."""
-    good: list[str] = []
-    seen: dict[frozenset[str], str] = {}
-    for index, name in enumerate(given if isinstance(given, list | tuple) else ()):
-        key = f"strategies.{index}"
-        if not isinstance(name, str):
-            continue
-        parts = components(name)
-        unknown = [part for part in parts if part not in catalogue.strategies]
-        single = [part for part in parts if part not in unknown and not catalogue.strategies[part].combinable]
-        if unknown:
-            meant = did_you_mean(unknown[0].strip(), catalogue.strategies)
-            findings.refuse(key, f"unknown strategy {quoted(unknown[0])}{meant}")
-        elif len(parts) > 1 and single:
-            able = [other for other, info in catalogue.strategies.items() if info.combinable]
-            findings.refuse(key, f'"{single[0]}" cannot be combined with others; combinable: {", ".join(able)}')
-        elif len(set(parts)) < len(parts):
-            findings.refuse(key, f'"{name}" names a component twice')
-        elif frozenset(parts) in seen:
-            first = seen[frozenset(parts)]
-            findings.refuse(key, f'"{name}" is given twice' if first == name else f'"{name}" is the same as "{first}"')
-        else:
-            seen[frozenset(parts)] = name
-            good.append(name)
-    return good
-
-
 def _data(data: Mapping[str, Any], *, findings: Findings) -> None:
     sources: dict[str, str] = {}
     for name in ("train", "validation", "test"):
@@ -157,22 +137,27 @@ def _source(source: str, *, key: str, findings: Findings) -> None:
         findings.refuse(key, f"{what}; known: {', '.join(FORMATS)}, package://..., hub://...")
 
 
-def _model(data: Mapping[str, Any], *, base: Path, findings: Findings) -> None:
-    model, revision = data.get("model"), data.get("revision")
+def _model(data: Mapping[str, Any], *, key: str, base: Path, findings: Findings) -> None:
+    """The study's model or its teacher: a folder, a package's, or one on the hub."""
+    model, revision = data.get(key), data.get("revision")
     if not isinstance(model, str):
         return
+    section = "" if key == "model" else "distill."
     local = is_package(model) or is_path(model, base=base)
+    is_trial = key == "teacher" and not local and named_trial(model) is not None
     if is_package(model):
         try:
             split_package(model)
         except DataError as error:
-            findings.refuse("model", error.message)
+            findings.refuse(f"{section}{key}", error.message)
     elif not local and not is_hub_name(model):
+        trial = ", nor STUDY/NUMBER" if key == "teacher" else ""
         findings.refuse(
-            "model", f"{quoted(model)} is neither a folder here, nor OWNER/NAME on the hub, nor package://..."
+            f"{section}{key}",
+            f"{quoted(model)} is neither a folder here, nor OWNER/NAME on the hub, nor package://...{trial}",
         )
-    if local and isinstance(revision, str):
-        findings.refuse("revision", "only a model on the hub has revisions; remove the line")
+    if (local or is_trial) and isinstance(revision, str):
+        findings.refuse(f"{section}revision", "only a model on the hub has revisions; remove the line")
 
 
 def _search(data: Mapping[str, Any], *, findings: Findings) -> None:

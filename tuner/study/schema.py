@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from tuner.study.build import LEARNING_RATE
 from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Choice, Hyperparameter, Range
+from tuner.study.lineup import COMPOSED, strategy_pattern
 from tuner.study.names import PRUNERS, SAMPLERS
 from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.spec import StudySpec
+from tuner.study.switch import SWITCH, SWITCH_HYPERPARAMETERS
+from tuner.study.teacher import DISTILL_HYPERPARAMETERS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -33,8 +35,10 @@ def study_schema(catalogue: Catalogue) -> Schema:
     properties["task"]["enum"] = list(catalogue.tasks)
     metrics = dict.fromkeys(metric.name for task in catalogue.tasks.values() for metric in task.metrics)
     definitions["ObjectiveSpec"]["properties"]["metric"]["enum"] = list(metrics)
-    properties["strategies"] |= {"items": _strategy(catalogue), "uniqueItems": True}
+    properties["strategies"] = _strategies(catalogue, description=properties["strategies"]["description"])
     properties["space"] = _space(catalogue) | {"description": properties["space"]["description"]}
+    for knob in DISTILL_HYPERPARAMETERS:
+        definitions["DistillSpec"]["properties"][knob.name.rpartition(".")[2]] = _domain(knob)
     search = definitions["SearchSpec"]["properties"]
     search["sampler"] = _choice(SAMPLERS, search["sampler"])
     search["pruner"] = _choice(PRUNERS, search["pruner"])
@@ -45,16 +49,37 @@ def study_schema(catalogue: Catalogue) -> Schema:
     }
 
 
-def _combinable(catalogue: Catalogue) -> str:
-    """A pattern of two or more strategies that may be combined."""
-    names = "|".join(re.escape(name) for name, info in catalogue.strategies.items() if info.combinable)
-    return rf"^({names})(\+({names}))+$"
-
-
-def _strategy(catalogue: Catalogue) -> Schema:
+def _strategies(catalogue: Catalogue, *, description: str) -> Schema:
+    """A list of names and of sets that are composed, or one such set."""
     known = [{"const": name, "description": info.summary} for name, info in catalogue.strategies.items()]
-    combined = {"type": "string", "pattern": _combinable(catalogue), "description": "a combination"}
-    return {"anyOf": [*known, combined]}
+    combined = {
+        "type": "string",
+        "pattern": strategy_pattern(catalogue),
+        "description": "a combination such as lora+bitfit, or a sequence such as head>lora",
+    }
+    fewest, most = COMPOSED
+    parts = {
+        "type": "array",
+        "items": {"enum": [name for name, info in catalogue.strategies.items() if info.combinable]},
+        "minItems": fewest,
+        "maxItems": most,
+        "uniqueItems": True,
+        "description": "they and all their combinations compete",
+    }
+    composed = {
+        "type": "object",
+        "properties": {"compose": parts},
+        "required": ["compose"],
+        "additionalProperties": False,
+        "description": "the search composes the strategy",
+    }
+    listed = {
+        "type": "array",
+        "items": {"anyOf": [*known, combined, composed]},
+        "minItems": 1,
+        "uniqueItems": True,
+    }
+    return {"anyOf": [listed, composed], "description": description}
 
 
 def _choice(names: Iterable[str], schema: Schema) -> Schema:
@@ -83,10 +108,16 @@ def _space(catalogue: Catalogue) -> Schema:
             "additionalProperties": False,
         }
     combined = {"type": "object", "properties": inside, "additionalProperties": False}
+    switch = {
+        "type": "object",
+        "description": "when a sequence such as head>lora goes on to its second stage",
+        "properties": {knob.name.rpartition(".")[2]: _domain(knob) for knob in SWITCH_HYPERPARAMETERS},
+        "additionalProperties": False,
+    }
     return {
         "type": ["object", "null"],
-        "properties": shared | blocks,
-        "patternProperties": {_combinable(catalogue): combined},
+        "properties": shared | blocks | {SWITCH: switch},
+        "patternProperties": {strategy_pattern(catalogue): combined},
         "additionalProperties": False,
     }
 

@@ -30,12 +30,14 @@ class StrategySpace:
             where the study file gave an absolute range, as ``learning_rate`` (one range for all strategies) or
             ``<strategy>.learning_rate``.
         recipe: The value of each searched name in the default recipe, inside its domain.
+        is_tried_first: Whether the recipe is tried before the search proposes anything.
     """
 
     strategy: str
     prior: float
     domains: Mapping[str, Domain]
     recipe: Mapping[str, Value]
+    is_tried_first: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +96,7 @@ class SearchSpace:
                 "prior": block.prior,
                 "domains": {name: domain_to_json(domain) for name, domain in block.domains.items()},
                 "recipe": dict(block.recipe),
+                "is_tried_first": block.is_tried_first,
             }
             for block in self.strategies
         ]
@@ -108,6 +111,7 @@ class SearchSpace:
                     prior=block["prior"],
                     domains={name: domain_from_json(domain) for name, domain in block["domains"].items()},
                     recipe=dict(block["recipe"]),
+                    is_tried_first=block.get("is_tried_first", True),  # older databases have no such key
                 )
                 for block in data
             )

@@ -7,9 +7,12 @@ text is no number and a number is no text, so that a slip is named and never gue
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from tuner.study.names import combinations
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -64,6 +67,45 @@ class DataSpec(Section):
     train_rows: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="use a stratified sample of this many training rows"
     )
+
+
+class ComposeSpec(Section):
+    """Strategies of which the search takes one, several or all at once."""
+
+    compose: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        description="2 to 5 strategies; they and all their combinations compete"
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All combinations, the single strategies first and the whole set last."""
+        return combinations(self.compose)
+
+    @property
+    def tried_first(self) -> tuple[str, ...]:
+        """The single strategies and the whole set: what lies between them is left to the search."""
+        return (*self.compose, self.names[-1])
+
+
+def _form(value: Any) -> str:
+    return ComposeSpec.__name__ if isinstance(value, Mapping | ComposeSpec) else "name"
+
+
+def _list_or_compose(value: Any) -> str:
+    return ComposeSpec.__name__ if isinstance(value, Mapping | ComposeSpec) else "list"
+
+
+Strategy = Annotated[
+    Annotated[str, Tag("name")] | Annotated[ComposeSpec, Tag(ComposeSpec.__name__)], Discriminator(_form)
+]
+"""One item of the list of strategies. The tag of a section is its class, which is how messages find their way."""
+
+Strategies = Annotated[
+    Annotated[tuple[Strategy, ...], Field(min_length=1, strict=False), Tag("list")]
+    | Annotated[ComposeSpec, Tag(ComposeSpec.__name__)],
+    Discriminator(_list_or_compose),
+]
+"""A list of strategies, or what the search composes them of."""
 
 
 class ObjectiveSpec(Section):
@@ -133,6 +175,18 @@ class ConfirmSpec(Section):
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="fresh seeds for each finalist")
 
 
+class DistillSpec(Section):
+    """A larger model that every trial learns from besides the labels."""
+
+    teacher: str = Field(
+        description="a classifier with the study's labels (hub id, local folder or package://NAME/PATH), "
+        "or a trial that is complete (STUDY/NUMBER)"
+    )
+    revision: str | None = Field(default=None, description="commit of a hub model")
+    temperature: Any = Field(default=2.0, description="softens both models' predictions: a number, a list or a range")
+    weight: Any = Field(default=0.5, description="the teacher's share of the loss: a number, a list or a range")
+
+
 class StudySpec(Section):
     """One study file."""
 
@@ -146,8 +200,8 @@ class StudySpec(Section):
     objective: Annotated[ObjectiveSpec, BeforeValidator(_one_objective)] = Field(
         description="what is best, such as {metric: accuracy}"
     )
-    strategies: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(
-        description="ways to adapt the model, such as [head, lora]"
+    strategies: Strategies = Field(
+        description="ways to adapt the model, such as [head, lora, head>lora], or {compose: [bitfit, lora, adapter]}"
     )
     space: Annotated[dict[str, Any], BeforeValidator(_table)] = Field(
         default_factory=dict, description="ranges that differ from the strategies' own"
@@ -162,3 +216,18 @@ class StudySpec(Section):
     confirm: Annotated[ConfirmSpec, BeforeValidator(_table)] = Field(
         default_factory=ConfirmSpec, description="how sure the answer shall be"
     )
+    distill: DistillSpec | None = Field(default=None, description="a larger model to learn from besides the labels")
+
+    @property
+    def strategy_names(self) -> tuple[str, ...]:
+        """Every strategy that competes, in the order of the file; what is composed stands where it is asked for."""
+        return tuple(name for item in self._items for name in ([item] if isinstance(item, str) else item.names))
+
+    @property
+    def tried_first(self) -> tuple[str, ...]:
+        """The strategies whose recipes are tried before the search proposes anything."""
+        return tuple(name for item in self._items for name in ([item] if isinstance(item, str) else item.tried_first))
+
+    @property
+    def _items(self) -> tuple[str | ComposeSpec, ...]:
+        return (self.strategies,) if isinstance(self.strategies, ComposeSpec) else self.strategies
