@@ -16,6 +16,7 @@ from tuner.strategies.head import Head
 from tuner.strategies.layerwise_decay import LayerwiseDecay
 from tuner.strategies.lora import Lora
 from tuner.strategies.norm import Norm
+from tuner.strategies.prefix import Prefix
 from tuner.strategies.reinit import Reinit
 from tuner.strategies.sequence import Sequence
 from tuner.strategies.top_layers import TopLayers
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, Strategy] = {
     "bitfit": BitFit(),
     "norm": Norm(),
     "adapter": Adapter(),
+    "prefix": Prefix(),
 }
 
 

@@ -119,6 +119,8 @@ def _places(block: Block, *, attentions: bool) -> Iterator[tuple[str, str]]:
     """The first and the last linear layer of what gets a bottleneck, by name."""
     if attentions:
         for attention in block.attentions:
-            yield attention.inputs[0], attention.output
+            # Of an attention to the encoder, only the queries are made from what the block reads.
+            query = (name for name in attention.inputs if "q" in name.rpartition(".")[2].lower())
+            yield next(query, attention.inputs[0]), attention.output
     if block.feed_forward is not None:
         yield block.feed_forward.inputs[0], block.feed_forward.output
