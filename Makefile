@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --pro
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
 CODE := tuner tests $(wildcard benchmarks)
 
-.PHONY: help venv venv-dev demo test check quick lint types format secrets clean
+.PHONY: help venv venv-dev demo test check quick lint types format docs secrets clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -46,6 +46,9 @@ types: $(VENV)/.installed-dev  ## types only
 format: $(VENV)/.installed-dev  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix-only $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+docs: $(VENV)/.installed-dev  ## write docs/strategies.md anew from the registry and the contract's matrix
+	$(BIN)/python -m tests.contract.strategy_guide
 
 secrets: secrets/database-password  ## create the password file that docker-compose.yml asks for
 

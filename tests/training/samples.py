@@ -19,10 +19,13 @@ from transformers import (
     ModernBertConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    ResNetConfig,
     T5Config,
     ViTConfig,
 )
 
+from tuner.strategies import resolve
+from tuner.study.names import stages
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.study.spec import StudySpec
 from tuner.training.cache import WarmCache
@@ -48,6 +51,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**_BERT, **_SHARED, max_position_embeddings=64),
     "t5": T5Config(d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8, **_SHARED),
     "vit": ViTConfig(**_BERT, image_size=8, patch_size=4),
+    "resnet": ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"),
 }
 
 CONFIGS["t5"].decoder_start_token_id = 0
@@ -115,7 +119,10 @@ def study(folder: Path, *, kind: str = "bert", **changes: Any) -> StudySpec:
     return StudySpec.model_validate(sections)
 
 
-LEARNING_RATES = {"full": 3e-3, "head": 2e-2, "bitfit": 1e-2, "lora": 1e-2, "lora+bitfit": 1e-2}
+def learning_rate(strategy: str) -> float:
+    """A learning rate that suits the tiny models, which bear more than the smallest model a strategy was measured on."""
+    first = resolve(stages(strategy)[-1])
+    return min(4.0 * first.info.learning_rate[0][1], 2e-2)
 
 
 def plan(
@@ -129,7 +136,7 @@ def plan(
     **params: Any,
 ) -> TrialPlan:
     """A run of one trial with a learning rate that suits the tiny models."""
-    values = {"learning_rate": LEARNING_RATES[strategy], "batch_size": 8, "dropout": 0.1}
+    values = {"learning_rate": learning_rate(strategy), "batch_size": 8, "dropout": 0.1}
     return TrialPlan(
         spec=spec,
         number=0,

@@ -1,0 +1,84 @@
+"""Every strategy on every architecture: what is tried, and the whole list of what is refused.
+
+The contract (``test_matrix.py``) holds each cell against this list, and the guide (``docs/strategies.md``) is written
+from it; so a cell that begins to work, or ceases to, fails a test until it is edited here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+from tests.contract.architectures import KINDS
+from tuner.errors import TunerError
+from tuner.strategies import STRATEGIES, resolve
+from tuner.study.domains import Value
+from tuner.study.names import COMBINE, components
+
+COMBINATIONS = (
+    "lora+bitfit",
+    "bitfit+lora",
+    "adapter+lora",
+    "lora+adapter",
+    "adapter+prefix",
+    "prefix+lora",
+    "adapter+prefix+lora",
+    "prompt+lora",
+    "ia3+lora",
+    "norm+bitfit",
+)
+SEQUENCES = ("head>full", "head>lora", "head>lora+bitfit")
+
+
+def _stands(name: str) -> bool:
+    try:
+        resolve(name)
+    except TunerError:
+        return False
+    return True
+
+
+NAMES = tuple(name for name in (*STRATEGIES, *COMBINATIONS, *SEQUENCES) if _stands(name))
+
+# The models are 16 wide, and ResNet's first layer reads 3 colours.
+TINY: Mapping[str, Value] = {"lora.r": 2, "adapter.reduction": 2}
+
+# By strategy: the architectures that it refuses, with the words of the reason.
+REFUSED: Mapping[str, Mapping[str, str]] = {
+    "bitfit": dict.fromkeys(("modernbert", "llama", "t5"), "its backbone has no biases"),
+    "prefix": {"resnet": "its backbone has no attention"},
+    "adapter": {"resnet": "its blocks have no attention and no feed-forward made of linear layers"},
+}
+
+# By strategy: why it cannot be merged.
+UNMERGED: Mapping[str, str] = {
+    "adapter": "there is an activation between its two layers",
+    "prefix": "no weight of the architecture holds keys and values",
+}
+
+
+def refusal(name: str, kind: str) -> str | None:
+    """Why a strategy, combination or sequence is refused on an architecture; None where it works."""
+    reasons = (REFUSED.get(part, {}).get(kind) for part in components(name))
+    return next((reason for reason in reasons if reason), None)
+
+
+def unmerged(name: str) -> tuple[str, ...]:
+    """Why what a strategy, combination or sequence has trained cannot be merged; empty where it can."""
+    return tuple(UNMERGED[part] for part in components(name) if part in UNMERGED)
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    """All of them, as (strategy, architecture)."""
+    return ((name, kind) for name in NAMES for kind in KINDS)
+
+
+def is_quick(name: str, kind: str) -> bool:
+    """The thin slice that every change is tried on: each strategy on BERT, and each architecture with LoRA."""
+    return (kind == "bert" and name in STRATEGIES) or name == "lora"
+
+
+def pairs() -> tuple[str, ...]:
+    """All combinations of two strategies that may be combined."""
+    combinable = [name for name, strategy in STRATEGIES.items() if strategy.info.combinable]
+    return tuple(COMBINE.join(pair) for pair in combinations(combinable, 2))
