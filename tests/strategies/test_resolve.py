@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from tuner.errors import NotFoundError, UsageError
 from tuner.strategies import STRATEGIES, resolve
+from tuner.strategies.sequence import Sequence
 
 
 def test_a_single_name_is_the_registered_strategy() -> None:
@@ -24,9 +26,61 @@ def test_an_unknown_name_gets_a_suggestion() -> None:
         resolve("lora+bitfitt")
 
 
-@pytest.mark.parametrize("name", ["full+lora", "lora+lora", "head+bitfit"])
-def test_what_cannot_be_combined_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="lora, bitfit"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("full+lora", "full stands alone"),
+        ("head+bitfit", "head stands alone"),
+        ("lora+lora", "a component is named twice"),
+        ("head>full+lora", "full stands alone"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot be combined - {reason}; write different ones of .*bitfit") as caught:
+        resolve(name)
+    assert "full" not in caught.value.fix
+
+
+def test_a_sequence_has_two_stages() -> None:
+    sequence = resolve("head>lora+bitfit")
+    assert isinstance(sequence, Sequence)
+    assert sequence.first is STRATEGIES["head"]
+    assert sequence.second.info.name == "lora+bitfit"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("head>lora>full", '"head>lora>full" has 3 stages; write two, such as head>lora'),
+        (
+            "head>gradual",
+            '"head>gradual" is no sequence - gradual has a schedule or a start of its own; write two of full',
+        ),
+        (
+            "reinit>lora",
+            '"reinit>lora" is no sequence - reinit has a schedule or a start of its own; write two of full',
+        ),
+        ("lora>lora+bitfit", '"lora>lora+bitfit" is no sequence - lora stands in both stages; leave it out of one'),
+        ("head>head", '"head>head" is no sequence - head stands in both stages; leave it out of one'),
+    ],
+)
+def test_what_cannot_follow_one_another_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("head>lorra", 'no strategy "lorra"; did you mean "lora"'),
+        ("heads>lora", 'no strategy "heads"; did you mean "head"'),
+        ("head>lora+bitfitt", 'no strategy "bitfitt"; did you mean "bitfit"'),
+        ("head>", 'no strategy ""; known: full'),
+        ("lora+", 'no strategy ""; known: full'),
+    ],
+)
+def test_an_unknown_part_of_a_sequence_gets_a_suggestion(name: str, message: str) -> None:
+    with pytest.raises(NotFoundError, match=re.escape(message)):
         resolve(name)
 
 
