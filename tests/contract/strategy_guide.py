@@ -87,14 +87,10 @@ def _glance() -> Iterator[str]:
         merges = "" if unmerged(name) else "yes"
         rows.append((_name(name), summary, f"{trained:,}", _share(trained / total), combines, merges))
     head = ("strategy", "what is trained", "trained", "share", "combines", "merges")
-    for kinds, title in ((STRATEGIES, ""), (COMBINATIONS, "At once:"), (SEQUENCES, "One after the other:")):
-        chosen = [row for row, name in zip(rows, NAMES, strict=True) if name in kinds]
-        if title:
-            chosen = [(row[0], *row[2:4], row[5]) for row in chosen]
-            yield f"{title}\n\n"
-            yield from _table((head[0], *head[2:4], head[5]), chosen, right=(1, 2))
-        else:
-            yield from _table(head, chosen, right=(2, 3))
+    yield from _table(head, (row for row in rows if row[0] in map(_name, STRATEGIES)), right=(2, 3))
+    for names, title in ((COMBINATIONS, "At once"), (SEQUENCES, "One after the other")):
+        chosen = [(row[0], *row[2:4], row[5]) for row in rows if row[0] in map(_name, names)]
+        yield from _table((title, "trained", "share", "merges"), chosen, right=(1, 2))
 
 
 def _works() -> Iterator[str]:
@@ -172,7 +168,7 @@ def bert_base() -> nn.Module:
 @cache
 def _bert_base() -> nn.Module:
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(BertConfig(num_labels=2))
+        model: nn.Module = AutoModelForSequenceClassification.from_config(BertConfig())
     return freeze_backbone(model.train())
 
 
