@@ -465,7 +465,7 @@ def _reclaim_expired(tx: Connection, study_id: int) -> int:
 
 def _mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
     """Take a run from its owner. The caller holds the study's lock or the lease."""
-    losses = row.losses + 1
+    losses = row.losses + (row.strategy is not None)  # before its values were bound they cannot be to blame
     outcome = Outcome.FAILED if losses >= MOST_LOSSES else Outcome.WAITING
     if outcome is Outcome.FAILED:
         reason = f"{reason}; given up after {losses} attempts"

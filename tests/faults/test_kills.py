@@ -1,0 +1,84 @@
+"""SIGKILL at any instant: nothing acknowledged is lost, nothing counts twice, nothing is stuck.
+
+`make test` runs the short form; `make faults` sets TUNER_FAULTS=long and runs as many kills as docs/reliability.md reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import check
+from tests.faults.mob import LEASE, Mob, make_study, median, mob, percentile
+from tests.faults.nursery import FAILPOINTS
+
+pytestmark = pytest.mark.slow
+
+LONG = os.environ.get("TUNER_FAULTS") == "long"
+KILLS, TRIALS = (200, 300) if LONG else (12, 40)
+ROUNDS = 50 if LONG else 1
+WORKERS = 6
+SWEEP = 35.0  # seconds beyond the lease within which a dead worker's run must go on
+
+
+@pytest.mark.timeout(900)
+def test_random_kills(tmp_path: Path, storage_url: str, record_property: Callable[[str, object], None]) -> None:
+    make_study(storage_url, trials=TRIALS)
+    with mob(tmp_path, url=storage_url) as crowd:
+        _kill_until_done(crowd, kills=KILLS)
+        findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=TRIALS)
+        waits = crowd.reclaim_seconds()
+        figures = {
+            "kills": len(crowd.kills),
+            "trials": findings.trials,
+            "acknowledged": findings.acknowledged,
+            "interrupted runs": len(waits),
+            "reclaim median s": round(median(waits), 2),
+            "reclaim p95 s": round(percentile(waits, 0.95), 2),
+        }
+    record_property("figures", json.dumps(figures))
+    assert findings.wrong == {}, figures
+    assert len(crowd.kills) >= KILLS
+    assert percentile(waits, 0.95) <= LEASE + SWEEP
+
+
+def _kill_until_done(crowd: Mob, *, kills: int) -> None:
+    """Kill and replace workers until there were enough kills, then let the study come to its end."""
+    draw = random.Random(1)
+    for number in range(WORKERS):
+        crowd.start(other_box=number % 2 == 0)
+    while len(crowd.kills) < kills:
+        time.sleep(draw.uniform(0.0, 0.5))
+        crowd.kill_one()
+        if crowd.is_done():
+            raise AssertionError(f"the study was over after {len(crowd.kills)} kills; {crowd.tail()}")
+        while len(crowd.alive()) < WORKERS:
+            crowd.start(other_box=draw.random() < 0.5)
+    crowd.wait(crowd.is_done, what="the study is over")
+    crowd.wait(lambda: not crowd.alive(), what="all workers have left")
+
+
+@pytest.mark.timeout(900)
+def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str) -> None:
+    """Workers die just there, again and again; whoever comes next makes it good."""
+    trials = ROUNDS * len(FAILPOINTS) + 12
+    make_study(storage_url, trials=trials, epochs=2)
+    with mob(tmp_path, url=storage_url) as crowd:
+        crowd.start(max_trials=4)
+        crowd.wait(lambda: not crowd.alive(), what="a few trials are done")
+        for number in range(ROUNDS):
+            for failpoint in FAILPOINTS:
+                crowd.start(failpoint=failpoint, other_box=number % 2 == 0)
+            crowd.wait(lambda: not crowd.alive(), what="all have died")
+            assert not crowd.is_done()
+        crowd.start()
+        crowd.wait(crowd.is_done, what="the study is over")
+        crowd.wait(lambda: not crowd.alive(), what="the worker has left")
+        findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=trials)
+    assert findings.wrong == {}
