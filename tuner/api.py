@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
     from tuner.study.catalogue import Catalogue
     from tuner.study.check import CheckReport
+    from tuner.study.proof import StrategyProof
+    from tuner.study.space import SearchSpace
     from tuner.study.spec import StudySpec
     from tuner.worker.supervisor import WorkerSummary
 
@@ -60,14 +62,21 @@ def check_study(study: PathLike | Mapping[str, Any]) -> tuple[StudySpec, CheckRe
     known = catalogue()
     if isinstance(study, Mapping):
         spec = file.validate_study(study, catalogue=known)
-        return spec, check.check_study(spec, catalogue=known)
+        return spec, check.check_study(spec, catalogue=known, probe=_probe)
     spec = file.load_study_file(os.fspath(study), catalogue=known)
-    found = check.check_study(spec, catalogue=known)
+    found = check.check_study(spec, catalogue=known, probe=_probe)
     return spec, replace(
         found,
         problems=file.locate(found.problems, path=os.fspath(study)),
         warnings=file.locate(found.warnings, path=os.fspath(study)),
     )
+
+
+def _probe(spec: StudySpec, *, space: SearchSpace, classes: Sequence[str], folder: str) -> Sequence[StrategyProof]:
+    """Try the strategies on the model; torch is imported when it comes to that, for a file with mistakes never."""
+    from tuner.training.probe import probe_study
+
+    return probe_study(spec, space=space, classes=classes, folder=folder)
 
 
 def create_study(study: PathLike | Mapping[str, Any], *, storage: str | None = None) -> StudyRecord:

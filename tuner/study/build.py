@@ -114,11 +114,7 @@ def resolve_space(
                 findings.warn(key, f'has no effect, since "{name}" is not among the strategies')
         else:
             _refuse_name(name, catalogue=catalogue, strategies=strategies, findings=findings)
-    if LEARNING_RATE.name in raw and RELATIVE_LEARNING_RATE in raw:
-        findings.refuse_key(
-            f"space.{RELATIVE_LEARNING_RATE}",
-            f"{LEARNING_RATE.name} and {RELATIVE_LEARNING_RATE} exclude each other; remove one",
-        )
+    _refuse_two_rates(raw, findings=findings)
     if distill is not None:
         _read_distill(distill, given=given, findings=findings)
     blocks = [
@@ -146,6 +142,14 @@ class _Given(dict[str, Domain]):
         """Keep a domain that has no mistake."""
         if domain is not None:
             self[name] = domain
+
+
+def _refuse_two_rates(raw: Mapping[str, Any], *, findings: Findings) -> None:
+    if LEARNING_RATE.name in raw and RELATIVE_LEARNING_RATE in raw:
+        findings.refuse_key(
+            f"space.{RELATIVE_LEARNING_RATE}",
+            f"{LEARNING_RATE.name} and {RELATIVE_LEARNING_RATE} exclude each other; remove one",
+        )
 
 
 def _read_switch(value: Any, *, strategies: Sequence[str], given: _Given, findings: Findings) -> None:

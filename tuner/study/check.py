@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.errors import Problem
@@ -11,11 +12,14 @@ from tuner.study.catalogue import Catalogue
 from tuner.study.dataset import DataFacts, ReadHub, read_data
 from tuner.study.forecast import Forecast, forecast
 from tuner.study.pretrained import ModelFacts, read_model
+from tuner.study.proof import Probe, StrategyProof, note_proofs
 from tuner.study.ranges import Findings
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
 _ANY_SIZE = 1e8  # parameters, where the model cannot be read: the report has problems then, and its space is only shown
+
+_ANY_CLASSES = ("0", "1")  # where the rows cannot be read
 
 _FEW_ROWS = 200  # validation rows; below, chance moves a share by 7 points and more
 
@@ -32,6 +36,7 @@ class CheckReport:
         data: The rows, None if they cannot be read or are on the hub and were not opened.
         space: What is searched, for this model's size.
         forecast: What the study will do at most.
+        proofs: Each strategy, tried on the model's shapes; empty where that was not asked for or is not possible.
     """
 
     spec: StudySpec
@@ -41,15 +46,19 @@ class CheckReport:
     data: DataFacts | None
     space: SearchSpace
     forecast: Forecast
+    proofs: tuple[StrategyProof, ...] = ()
 
 
-def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | None = None) -> CheckReport:
+def check_study(
+    spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | None = None, probe: Probe | None = None
+) -> CheckReport:
     """Open a study's model and data, and say what would go wrong and what it will cost.
 
     Args:
         spec: A study from :mod:`tuner.study.file`; its paths are absolute.
         catalogue: Tasks and strategies that exist.
         read_hub: Reads hub data sets; without it they are passed over with a warning.
+        probe: Tries the strategies on the model; without it that is left out.
     """
     findings = Findings()
     model = read_model(spec, findings=findings)
@@ -58,6 +67,10 @@ def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | No
     resolved = resolve_study_space(spec, catalogue=catalogue, parameters=parameters)
     findings.problems.extend(resolved.problems)
     findings.warnings.extend(resolved.warnings)
+    proofs: tuple[StrategyProof, ...] = ()
+    if probe is not None and model is not None and not resolved.problems:
+        classes = tuple(data.classes) if data is not None and len(data.classes) > 1 else _ANY_CLASSES
+        proofs = _prove(spec, probe=probe, model=model, space=resolved.space, classes=classes, findings=findings)
     _fit(spec, model=model, findings=findings)
     if data is not None and 0 < data.validation_rows < _FEW_ROWS:
         noise = 100 * 1.96 * 0.5 / math.sqrt(data.validation_rows)  # 95 % of a share of one half, where it is widest
@@ -74,7 +87,28 @@ def check_study(spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | No
         data=data,
         space=resolved.space,
         forecast=forecast(spec, space=resolved.space, train_rows=data.train_rows if data is not None else None),
+        proofs=proofs,
     )
+
+
+def _prove(
+    spec: StudySpec,
+    *,
+    probe: Probe,
+    model: ModelFacts,
+    space: SearchSpace,
+    classes: Sequence[str],
+    findings: Findings,
+) -> tuple[StrategyProof, ...]:
+    """What the model says to each strategy; that it could not be asked is no reason to refuse the study."""
+    try:
+        proofs = tuple(probe(spec, space=space, classes=classes, folder=model.folder))
+    except Exception as error:  # noqa: BLE001 - a model may break the libraries in any way; trials would say so, too
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        findings.warn("model", f"the strategies could not be tried on it ({text[:200]})")
+        return ()
+    note_proofs(proofs, spec=spec, findings=findings)
+    return proofs
 
 
 def _fit(spec: StudySpec, *, model: ModelFacts | None, findings: Findings) -> None:

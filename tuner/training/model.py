@@ -130,6 +130,46 @@ def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, c
     return base
 
 
+def load_shapes(spec: StudySpec, *, task: Task, labels: Sequence[str], folder: str) -> tuple[nn.Module, frozenset[str]]:
+    """The model without its weights, on torch's meta device: what it is made of, for nothing.
+
+    Args:
+        spec: The study.
+        task: What the model is for.
+        labels: Class names by index.
+        folder: Where the model's files are; empty for a hub model of which only the configuration is fetched.
+
+    Returns:
+        The model in training mode, and the names of its parameters that every trial draws anew: the output layer and,
+        where there is a folder, what its checkpoint does not contain.
+
+    Raises:
+        ConfigurationError: If the configuration cannot be read.
+    """
+    source: dict[str, Any] = _source(spec)
+    if folder:
+        source = {"pretrained_model_name_or_path": folder, "local_files_only": True, "trust_remote_code": False}
+    with _quiet(), _said_plainly(spec, "model"):
+        config = AutoConfig.from_pretrained(**source, num_labels=len(labels))
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = 0
+        if not folder:
+            with torch.device("meta"):
+                model = task.auto_class().from_config(config, dtype=torch.float32)
+            return model.train(), frozenset(_output_layer(model, classes=len(labels)))
+        model, report = task.auto_class().from_pretrained(
+            **source,
+            config=config,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            device_map="meta",
+        )
+    fresh = frozenset(report["missing_keys"]) | {name for name, *_ in report["mismatched_keys"]}
+    return model.train(), fresh | _output_layer(model, classes=len(labels))
+
+
 def build_model(base: BaseModel, *, dropout: float, seed: int) -> nn.Module:
     """A model of its own for one trial.
 

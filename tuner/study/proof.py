@@ -1,0 +1,149 @@
+"""What is known of each strategy of a study before a trial is spent: whether it can work, and what it will take.
+
+The proof itself needs torch, so whoever may import it hands it in (:class:`Probe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.study.domains import Choice, Domain, Fixed, Value
+from tuner.study.names import components
+from tuner.study.ranges import Findings
+from tuner.study.space import SearchSpace
+from tuner.study.spec import ComposeSpec, StudySpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A value that a strategy cannot work with on this model.
+
+    Attributes:
+        knob: The hyperparameter that has the value; empty for the recipe as a whole.
+        value: The value, None for the recipe.
+        message: What, why and the fix.
+    """
+
+    knob: str
+    value: Value | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrategyProof:
+    """One strategy, applied to the model's shapes.
+
+    Attributes:
+        strategy: The strategy, combination or sequence.
+        works: Whether it can be applied with its recipe, or with another value of its space.
+        trainable: Parameters that are ever trained; None where nothing could be applied.
+        total: All parameters of the adapted model.
+        memory: Bytes that a training step takes with the largest batch of the space, estimated.
+        checkpoint: Bytes of the weights that are kept of a trial.
+        is_memory_counted: Whether the activations were counted in a forward pass, not taken from a rule of thumb.
+        refusals: What cannot work.
+        unknown: Why it could not be proven, in words; empty if it was.
+    """
+
+    strategy: str
+    works: bool
+    trainable: int | None = None
+    total: int | None = None
+    memory: int | None = None
+    checkpoint: int | None = None
+    is_memory_counted: bool = False
+    refusals: tuple[Refusal, ...] = ()
+    unknown: str = ""
+
+
+class Probe(Protocol):
+    """Applies every strategy of a study to its model, without reading a weight; only who may import torch has one."""
+
+    def __call__(
+        self, spec: StudySpec, *, space: SearchSpace, classes: Sequence[str], folder: str
+    ) -> Sequence[StrategyProof]:
+        """One proof for each block of the space.
+
+        Args:
+            spec: The study.
+            space: What is searched.
+            classes: Names of the classes.
+            folder: Where the model's files are on this machine; empty for a hub model that was not fetched: only its
+                configuration is then.
+
+        Raises:
+            TunerError: If the model's shapes cannot be had.
+        """
+        ...
+
+
+def strategy_keys(spec: StudySpec) -> dict[str, str]:
+    """The dotted key under which each strategy stands in the study file."""
+    if isinstance(spec.strategies, ComposeSpec):
+        return dict.fromkeys(spec.strategy_names, "strategies.compose")
+    keys: dict[str, str] = {}
+    for index, item in enumerate(spec.strategies):
+        key = f"strategies.{index}"
+        if isinstance(item, str):
+            keys[item] = key
+        else:
+            keys |= dict.fromkeys(item.names, f"{key}.compose")
+            keys |= {part: f"{key}.compose.{number}" for number, part in enumerate(item.compose)}
+    return keys
+
+
+def note_proofs(proofs: Sequence[StrategyProof], *, spec: StudySpec, findings: Findings) -> None:
+    """Turn refusals into problems, where a strategy can never work, and warnings, where a value cannot.
+
+    Args:
+        proofs: What was found.
+        spec: The study, for the places in its file.
+        findings: Takes them.
+    """
+    keys = strategy_keys(spec)
+    told: set[tuple[str, str]] = set()
+    impossible = {proof.strategy for proof in proofs if not proof.works}
+    for proof in proofs:
+        key = keys.get(proof.strategy, "strategies")
+        if proof.unknown:
+            findings.warn(key, f"{proof.strategy} could not be tried on the model ({proof.unknown})")
+        for refusal in proof.refusals:
+            place = _place(refusal, spec=spec) if proof.works and refusal.knob else key
+            if (place, refusal.message) in told or (not proof.works and refusal.knob):
+                continue
+            told.add((place, refusal.message))
+            if proof.works:
+                findings.warn(place, _with_value(refusal))
+            elif not (key.endswith(".compose") and impossible.intersection(components(proof.strategy))):
+                # Of what is composed a part that cannot work is told once, at its own place.
+                findings.refuse(key, refusal.message)
+
+
+def _with_value(refusal: Refusal) -> str:
+    """The message, with the value in front where it does not speak of it."""
+    told = not refusal.knob or str(refusal.value) in refusal.message
+    return refusal.message if told else f"with {refusal.knob} {refusal.value}: {refusal.message}"
+
+
+def _place(refusal: Refusal, *, spec: StudySpec) -> str:
+    """Where the value stands in the file, if it does; else the block or the section that it would be written in."""
+    strategy, _, name = refusal.knob.partition(".")
+    given = spec.space.get(strategy)
+    raw = given.get(name) if isinstance(given, Mapping) else None
+    key = f"space.{strategy}.{name}"
+    if isinstance(raw, list | tuple) and refusal.value in raw:
+        return f"{key}.{list(raw).index(refusal.value)}"
+    if isinstance(raw, Mapping):
+        return next((f"{key}.{end}" for end in ("low", "high") if raw.get(end) == refusal.value), key)
+    return key if raw is not None else "strategies"
+
+
+def ends_of(domain: Domain) -> tuple[Value, ...]:
+    """The values at which a structural hyperparameter is tried: every choice, or both ends of a range of whole numbers."""
+    if isinstance(domain, Choice):
+        return domain.options
+    if isinstance(domain, Fixed):
+        return (domain.value,)
+    return (int(domain.low), int(domain.high)) if domain.kind == "int" else ()
