@@ -41,14 +41,22 @@ def _stands(name: str) -> bool:
 NAMES = tuple(name for name in (*STRATEGIES, *COMBINATIONS, *SEQUENCES) if _stands(name))
 
 # The models are 16 wide, and ResNet's first layer reads 3 colours.
-TINY: Mapping[str, Value] = {"lora.r": 2, "adapter.reduction": 2}
+TINY: Mapping[str, Value] = {"lora.r": 2, "adalora.r": 2, "adapter.reduction": 2}
 
 # By strategy: the architectures that it refuses, with the words of the reason.
 REFUSED: Mapping[str, Mapping[str, str]] = {
     "bitfit": dict.fromkeys(("modernbert", "llama", "t5"), "its backbone has no biases"),
     "prefix": {"resnet": "its backbone has no attention"},
+    "vera": {"resnet": "PEFT's VeRA has no layer for Conv2d"},
+    "oft": dict.fromkeys(("gpt2", "resnet"), "PEFT's OFT has no layer, or no exact one, for Conv"),
+    "loha": {"gpt2": "PEFT's LoHa has no layer for Conv1D"},
+    "lokr": {"gpt2": "PEFT's LoKr has no layer for Conv1D"},
+    "ia3+lora": {"resnet": "PEFT has no LoRA around a wrapped convolution"},
     "adapter": {"resnet": "its blocks have no attention and no feed-forward made of linear layers"},
 }
+
+# By strategy: what it trains and may put back as it was, by the end of the name: all ranks of a layer are taken away.
+PUT_BACK: Mapping[str, str] = {"adalora": "lora_E.default"}
 
 # By strategy: why it cannot be merged.
 UNMERGED: Mapping[str, str] = {
@@ -59,7 +67,7 @@ UNMERGED: Mapping[str, str] = {
 
 def refusal(name: str, kind: str) -> str | None:
     """Why a strategy, combination or sequence is refused on an architecture; None where it works."""
-    reasons = (REFUSED.get(part, {}).get(kind) for part in components(name))
+    reasons = (REFUSED.get(part, {}).get(kind) for part in (name, *components(name)))
     return next((reason for reason in reasons if reason), None)
 
 

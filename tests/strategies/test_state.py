@@ -9,8 +9,8 @@ from tests.training.samples import tensors_of
 from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
 from tuner.strategies.base import freeze_backbone
-from tuner.strategies.lora import lora_targets
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
+from tuner.strategies.targets import linear_targets
 
 
 def resnet() -> nn.Module:
@@ -35,8 +35,8 @@ def test_running_statistics_are_saved_with_the_weights(name: str) -> None:
 
 
 def test_convolutions_are_adapted_where_there_is_no_linear_layer() -> None:
-    assert all(isinstance(layer, nn.Conv2d) for layer in lora_targets(resnet()).values())
-    assert len(lora_targets(resnet())) > 3
+    assert all(isinstance(layer, nn.Conv2d) for layer in linear_targets(resnet()).values())
+    assert len(linear_targets(resnet())) > 3
 
 
 def test_a_rank_beyond_the_narrowest_layer_is_infeasible() -> None:
@@ -52,7 +52,7 @@ def test_nothing_to_adapt_is_infeasible() -> None:
 
 def test_attention_that_reads_its_weight_directly_is_left_alone() -> None:
     model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "out": nn.Linear(4, 4)})
-    assert set(lora_targets(model.requires_grad_(requires_grad=False))) == {"out"}
+    assert set(linear_targets(model.requires_grad_(requires_grad=False))) == {"out"}
 
 
 def test_loading_copies() -> None:

@@ -6,6 +6,7 @@ Nothing in this package imports torch before a model is adapted, so the registry
 from __future__ import annotations
 
 from tuner.errors import NotFoundError, UsageError
+from tuner.strategies.adalora import AdaLora
 from tuner.strategies.adapter import Adapter
 from tuner.strategies.base import Strategy
 from tuner.strategies.bitfit import BitFit
@@ -13,9 +14,12 @@ from tuner.strategies.combine import Combination
 from tuner.strategies.full import Full
 from tuner.strategies.gradual import Gradual
 from tuner.strategies.head import Head
+from tuner.strategies.ia3 import IA3
+from tuner.strategies.intrinsic import Intrinsic
 from tuner.strategies.layerwise_decay import LayerwiseDecay
 from tuner.strategies.lora import Lora
 from tuner.strategies.norm import Norm
+from tuner.strategies.peft_layers import Loha, Lokr, Oft, Vera
 from tuner.strategies.prefix import Prefix
 from tuner.strategies.reinit import Reinit
 from tuner.strategies.sequence import Sequence
@@ -30,6 +34,13 @@ STRATEGIES: dict[str, Strategy] = {
     "layerwise_decay": LayerwiseDecay(),
     "reinit": Reinit(),
     "lora": Lora(),
+    "adalora": AdaLora(),
+    "vera": Vera(),
+    "oft": Oft(),
+    "loha": Loha(),
+    "lokr": Lokr(),
+    "ia3": IA3(),
+    "intrinsic": Intrinsic(),
     "bitfit": BitFit(),
     "norm": Norm(),
     "adapter": Adapter(),

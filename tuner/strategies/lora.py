@@ -1,4 +1,4 @@
-"""LoRA: a low-rank update beside every linear layer of the backbone."""
+"""LoRA: a low-rank update beside the linear layers of the backbone."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING
 
 from tuner.errors import TrialInfeasible
 from tuner.strategies.base import Strategy
+from tuner.strategies.injection import ADAPTER, fold, inject
+from tuner.strategies.targets import attention_targets, linear_targets, narrowest, refuse_wrapped
 from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Choice, Fixed, Hyperparameter, Range, Value
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-ADAPTER = "default"
-"""Name of the one adapter, as PEFT calls it."""
+_SWITCH = Choice(options=(False, True))
+_ROLES = {"attention": "qkvo", "query_value": "qv"}
 
 
 class Lora(Strategy):
-    """PEFT's LoRA on all linear layers of the backbone; the head is trained in full beside it.
-
-    The adapter is injected rather than wrapped around the model (``PeftModel``), so that the model keeps its class and
-    its forward, other strategies find its parameters, and one rule saves them all.
-    """
+    """PEFT's LoRA on the linear layers of the backbone; the head is trained in full beside it."""
 
     info = StrategyInfo(
         name="lora",
@@ -54,6 +52,36 @@ class Lora(Strategy):
                 help="dropout probability before the update, beside the dropout of the architecture",
                 allowed=Range(low=0.0, high=0.9),
             ),
+            # All layers do better than the attention alone at equal numbers of parameters (Schulman et al. 2025).
+            Hyperparameter(
+                name="lora.targets",
+                domain=Fixed(value="linear"),
+                default="linear",
+                help="adapted layers: all linear ones, those of the attention, or its queries and values (Hu et al.)",
+                allowed=Choice(options=("linear", "attention", "query_value")),
+            ),
+            # The variants are equal to within 1 or 2 % once the learning rate is tuned, so none of them is searched.
+            Hyperparameter(
+                name="lora.rank_stabilized",
+                domain=Fixed(value=False),
+                default=False,
+                help="rsLoRA: the factor is divided by the root of r, not by r (Kalajdzievski 2023)",
+                allowed=_SWITCH,
+            ),
+            Hyperparameter(
+                name="lora.dora",
+                domain=Fixed(value=False),
+                default=False,
+                help="DoRA: the norms of the weights are trained apart from their directions (Liu et al. 2024)",
+                allowed=_SWITCH,
+            ),
+            Hyperparameter(
+                name="lora.plus_ratio",
+                domain=Fixed(value=1.0),
+                default=1.0,
+                help="LoRA+: learning rate of B divided by that of A (Hayou et al. 2024)",
+                allowed=Range(low=1.0, high=64.0),
+            ),
         ),
         source="Hu et al. 2022, LoRA: Low-Rank Adaptation; all layers: Schulman et al. 2025, LoRA Without Regret",
         combinable=True,
@@ -63,68 +91,64 @@ class Lora(Strategy):
         """Inject the adapter; what required gradients before still does.
 
         Raises:
-            TrialInfeasible: If the backbone has no layer to adapt, or the rank exceeds the smallest one.
+            TrialInfeasible: If the backbone has no layer to adapt, the rank exceeds the smallest one, or DoRA is to take
+                the norm of a layer that another strategy has changed.
         """
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig
         from transformers.pytorch_utils import Conv1D
 
-        targets = lora_targets(model)
+        targets = self._targets(model, params)
         rank = int(self.value(params, "lora.r"))
-        if not targets:
-            raise TrialInfeasible(f"lora cannot adapt {type(model).__name__}", why="its backbone has no linear layer")
-        narrowest = min(targets, key=lambda name: _width(targets[name]))
-        if rank > _width(targets[narrowest]):
-            raise TrialInfeasible(
-                f"lora.r {rank} exceeds the width {_width(targets[narrowest])} of {narrowest}", fix="lower space.lora.r"
-            )
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        name, width = narrowest(targets)
+        if rank > width:
+            raise TrialInfeasible(f"lora.r {rank} exceeds the width {width} of {name}", fix="lower space.lora.r")
         config = LoraConfig(
             r=rank,
-            # PEFT says int, and divides by r: a float keeps every ratio exact.
+            # PEFT says int, and divides by r or its root: a float keeps every ratio exact.
             lora_alpha=float(self.value(params, "lora.alpha_ratio")) * rank,  # type: ignore[arg-type]
             lora_dropout=float(self.value(params, "lora.dropout")),
             target_modules=list(targets),
             fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in targets.values()),
+            use_rslora=bool(self.value(params, "lora.rank_stabilized")),
+            use_dora=bool(self.value(params, "lora.dora")),
         )
-        inject_adapter_in_model(config, model, adapter_name=ADAPTER)  # freezes everything but the adapter
-        for parameter in trained:
-            parameter.requires_grad_()
+        inject(model, config)
         return model
 
     def merge(self, model: nn.Module) -> nn.Module:
         """Add each update to its layer's weight and put the layer back in its place."""
+        return fold(model)
+
+    def learning_rates(self, model: nn.Module, params: Mapping[str, Value]) -> Mapping[str, float]:
+        """LoRA+: the factor of every B; the trial's learning rate is that of A."""
+        from peft.tuners.adalora import AdaLoraLayer
         from peft.tuners.lora import LoraLayer
 
-        adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
-        for name, module in adapted:
-            module.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
-        return model
+        ratio = float(self.value(params, "lora.plus_ratio"))
+        if ratio == 1.0:
+            return {}
+        return {
+            f"{name}.lora_B.{ADAPTER}.weight": ratio
+            for name, module in model.named_modules()
+            if isinstance(module, LoraLayer) and not isinstance(module, AdaLoraLayer)
+        }
 
+    def _targets(self, model: nn.Module, params: Mapping[str, Value]) -> dict[str, nn.Module]:
+        from torch import nn
 
-def lora_targets(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that get an update, by full name.
-
-    All frozen linear layers (``nn.Linear`` and GPT-2's ``Conv1D``): the head is trained in full and needs none. A
-    backbone without any, such as ResNet's, is adapted at its ungrouped convolutions. The names are complete, because
-    PEFT matches by suffix and would otherwise take ``pre_classifier`` for ``classifier``. The projection inside
-    ``nn.MultiheadAttention`` is left out: its forward reads the weight directly and would pass the adapter by.
-    """
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    hidden = {f"{name}.out_proj" for name, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
-    frozen: dict[str, nn.Module] = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D, nn.Conv2d)) and not module.weight.requires_grad and name not in hidden
-    }
-    linear = {name: module for name, module in frozen.items() if not isinstance(module, nn.Conv2d)}
-    return linear or {name: module for name, module in frozen.items() if getattr(module, "groups", 1) == 1}
-
-
-def _width(layer: nn.Module) -> int:
-    """The smaller of a layer's inputs and outputs: the highest rank its update can have."""
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    return min(weight.shape[:2])
+        chosen = str(self.value(params, "lora.targets"))
+        if chosen in _ROLES:
+            targets = attention_targets(model, roles=_ROLES[chosen])
+            missing, fix = "attention with layers known by name", "set space.lora.targets to linear"
+        else:
+            targets, missing, fix = linear_targets(model), "linear layer", ""
+        if not targets:
+            why = f"its backbone has no {missing}"
+            raise TrialInfeasible(f"lora cannot adapt {type(model).__name__}", why=why, fix=fix)
+        if bool(self.value(params, "lora.dora")):
+            why = "DoRA trains the norm of a pretrained weight, and this one is changed"
+            fix = "write lora before the other strategy, or switch space.lora.dora off"
+            refuse_wrapped(model, targets, method="lora.dora", why=why, fix=fix)
+        why, fix = "PEFT has no LoRA around a wrapped convolution", "take the combination out of strategies"
+        refuse_wrapped(model, targets, method="lora", why=why, fix=fix, kind=nn.Conv2d)
+        return targets
