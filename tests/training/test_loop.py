@@ -2,126 +2,26 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from tests.training.samples import Recorder, plan, run, study
+from tests.training.toy import Linear, Odd, a_run, do_train
 from tuner.errors import TrialDiverged, TrialInfeasible
-from tuner.strategies.base import Phase, Strategy
+from tuner.strategies.base import Phase
 from tuner.strategies.full import Full
-from tuner.strategies.state import trained_names
 from tuner.study.domains import Value
 from tuner.study.plan import Verdict
-from tuner.tasks import TASKS
 from tuner.training.cache import WarmCache
-from tuner.training.checkpoint import WEIGHTS, Checkpoints
-from tuner.training.device import Compute
-from tuner.training.features import FeatureExamples
-from tuner.training.history import History
-from tuner.training.loop import Run, train
-from tuner.training.objective import Objective
-from tuner.training.optimizer import build_optimizer
+from tuner.training.checkpoint import WEIGHTS
+from tuner.training.loop import Run
 from tuner.training.run import run_trial
 from tuner.training.settings import Settings
-
-CPU = Compute(device=torch.device("cpu"), dtype=torch.float32)
-
-
-class Linear(nn.Module):
-    """The smallest model that the loop can train; `room` is how many rows fit into a training step."""
-
-    def __init__(self, *, width: int = 6, classes: int = 3, room: int = 1000) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(width, classes)
-        self.room = room
-        self.largest = 0
-
-    def forward(self, input_ids: Tensor, inputs_embeds: Tensor) -> Any:
-        if self.training:
-            if len(inputs_embeds) > self.room:
-                raise torch.OutOfMemoryError(f"tried to allocate {len(inputs_embeds)} rows")
-            self.largest = max(self.largest, len(inputs_embeds))
-        return SimpleNamespace(logits=self.layer(inputs_embeds[:, 0]))
-
-
-def examples(rows: int, *, scale: float = 1.0) -> FeatureExamples:
-    generator = torch.Generator().manual_seed(1)
-    targets = torch.arange(rows) % 3
-    features = torch.randn(rows, 6, generator=generator) + 2.0 * torch.eye(6)[targets]
-    return FeatureExamples(features=features * scale, targets=targets, lengths=torch.ones(rows, dtype=torch.int64))
-
-
-def a_run(
-    folder: Path,
-    *,
-    model: nn.Module | None = None,
-    scale: float = 1.0,
-    settings: Settings | None = None,
-    strategy: Strategy | None = None,
-    **changes: Any,
-) -> Run:
-    settings = settings or Settings.of(plan(study(folder), folder, learning_rate=0.05, batch_size=8, dropout=0.0))
-    settings = replace(settings, **changes)
-    model = model or Linear()
-    objective = Objective(
-        model=model,
-        strategy=strategy or Full(),
-        params={},
-        task=TASKS["text-classification"],
-        train=examples(30, scale=scale),
-        class_weights=None,
-        scaler=CPU.scaler(),
-        compute=CPU,
-        settings=settings,
-    )
-    return Run(
-        objective=objective,
-        trained=trained_names(model),
-        validation=examples(12),
-        labels=("a", "b", "c"),
-        optimizer=build_optimizer(
-            model,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            factors=objective.strategy.learning_rates(model, {}),
-        ),
-        identity="test",
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        started=time.perf_counter(),
-    )
-
-
-def do_train(what: Run, *, report: Recorder | None = None) -> tuple[str, History]:
-    history = History(rules=what.objective.settings.rules)
-    ended = train(what, history=history, report=report or Recorder(), progress=lambda *_: None, released=lambda: None)
-    return ended, history
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3, 8])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_accumulated_gradient_equals_that_of_the_whole_batch(tmp_path: Path, micro_batch: int, weighted: bool) -> None:
-    weights = torch.tensor([0.5, 1.0, 3.0]) if weighted else None
-    what = replace(a_run(tmp_path, label_smoothing=0.1).objective, class_weights=weights)
-    rows = torch.tensor([0, 4, 7, 9, 11, 13, 17, 20])
-    model = what.model
-    assert isinstance(model, Linear)
-    logits = model(**what.train.inputs(rows)).logits
-    expected_loss = nn.functional.cross_entropy(logits, what.train.targets[rows], weight=weights, label_smoothing=0.1)
-    expected = torch.autograd.grad(expected_loss, list(model.parameters()))
-    loss = what.accumulate(rows, micro_batch=micro_batch)
-    torch.testing.assert_close(loss, expected_loss.detach())
-    for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_what_does_not_fit_is_halved_until_it_does(tmp_path: Path) -> None:
@@ -183,42 +83,6 @@ def test_learning_rate_of_every_step_follows_the_schedule(tmp_path: Path) -> Non
     total, warmup = 12, 3  # 30 rows in batches of 8, 3 epochs
     expected = [(s + 1) / warmup if s < warmup else (total - s) / (total - warmup) for s in range(total)]
     assert rates == pytest.approx([0.05 * share for share in expected])
-
-
-class Odd(Full):
-    """A strategy that uses all that the loop offers, and writes down what it sees."""
-
-    def __init__(self, *, phases: Sequence[Phase] = ()) -> None:
-        self.steps: list[tuple[int, int, bool]] = []
-        self._phases = tuple(phases)
-
-    def learning_rates(self, model: nn.Module, params: Mapping[str, Value]) -> Mapping[str, float]:
-        return {name: 0.5 for name, _ in model.named_parameters() if name.endswith("bias")}
-
-    def phases(self, model: nn.Module, params: Mapping[str, Value]) -> tuple[Phase, ...]:
-        return self._phases
-
-    def penalty(self, model: nn.Module, params: Mapping[str, Value]) -> Tensor:
-        return 0.25 * model.get_parameter("layer.weight").square().sum()
-
-    def after_step(self, model: nn.Module, params: Mapping[str, Value], *, step: int, steps: int) -> None:
-        self.steps.append((step, steps, model.get_parameter("layer.weight").grad is not None))
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3, 8])
-def test_a_penalty_is_added_once(tmp_path: Path, micro_batch: int) -> None:
-    plain = a_run(tmp_path, label_smoothing=0.1).objective
-    what = replace(plain, strategy=Odd())
-    rows = torch.arange(8)
-    losses, gradients = [], []
-    for objective in (plain, what):
-        losses.append(objective.accumulate(rows, micro_batch=micro_batch))
-        gradients.append([torch.zeros(1) if p.grad is None else p.grad for p in objective.model.parameters()])
-        objective.model.zero_grad()
-    weight = what.model.get_parameter("layer.weight").detach()
-    torch.testing.assert_close(losses[1], losses[0] + 0.25 * weight.square().sum())
-    torch.testing.assert_close(gradients[1][0] - 0.5 * weight, gradients[0][0])
-    torch.testing.assert_close(gradients[1][1], gradients[0][1])
 
 
 def test_a_strategy_is_called_after_every_step_with_the_gradients(tmp_path: Path) -> None:

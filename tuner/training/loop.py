@@ -14,6 +14,7 @@ from torch import nn
 from tuner.errors import TrialDiverged
 from tuner.strategies.state import trainable_state
 from tuner.study.plan import Verdict
+from tuner.training.averaging import Average
 from tuner.training.batches import Examples, epoch_batches
 from tuner.training.checkpoint import Checkpoints
 from tuner.training.device import seed_everything
@@ -41,6 +42,7 @@ class Run:
         validation: Rows that judge every epoch.
         labels: Class names by index.
         optimizer: Over what the strategy trains.
+        average: Of the trained weights, where one is kept.
         identity: What ``state.json`` says the run is.
         checkpoints: Where the epochs are kept.
         started: ``time.perf_counter()`` at the start of the attempt.
@@ -51,6 +53,7 @@ class Run:
     validation: Examples
     labels: Sequence[str]
     optimizer: torch.optim.Optimizer
+    average: Average
     identity: str
     checkpoints: Checkpoints
     started: float
@@ -119,7 +122,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
                 step, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
             )
             set_learning_rate(optimizer, rate)
-            loss, micro_batch = objective.backward(rows, micro_batch=micro_batch)
+            loss, micro_batch = objective.backward(rows, step=step, micro_batch=micro_batch)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
             # float16 overflows now and then; the scaler skips such a step, so there the loss alone is watched.
@@ -128,25 +131,28 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
             scaler.update()
             if not scaler.is_enabled() or bool(norm.isfinite()):  # else the step was not taken
                 strategy.after_step(model, params, step=step, steps=total)
+                run.average.update(step)
             optimizer.zero_grad(set_to_none=True)
             loss_sum += loss * len(rows)
         watch.look()
 
-        scores = evaluate(model, task=objective.task, examples=run.validation, labels=run.labels, compute=compute)
-        if scores is None:
-            raise TrialDiverged(f"a prediction became non-finite after epoch {epoch}", fix="lower the learning rate")
-        metrics = {
-            **scores.metrics,
-            "train_loss": loss_sum.item() / len(train_rows.targets),
-            "learning_rate": rate,
-        }
-        history.add(metrics, scores.confusion)
-        run.checkpoints.save(
-            state=run.state(history),
-            weights=trainable_state(model, names=run.trained),
-            optimizer=optimizer_state(optimizer, model),
-            best=history.best_epoch,
-        )
+        with run.average.in_place():
+            scores = evaluate(model, task=objective.task, examples=run.validation, labels=run.labels, compute=compute)
+            if scores is None:
+                fix = "lower the learning rate"
+                raise TrialDiverged(f"a prediction became non-finite after epoch {epoch}", fix=fix)
+            metrics = {
+                **scores.metrics,
+                "train_loss": loss_sum.item() / len(train_rows.targets),
+                "learning_rate": rate,
+            }
+            history.add(metrics, scores.confusion)
+            run.checkpoints.save(
+                state=run.state(history),
+                weights=trainable_state(model, names=run.trained),
+                optimizer=optimizer_state(optimizer, model) | run.average.raw_state(),
+                best=history.best_epoch,
+            )
         progress(epoch, 1.0)
         verdict = report(epoch, metrics, time.perf_counter() - run.started)
         if verdict is not Verdict.GO_ON:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from tuner.study.domains import Value
 from tuner.tasks import Task
 from tuner.training.batches import Examples
 from tuner.training.device import Compute, is_out_of_memory
+from tuner.training.embeddings import Change, embed, logits_of
+from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop, side_by_side
 from tuner.training.settings import Settings
 
 
@@ -28,6 +30,7 @@ class Objective:
         task: What is minimised and measured.
         train: Rows to learn from.
         class_weights: Weight of each class in the loss, on the device, or None.
+        pretrained: Where the trained weights came from, by name, on the device; what is new is not in it.
         scaler: Gradient scaler; does nothing outside float16.
         compute: Device and precision.
         settings: Hyperparameters.
@@ -39,11 +42,12 @@ class Objective:
     task: Task
     train: Examples
     class_weights: Tensor | None
+    pretrained: Mapping[str, Tensor]
     scaler: torch.amp.GradScaler
     compute: Compute
     settings: Settings
 
-    def backward(self, rows: Tensor, *, micro_batch: int) -> tuple[Tensor, int]:
+    def backward(self, rows: Tensor, *, step: int, micro_batch: int) -> tuple[Tensor, int]:
         """Give every trained parameter its gradient.
 
         Where a part does not fit into the memory it is halved, for the rest of the run too; the gradients stay those of
@@ -51,6 +55,7 @@ class Objective:
 
         Args:
             rows: Row numbers of the batch, on the CPU.
+            step: 0-based step over the whole run; what is drawn for the batch depends on it.
             micro_batch: Rows on the device at once.
 
         Returns:
@@ -61,7 +66,7 @@ class Objective:
         """
         while True:
             try:
-                return self.accumulate(rows, micro_batch=micro_batch), micro_batch
+                return self.accumulate(rows, step=step, micro_batch=micro_batch), micro_batch
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -78,30 +83,106 @@ class Objective:
                     fix="lower training.max_length, or take a smaller model",
                 )
 
-    def accumulate(self, rows: Tensor, *, micro_batch: int) -> Tensor:
+    def accumulate(self, rows: Tensor, *, step: int, micro_batch: int) -> Tensor:
         """Add the gradients of a batch, part by part, and return what is minimised.
 
         The parts' losses are sums divided by the size of the whole batch, so their gradients add up to exactly those of
         one large batch, whatever their sizes, class weights and padding. A penalty is added once.
         """
-        targets = self.train.targets
-        mass = self.task.mass(targets[rows.to(targets.device)], weights=self.class_weights)
+        settings = self.settings
+        batch = _Batch(
+            rows=rows,
+            mass=self.task.mass(self._targets(rows), weights=self.class_weights),
+            mixing=Mixing.draw(alpha=settings.mixup, rows=len(rows), seed=settings.seed, step=step)
+            if settings.mixup
+            else None,
+        )
         total = torch.zeros((), device=self.compute.device)
-        for part in rows.split(micro_batch):
-            with self.compute.autocast():
-                logits = self.model(**self.train.inputs(part)).logits
-            loss = self.task.loss(
-                logits,
-                targets[part.to(targets.device)],
-                smoothing=self.settings.label_smoothing,
-                weights=self.class_weights,
-            )
-            loss = loss / mass
+        for places in torch.arange(len(rows)).split(micro_batch):
+            adversary = Adversary(epsilon=settings.fgm) if settings.fgm else None
+            total += self._descend(self._loss(batch, places, change=None if adversary is None else adversary.watch))
+            if adversary is not None:
+                total += self._descend(self._loss(batch, places, change=adversary.disturb()))
+        for penalty in self._penalties():
+            total += self._descend(penalty)
+        return total
+
+    def _descend(self, loss: Tensor) -> Tensor:
+        """Add a term's gradients; return its value."""
+        if loss.requires_grad:  # a penalty on what stands still in this phase does not
             self.scaler.scale(loss).backward()
-            total += loss.detach()
+        return loss.detach()
+
+    def _loss(self, batch: _Batch, places: Tensor, *, change: Change | None) -> Tensor:
+        """A part's share of the batch's mean loss."""
+        inputs, change = self._inputs(batch, places, change=change)
+        with self.compute.autocast():
+            logits = logits_of(self.model, inputs, change=change)
+        loss = self._fit(logits, batch, places)
+        if self.settings.r_drop:
+            with self.compute.autocast():
+                again = logits_of(self.model, inputs, change=change)
+            loss = 0.5 * (loss + self._fit(again, batch, places))
+            loss = loss + self.settings.r_drop / len(batch.rows) * r_drop(logits, again)
+        return loss
+
+    def _inputs(
+        self, batch: _Batch, places: Tensor, *, change: Change | None
+    ) -> tuple[Mapping[str, Tensor], Change | None]:
+        """The model's arguments for a part, and what happens to its embeddings: they are mixed first."""
+        if (mixing := batch.mixing) is None:
+            return self.train.inputs(batch.rows[places]), change
+        pairs = torch.cat([places, mixing.partners[places]])
+        own, other = side_by_side(self.train.inputs(batch.rows[pairs]))
+        embedded_partners = embed(self.model, other)
+
+        def mix(embedded: Tensor) -> Tensor:
+            mixed = mixing.mix(embedded, embedded_partners)
+            return mixed if change is None else change(mixed)
+
+        return own, mix
+
+    def _fit(self, logits: Tensor, batch: _Batch, places: Tensor) -> Tensor:
+        """How far a part's logits are from what they should be, as a share of the batch's mean."""
+        loss = self._miss(logits, batch.rows[places]) / batch.mass
+        if (mixing := batch.mixing) is None:
+            return loss
+        return mixing.mix(loss, self._miss(logits, batch.rows[mixing.partners[places]]) / batch.mass)
+
+    def _miss(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """The task's summed loss."""
+        return self.task.loss(
+            logits, self._targets(rows), smoothing=self.settings.label_smoothing, weights=self.class_weights
+        )
+
+    def _targets(self, rows: Tensor) -> Tensor:
+        targets = self.train.targets
+        return targets[rows.to(targets.device)]
+
+    def _penalties(self) -> Iterator[Tensor]:
+        """What is added once for the whole batch."""
         penalty = self.strategy.penalty(self.model, self.params)
         if penalty is not None:
-            if penalty.requires_grad:  # not while all that it speaks of stands still
-                self.scaler.scale(penalty).backward()
-            total += penalty.detach()
-        return total
+            yield penalty
+        if not (self.settings.l1 or self.settings.l2_sp):
+            return
+        trained = {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+        if self.settings.l1:
+            yield self.settings.l1 * l1(trained.values())
+        if self.settings.l2_sp:
+            yield self.settings.l2_sp * l2_sp(trained, pretrained=self.pretrained)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """What all parts of a batch share.
+
+    Attributes:
+        rows: Row numbers.
+        mass: What the summed loss is divided by.
+        mixing: Which rows are mixed, or None.
+    """
+
+    rows: Tensor
+    mass: float | Tensor
+    mixing: Mixing | None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tuner.errors import TrialError, TrialInfeasible
 from tuner.strategies import resolve
@@ -17,6 +18,7 @@ from tuner.strategies.base import Strategy, freeze_backbone
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state, trained_names
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
+from tuner.training.averaging import Average
 from tuner.training.batches import Examples, TokenExamples
 from tuner.training.cache import WarmCache
 from tuner.training.checkpoint import FINAL, Checkpoint, Checkpoints, open_checkpoint
@@ -34,7 +36,7 @@ from tuner.training.features import frozen_position, load_features, replayed
 from tuner.training.history import History
 from tuner.training.interrupt import Interrupted, Released, stop_if_told
 from tuner.training.loop import Progress, Report, Run, train
-from tuner.training.model import build_model, load_base, load_tokenizer
+from tuner.training.model import BaseModel, build_model, load_base, load_tokenizer
 from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer, load_optimizer_state
 from tuner.training.settings import Settings, run_identity
@@ -115,6 +117,7 @@ class _Trial:
     strategy: Strategy
     model: nn.Module
     trained: frozenset[str]
+    pretrained: Mapping[str, Tensor]
     pad: int
     identity: str
     facts: Mapping[str, Any]
@@ -143,6 +146,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
     )
     stop_if_told(released)
     model = freeze_backbone(build_model(base, dropout=settings.dropout, seed=plan.seed), fresh=base.fresh)
+    origins = {id(parameter): name for name, parameter in model.named_parameters()}
     seed_everything(plan.seed, "strategy")
     strategy = resolve(plan.strategy)
     model = strategy.apply(model, plan.params).to(compute.device)
@@ -163,11 +167,23 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
         strategy=strategy,
         model=model,
         trained=trained_names(model),
+        pretrained=_pretrained(model, origins=origins, base=base, device=compute.device) if settings.l2_sp else {},
         pad=pad,
         identity=run_identity(plan, model=base.fingerprint, data=data.fingerprint()),
         facts=facts,
         begin=begin,
     )
+
+
+def _pretrained(
+    model: nn.Module, *, origins: Mapping[int, str], base: BaseModel, device: torch.device
+) -> dict[str, Tensor]:
+    """The pretrained weights of what is trained, by the names that the strategy left them; they are only read."""
+    return {
+        name: base.weights[origin].to(device)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (origin := origins.get(id(parameter), "")) in base.weights
+    }
 
 
 def _run(trial: _Trial, *, report: Report, progress: Progress, released: Released) -> TrialResult:
@@ -210,6 +226,7 @@ def _train(
         task=TASKS[plan.spec.task],
         train=rows["train"],
         class_weights=None if weights is None else weights.to(trial.compute.device),
+        pretrained=trial.pretrained,
         scaler=trial.compute.scaler(),
         compute=trial.compute,
         settings=settings,
@@ -226,6 +243,7 @@ def _train(
             kind=settings.optimizer,
             factors=trial.strategy.learning_rates(trial.model, plan.params),
         ),
+        average=Average(trial.model, names=trial.trained, decay=settings.ema),
         identity=trial.identity,
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,
@@ -250,7 +268,8 @@ def _resume(run: Run, checkpoint: Checkpoint) -> History:
     """Put everything back as it was after the checkpoint's epoch."""
     objective = run.objective
     load_trainable_state(objective.model, checkpoint.weights(), names=run.trained)
-    load_optimizer_state(run.optimizer, objective.model, checkpoint.optimizer())
+    moments = run.average.resume(checkpoint.optimizer())
+    load_optimizer_state(run.optimizer, objective.model, moments)
     objective.scaler.load_state_dict(dict(checkpoint.state["scaler"]))
     return History.from_json(checkpoint.state["history"], rules=objective.settings.rules)
 
@@ -303,7 +322,7 @@ def _keep_best(run: Run, history: History) -> Path:
     if final.exists():  # the run was complete when it was resumed, and these are the weights it was resumed with
         return final
     model = run.objective.model
-    if history.best_epoch < len(history.epochs):
+    if history.best_epoch < len(history.epochs) or run.average.is_kept:  # else the model has them
         best = open_checkpoint(run.checkpoints.epoch_path(history.best_epoch))
         load_trainable_state(model, best.weights(), names=run.trained)
     return run.checkpoints.finish(state=run.state(history), weights=trainable_state(model, names=run.trained))

@@ -28,6 +28,12 @@ class Settings:
         warmup_ratio: Share of all steps with a rising learning rate.
         schedule: Learning rate after the warmup.
         max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
+        l1: Factor of the sum of absolute weights.
+        l2_sp: Factor of half the squared distance to the pretrained weights.
+        mixup: Alpha of the Beta distribution that rows are mixed by.
+        r_drop: Factor of the disagreement of two passes.
+        fgm: Length of the adversarial change of the embeddings.
+        ema: Decay of the moving average of the weights.
         balance: What is done about classes of unequal size.
         micro_batch: Rows on the device at once.
         seed: Seed of the run.
@@ -43,6 +49,12 @@ class Settings:
     warmup_ratio: float
     schedule: str
     max_grad_norm: float
+    l1: float
+    l2_sp: float
+    mixup: float
+    r_drop: float
+    fgm: float
+    ema: float
     balance: str
     micro_batch: int
     seed: int
@@ -66,6 +78,12 @@ class Settings:
             warmup_ratio=float(values["warmup_ratio"]),
             schedule=str(values["schedule"]),
             max_grad_norm=float(values["max_grad_norm"]),
+            l1=float(values["l1"]),
+            l2_sp=float(values["l2_sp"]),
+            mixup=float(values["mixup"]),
+            r_drop=float(values["r_drop"]),
+            fgm=float(values["fgm"]),
+            ema=float(values["ema"]),
             balance=str(values.get("balance", spec.data.balance)),
             micro_batch=min(spec.training.micro_batch or batch_size, batch_size),
             seed=plan.seed,
@@ -73,7 +91,7 @@ class Settings:
                 metric=spec.objective.metric,
                 maximize=goal == "maximize",
                 epochs=spec.training.epochs,
-                patience=spec.training.patience,
+                patience=int(values["patience"]) or spec.training.patience,
                 select=spec.training.select,
             ),
         )
