@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from tests.contract.architectures import build, build_on_meta, inputs, logits
+from tests.training.samples import Recorder, plan, run, study
 from tuner.strategies import STRATEGIES, resolve
 from tuner.strategies.base import Phase, Strategy
 from tuner.strategies.inserted import Inserted
@@ -15,6 +19,7 @@ from tuner.strategies.sequence import Sequence
 from tuner.strategies.state import count_parameters, trained_names
 from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Value
+from tuner.study.plan import Verdict
 from tuner.study.switch import SWITCH_AT, SWITCH_RATE
 
 RANK: Mapping[str, Value] = {"lora.r": 2}
@@ -118,6 +123,27 @@ def test_what_the_first_stage_never_trains_the_second_does_not_either() -> None:
 def test_a_model_without_weights_is_counted(name: str) -> None:
     model = resolve(name).apply(build_on_meta("bert"), RANK)
     assert count_parameters(model) == count_parameters(stages(name)[0])
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_goes_on_bit_for_bit_before_and_after_the_switch(epoch: int, tmp_path: Path) -> None:
+    spec = study(tmp_path, training={"epochs": 3})
+    params: dict[str, Any] = {
+        "strategy": "head>lora",
+        "switch.at": 0.5,
+        "switch.rate": 2.0,
+        "lora.r": 2,
+        "dropout": 0.2,
+    }
+    whole, first, second = Recorder(), Recorder(after=epoch, verdict=Verdict.RELEASE), Recorder()
+    expected = run(plan(spec, tmp_path / "whole", **params), report=whole)
+    run(plan(spec, tmp_path / "part", **params), report=first)
+    found = run(plan(spec, tmp_path / "rest", resume_from=[tmp_path / "part"], **params), report=second)
+    assert second.curve == whole.curve[epoch - 1 :]
+    ours, theirs = (load_file(Path(result.checkpoint) / "weights.safetensors") for result in (expected, found))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert any(".lora_B." in name and tensor.any() for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
