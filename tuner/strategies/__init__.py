@@ -24,7 +24,7 @@ from tuner.strategies.prefix import Prefix
 from tuner.strategies.reinit import Reinit
 from tuner.strategies.sequence import Sequence
 from tuner.strategies.top_layers import TopLayers
-from tuner.study.names import COMBINE, THEN, components, did_you_mean, stages
+from tuner.study.names import COMBINE, THEN, components, did_you_mean, listed, stages
 
 STRATEGIES: dict[str, Strategy] = {
     "full": Full(),
@@ -71,7 +71,7 @@ def resolve(name: str) -> Strategy:
         raise UsageError(
             f'"{name}" is no sequence',
             why=f"{single[0]} has a schedule or a start of its own",
-            fix=f"write two of {', '.join(sequential)} around {THEN}",
+            fix=f"write two of {listed(sequential)} around {THEN}",
         )
     if len(set(parts)) < len(parts):
         twice = next(part for part in parts if parts.count(part) > 1)
@@ -90,7 +90,7 @@ def _combination(name: str) -> Strategy:
         raise UsageError(
             f'"{name}" cannot be combined',
             why=f"{single} stands alone" if single else "a component is named twice",
-            fix=f"write different ones of {', '.join(combinable)}, joined by {COMBINE}",
+            fix=f"write different ones of {listed(combinable)}, joined by {COMBINE}",
         )
     return Combination([STRATEGIES[part] for part in parts])
 
