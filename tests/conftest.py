@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import mariadb
 from tests.postgres import PostgresServer, running_server
 
 # Before torch is imported anywhere: many small tests on few cores are slower with many threads, and never the same.
@@ -81,13 +82,30 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def mariadb_server(require_tool: Callable[[str], str]) -> Iterator[mariadb.MariaDBServer]:
+    """The server that all tests share: never stop it; a test about outages starts its own (`mariadb.running_server`)."""
+    for name in mariadb.PROGRAMS:
+        if name not in mariadb.programs():
+            require_tool(name)
+    with mariadb.running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: mariadb.MariaDBServer) -> Iterator[str]:
+    """The URL of a fresh, empty MariaDB database."""
+    with mariadb_server.database() as url:
+        yield url
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """The URL of a SQLite file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'tuner.db'}"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def storage_url(request: pytest.FixtureRequest) -> str:
     """The URL of a fresh, empty database of every kind that tuner supports."""
     return str(request.getfixturevalue(f"{request.param}_url"))

@@ -10,6 +10,9 @@ from tuner.store.filesystem import refuse_unusable_path
 from tuner.store.location import parse_url, sqlite_path
 from tuner.store.transactions import Transactions
 
+OPEN_PATIENCE = 600.0
+"""Seconds that opening waits for a server whose connections are all taken: a worker that starts takes its turn."""
+
 
 class Database(Transactions):
     """A tuner database: Optuna's tables and ours."""
@@ -25,7 +28,8 @@ class Database(Transactions):
 
         Raises:
             ConfigurationError: If the URL is wrong, the file is on a network file system, or the schema does not fit.
-            UnavailableError: If the server or the file cannot be reached.
+            UnavailableError: If the server or the file cannot be reached, or has had no free connection for
+                :data:`OPEN_PATIENCE`.
         """
         database = cls(parse_url(url), read_only=read_only)
         path = sqlite_path(database.url)
@@ -36,7 +40,9 @@ class Database(Transactions):
                     f"no database at {path}",
                     fix="create a study first: tuner study create FILE, or name it with --storage",
                 )
+        usual, database._patience = database._patience, OPEN_PATIENCE
         if create:
             schema.initialise(database)
         schema.require_current(database)
+        database._patience = usual
         return database

@@ -9,6 +9,7 @@ stop a process that was paused).
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -115,22 +116,32 @@ def claim(
     Raises:
         UnavailableError: If the database cannot be reached.
     """
+    token = uuid.uuid4().hex
+    tries = itertools.count()
 
     def _claim(tx: Connection) -> Lease | None:
         state = lock_study(tx, study_id, uid=uid)
+        if next(tries) and (taken := _claimed_with(tx, study_id, token)) is not None:
+            return _lease(taken)  # an earlier try took effect although its connection broke
         if state is None or not state.is_open:
             return None
         _reclaim_expired(tx, study_id)
         while (waiting := _next_waiting(tx, study_id)) is not None:
             reason = limit(budget_use(tx, study_id), waiting.purpose == "search")
             if not reason:
-                return _take(tx, waiting, holder)
+                return _take(tx, waiting, holder, token=token)
             _cut_waiting(tx, waiting, reason=reason)
         if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id) or quota(budget_use(tx, study_id)):
             return None
-        return _create(tx, study_id, holder, recipes=recipes, epochs=epochs, seed=seed)
+        return _create(tx, study_id, holder, token=token, recipes=recipes, epochs=epochs, seed=seed)
 
     return db.write(_claim)
+
+
+def _claimed_with(tx: Connection, study_id: int, token: str) -> Row[Any] | None:
+    return tx.execute(
+        select(runs).where(runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.token == token)
+    ).first()
 
 
 def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
@@ -155,7 +166,9 @@ def _cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
     events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
-def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, epochs: int, seed: int) -> Lease:
+def _create(
+    tx: Connection, study_id: int, holder: Holder, *, token: str, recipes: Recipes, epochs: int, seed: int
+) -> Lease:
     number = tx.execute(
         select(func.count()).select_from(runs).where(runs.c.study_id == study_id, runs.c.purpose == "search")
     ).scalar_one()
@@ -173,7 +186,7 @@ def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, 
             reason="",
             is_recipe=recipe is not None,
             attempt=1,
-            token=uuid.uuid4().hex,
+            token=token,
             losses=0,
             worker_id=holder.worker,
             expires_at=db_now() + holder.lease,
@@ -188,7 +201,7 @@ def _create(tx: Connection, study_id: int, holder: Holder, *, recipes: Recipes, 
     return _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
 
 
-def _take(tx: Connection, row: Row[Any], holder: Holder) -> Lease:
+def _take(tx: Connection, row: Row[Any], holder: Holder, *, token: str) -> Lease:
     taken = tx.execute(
         update(runs)
         .where(runs.c.run_id == row.run_id, runs.c.attempt == row.attempt, runs.c.outcome == Outcome.WAITING.value)
@@ -196,7 +209,7 @@ def _take(tx: Connection, row: Row[Any], holder: Holder) -> Lease:
             outcome=Outcome.RUNNING.value,
             reason="",
             attempt=row.attempt + 1,
-            token=uuid.uuid4().hex,
+            token=token,
             worker_id=holder.worker,
             expires_at=db_now() + holder.lease,
         )
@@ -396,8 +409,11 @@ def finish(
         LeaseLost: If the lease does not hold; nothing was written.
     """
     assert outcome.is_finished
+    tries = itertools.count()
 
     def _finish(tx: Connection) -> None:
+        if next(tries) and _is_finished_by(tx, lease, outcome):
+            return  # an earlier try took effect although its connection broke
         values: dict[str, Any] = {
             "outcome": outcome.value,
             "reason": reason,
@@ -418,6 +434,21 @@ def finish(
     db.write(_finish)
     if outcome is Outcome.FAILED:
         _check_hope(db, lease.study_id, reason=reason)
+
+
+def _is_finished_by(tx: Connection, lease: Lease, outcome: Outcome) -> bool:
+    """Whether this lease's holder has ended the run so; an end by others takes the worker's name off the run."""
+    return (
+        tx.execute(
+            select(runs.c.run_id).where(
+                runs.c.run_id == lease.run_id,
+                runs.c.token == lease.token,
+                runs.c.worker_id == lease.worker,
+                runs.c.outcome == outcome.value,
+            )
+        ).first()
+        is not None
+    )
 
 
 def _result_values(result: TrialResult | None) -> dict[str, Any]:

@@ -18,9 +18,9 @@ _DRIVERS = {
     "sqlite": "sqlite",
     "postgresql": "postgresql+psycopg",
     "mysql": "mysql+pymysql",
-    "mariadb": "mariadb+pymysql",
 }
-_ALIASES = {"postgres": "postgresql"}
+# MariaDB answers to MySQL's dialect, which Optuna knows by that name alone.
+_ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
 
 
 def storage_url(option: str | None = None) -> str:
@@ -49,7 +49,11 @@ def parse_url(text: str) -> URL:
     backend, _, driver = url.drivername.partition("+")
     backend = _ALIASES.get(backend, backend)
     if backend not in _DRIVERS:
-        raise ConfigurationError(f'storage: unknown database "{backend}"{did_you_mean(backend, _DRIVERS)}', fix=example)
+        raise ConfigurationError(
+            f'storage: unknown database "{backend}"{did_you_mean(backend, [*_DRIVERS, *_ALIASES])}', fix=example
+        )
+    if backend == "mysql" and driver not in ("", "pymysql"):
+        raise ConfigurationError("storage: MySQL and MariaDB are spoken to with pymysql", fix="write mysql://")
     url = url.set(drivername=f"{backend}+{driver}" if driver else _DRIVERS[backend])
     password_file = os.environ.get("TUNER_STORAGE_PASSWORD_FILE")
     if password_file and url.password is None and backend != "sqlite":

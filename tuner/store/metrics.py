@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.store import optuna_rows
 from tuner.store.database import Database
 from tuner.store.leases import Lease, guard
 from tuner.store.tables import attempts, db_now, metrics, runs
+from tuner.store.upsert import upsert
 
 
 def store_report(
@@ -54,17 +55,12 @@ def store_report(
             .where(attempts.c.run_id == lease.run_id, attempts.c.attempt == lease.attempt)
             .values(seconds=seconds)
         )
-        rows = {("validation", name): value for name, value in values.items() if math.isfinite(value)}
-        _replace_metrics(tx, lease, epoch=epoch, rows=rows | {("device", "seconds"): float(earlier) + seconds})
+        said = {("validation", name): value for name, value in values.items() if math.isfinite(value)}
+        said[("device", "seconds")] = float(earlier) + seconds
+        place = {"run_id": lease.run_id, "attempt": lease.attempt, "epoch": epoch}
+        rows = [place | {"split": split, "name": name, "value": float(value)} for (split, name), value in said.items()]
+        upsert(tx, metrics, rows, key=("run_id", "attempt", "epoch", "split", "name"))
         if lease.purpose == "search":
             optuna_rows.set_intermediate(tx, lease.trial_id, step=epoch, value=objective)
 
     db.write(_store)
-
-
-def _replace_metrics(tx: Connection, lease: Lease, *, epoch: int, rows: Mapping[tuple[str, str], float]) -> None:
-    """Write what an attempt says of an epoch, by split and name, in the place of what it said before."""
-    place = {"run_id": lease.run_id, "attempt": lease.attempt, "epoch": epoch}
-    tx.execute(delete(metrics).where(*(metrics.c[column] == value for column, value in place.items())))
-    written = [place | {"split": split, "name": name, "value": float(value)} for (split, name), value in rows.items()]
-    tx.execute(insert(metrics), written)

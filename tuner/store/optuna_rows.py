@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from tuner.store.records import Outcome
 from tuner.store.tables import db_now
 from tuner.store.transactions import inserted_id
+from tuner.store.upsert import upsert
 
 _studies = models.StudyModel.__table__
 _directions = models.StudyDirectionModel.__table__
@@ -111,36 +112,30 @@ def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value:
     Args:
         value: Finite objective value; required for COMPLETE, optional for PRUNED, ignored otherwise.
     """
-    row: dict[str, Any] = {"state": STATE_OF_OUTCOME[outcome]}
+    changes: dict[str, Any] = {"state": STATE_OF_OUTCOME[outcome]}
     if outcome.is_finished:
-        row["datetime_complete"] = _utc_now(connection)
-    connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(row))
+        changes["datetime_complete"] = _utc_now(connection)
+    connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(changes))
     if value is not None and outcome in (Outcome.COMPLETE, Outcome.PRUNED):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        connection.execute(delete(_values).where(_values.c.trial_id == trial_id))
-        connection.execute(insert(_values).values(trial_id=trial_id, objective=0, value=stored, value_type=kind))
+        row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+        upsert(connection, _values, [row], key=("trial_id", "objective"))
 
 
 def set_intermediate(connection: Connection, trial_id: int, *, step: int, value: float) -> None:
     """Set the objective at one step; a later word on the same step replaces the earlier."""
     stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
-    here = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step == step)
-    connection.execute(delete(_intermediates).where(here))
-    connection.execute(
-        insert(_intermediates).values(
-            trial_id=trial_id, step=step, intermediate_value=stored, intermediate_value_type=kind
-        )
-    )
+    row = {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
+    upsert(connection, _intermediates, [row], key=("trial_id", "step"))
 
 
 def set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
     """Set what Optuna's dashboard shows beside the parameters."""
-    for key, value in attributes.items():
-        here = (_user_attributes.c.trial_id == trial_id) & (_user_attributes.c.key == key)
-        connection.execute(delete(_user_attributes).where(here))
-        connection.execute(
-            insert(_user_attributes).values(trial_id=trial_id, key=key, value_json=json.dumps(value, allow_nan=False))
-        )
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value, allow_nan=False)}
+        for key, value in attributes.items()
+    ]
+    upsert(connection, _user_attributes, rows, key=("trial_id", "key"))
 
 
 def _utc_now(connection: Connection) -> dt.datetime:

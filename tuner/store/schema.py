@@ -15,21 +15,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_models
 from sqlalchemy.engine import Connection
 
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.store.location import sqlite_path
+from tuner.store.tables import metadata
 from tuner.store.transactions import Transactions
+from tuner.store.upsert import upsert
 
 VERSION_TABLE = "tuner_alembic_version"
 _LOCK_ID = 7_205_759_403  # any number that nobody else uses
+_LOCK_SECONDS = 120
 _OPTUNA_HEAD = "v3.2.0.a"  # of optuna 5.0
 
 
@@ -71,10 +74,23 @@ def read_state(database: Transactions) -> SchemaState:
             tuner_head=_head(),
             optuna=_revision(connection, "alembic_version") if "version_info" in tables else None,
             optuna_head=_OPTUNA_HEAD,
-            is_foreign=bool(tables) and "version_info" not in tables and VERSION_TABLE not in tables,
+            is_foreign=_is_foreign(tables, is_torn=database.dialect == "mysql"),
         )
 
     return database.read(_read)
+
+
+def _is_foreign(tables: set[str], *, is_torn: bool) -> bool:
+    """Whether somebody else's tables are here.
+
+    Args:
+        tables: The names of all.
+        is_torn: Whether a process that died while it created the tables may have left some of them, as in MySQL, where each is
+            a commit of its own.
+    """
+    if not tables or "version_info" in tables or VERSION_TABLE in tables:
+        return False
+    return not (is_torn and tables <= set(optuna_models.BaseModel.metadata.tables))
 
 
 def require_current(database: Transactions) -> SchemaState:
@@ -123,6 +139,7 @@ def initialise(database: Transactions) -> SchemaState:
         if state.optuna is None:
             _create_optuna_tables(database)
         if state.tuner is None:
+            _drop_torn_tables(database)
             _upgrade_ours(database)
         return read_state(database)
 
@@ -141,9 +158,52 @@ def upgrade(database: Transactions) -> SchemaState:
 
 
 def _create_optuna_tables(database: Transactions) -> None:
-    database.write(optuna_models.BaseModel.metadata.create_all)
-    storage: RDBStorage = database.optuna_storage()  # its constructor writes the version rows
-    storage.remove_session()
+    if database.dialect == "mysql":
+        database.write(_set_collation)
+    database.write(_create_as_optuna_does)
+
+
+def _create_as_optuna_does(connection: Connection) -> None:
+    """Tables and version rows in one transaction; Optuna's own constructor takes several, on several connections."""
+    optuna_models.BaseModel.metadata.create_all(connection)
+    row = {
+        "version_info_id": 1,
+        "schema_version": optuna_models.SCHEMA_VERSION,
+        "library_version": optuna.__version__,
+    }
+    upsert(connection, optuna_models.VersionInfoModel.__table__, [row], key=("version_info_id",))
+    scripts = ScriptDirectory(str(Path(optuna_models.__file__).with_name("alembic")))
+    MigrationContext.configure(connection).stamp(scripts, _OPTUNA_HEAD)
+
+
+def _set_collation(connection: Connection) -> None:
+    """Names that differ in case or accents are different names, and any character can be stored: in all tables to come."""
+    name = connection.dialect.identifier_preparer.quote(str(connection.engine.url.database))
+    connection.exec_driver_sql(f"ALTER DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+
+
+def _drop_torn_tables(database: Transactions) -> None:
+    """Remove what a process left behind that died in the middle of creating our tables.
+
+    Only MySQL knows this state: it commits after each table. No version row was written yet, so nobody has used them.
+
+    Raises:
+        ConfigurationError: If there are rows in them after all.
+    """
+
+    def _drop(connection: Connection) -> None:
+        left = set(sqlalchemy.inspect(connection).get_table_names()) & metadata.tables.keys()
+        torn = [table for table in metadata.sorted_tables if table.name in left]
+        if any(connection.execute(sqlalchemy.select(table).limit(1)).first() for table in torn):
+            raise ConfigurationError(
+                f"database {database.safe_url} has tuner tables with rows but no version",
+                fix="restore it from its backup",
+            )
+        for table in reversed(torn):
+            table.drop(connection)
+
+    if database.dialect == "mysql":
+        database.write(_drop)
 
 
 def _upgrade_ours(database: Transactions) -> None:
@@ -187,12 +247,11 @@ def _schema_lock(database: Transactions) -> Iterator[None]:
     if database.dialect == "sqlite":  # in memory: nobody else sees it
         yield
         return
-    take, give = {
-        "postgresql": (f"SELECT pg_advisory_lock({_LOCK_ID})", f"SELECT pg_advisory_unlock({_LOCK_ID})"),
-    }.get(
-        database.dialect,
-        (f"SELECT GET_LOCK('tuner_schema_{_LOCK_ID}', 60)", f"SELECT RELEASE_LOCK('tuner_schema_{_LOCK_ID}')"),
-    )
+    take, give = f"SELECT pg_advisory_lock({_LOCK_ID})", f"SELECT pg_advisory_unlock({_LOCK_ID})"
+    if database.dialect == "mysql":
+        # Locks of MySQL belong to the whole server, so the database's name is a part of it.
+        name = f"CONCAT('tuner_', MD5(DATABASE()), '_{_LOCK_ID}')"
+        take, give = f"SELECT GET_LOCK({name}, {_LOCK_SECONDS})", f"SELECT RELEASE_LOCK({name})"
     with database.session_lock(take=take, give=give):
         yield
 

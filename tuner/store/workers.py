@@ -67,6 +67,7 @@ def register(db: Database, identity: Identity, *, devices: Sequence[str], versio
     """
 
     def _register(tx: Connection) -> None:
+        tx.execute(delete(workers).where(workers.c.worker_id == identity.worker))  # a first try that took effect
         tx.execute(
             insert(workers).values(
                 worker_id=identity.worker,

@@ -1,0 +1,179 @@
+"""Engines: how each kind of database is opened, so that its sessions all behave alike.
+
+Whatever the server's defaults are, a session of ours has UTC, strict values, bounded waits and the isolation that the
+store is written for. One connection is kept and two more are opened where threads meet, so that a hundred
+connections serve about ninety workers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.pool import NullPool
+
+from tuner.errors import ConfigurationError
+from tuner.study.names import did_you_mean
+
+SQLITE_BUSY_SECONDS = 60
+STATEMENT_SECONDS = 30
+LOCK_SECONDS = 10
+IDLE_TRANSACTION_SECONDS = 60
+
+SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+"""As in libpq; the same words serve MySQL and MariaDB."""
+
+# libpq's names for the files of a TLS connection, and those that MySQL's drivers use.
+_SSL_FILES = {"sslrootcert": "ssl_ca", "sslcert": "ssl_cert", "sslkey": "ssl_key"}
+
+
+def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) -> Engine:
+    """An engine for a URL of :func:`tuner.store.location.parse_url`; nothing is opened yet.
+
+    Args:
+        url: The database.
+        read_only: Whether nothing will be written.
+        is_waiting: For the one connection that waits for a lock as long as it takes: no statement timeout, no pool.
+
+    Raises:
+        ConfigurationError: If the driver is missing, or an option of the URL is wrong.
+    """
+    backend = url.get_backend_name()
+    options: dict[str, Any] = {"hide_parameters": True}
+    if is_waiting:
+        options["poolclass"] = NullPool
+    elif backend != "sqlite":
+        options |= {"pool_size": 1, "max_overflow": 2, "pool_recycle": 1800, "pool_pre_ping": True}
+    try:
+        match backend:
+            case "sqlite":
+                options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS}
+            case "postgresql":
+                options["connect_args"] = _postgresql_arguments(is_waiting=is_waiting)
+            case _:
+                url, options["connect_args"] = _mysql_arguments(url, is_waiting=is_waiting)
+                options["isolation_level"] = "READ COMMITTED"
+        engine = sqlalchemy.create_engine(url, **options)
+    except (ImportError, NoSuchModuleError) as error:
+        package = "psycopg[binary]" if backend == "postgresql" else "pymysql"
+        raise ConfigurationError(
+            f"storage: {backend} needs a driver that is not installed", fix=f"pip install '{package}'"
+        ) from error
+    if backend == "sqlite":
+        _set_up_sqlite(engine, read_only=read_only)
+    elif backend == "mysql":
+        _set_up_mysql(engine, is_waiting=is_waiting)
+    return engine
+
+
+def _postgresql_arguments(*, is_waiting: bool) -> dict[str, Any]:
+    limits = "" if is_waiting else f" -c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s"
+    return {
+        "connect_timeout": 10,
+        "application_name": "tuner",
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        # Keepalives rest while sent data is unacknowledged; without this a cut cable is noticed after 15 minutes.
+        "tcp_user_timeout": 20_000,
+        # The session's zone decides what Optuna's naive times mean; a worker's PGTZ must not.
+        "options": f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s{limits}",
+    }
+
+
+def _mysql_arguments(url: URL, *, is_waiting: bool) -> tuple[URL, dict[str, Any]]:
+    """The URL without what the driver does not know, and the driver's arguments."""
+    import pymysql
+
+    known = set(inspect.signature(pymysql.connections.Connection).parameters) | _SSL_FILES.keys() | {"sslmode"}
+    for name in url.query:
+        if name not in known:
+            raise ConfigurationError(f'storage: unknown option "{name}" in the URL{did_you_mean(name, known)}')
+    given = {key: value for key, value in url.query.items() if isinstance(value, str)}
+    files = {new: given.get(new) or given.get(old) for old, new in _SSL_FILES.items()}
+    arguments: dict[str, Any] = {
+        "connect_timeout": 10,
+        "charset": "utf8mb4",
+        **_mysql_ssl(given.get("sslmode"), files),
+    }
+    if url.password is not None:
+        arguments["password"] = str(url.password).encode()  # the driver would encode it as Latin-1
+    if not is_waiting:
+        # Longer than what the server ends by itself: it must be the server that says so.
+        arguments |= {"read_timeout": STATEMENT_SECONDS + 10, "write_timeout": STATEMENT_SECONDS + 10}
+    return url.set(password=None).difference_update_query([*_SSL_FILES, *_SSL_FILES.values(), "sslmode"]), arguments
+
+
+def _mysql_ssl(mode: str | None, files: Mapping[str, str | None]) -> dict[str, Any]:
+    """Libpq's words for a driver that has others; whoever names an authority wants the server checked against it."""
+    chosen = mode or ("verify-full" if files["ssl_ca"] else "prefer")
+    if chosen not in SSL_MODES:
+        raise ConfigurationError(f'storage: unknown sslmode "{chosen}"{did_you_mean(chosen, SSL_MODES)}')
+    if chosen == "disable":
+        return {"ssl_disabled": True}
+    if chosen == "prefer":
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=files["ssl_ca"])
+        if files["ssl_cert"]:
+            context.load_cert_chain(files["ssl_cert"], files["ssl_key"])
+    except OSError as error:
+        raise ConfigurationError(
+            "storage: cannot read the files of the TLS connection", why=error.strerror or str(error)
+        ) from error
+    if chosen != "verify-full":
+        context.check_hostname = False
+    if chosen == "require":
+        context.verify_mode = ssl.CERT_NONE
+    return {"ssl": context}
+
+
+def _set_up_mysql(engine: Engine, *, is_waiting: bool) -> None:
+    """The server's defaults must not decide what is cut, how long is waited, or which engine keeps a table."""
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        settings = {
+            "time_zone": "'+00:00'",
+            "sql_mode": "'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+            "default_storage_engine": "InnoDB",
+        }
+        if not is_waiting:
+            settings |= {"innodb_lock_wait_timeout": str(LOCK_SECONDS), "lock_wait_timeout": str(LOCK_SECONDS)}
+            if "mariadb" in connection.get_server_info().lower():
+                settings["max_statement_time"] = str(STATEMENT_SECONDS)
+                settings["idle_transaction_timeout"] = str(IDLE_TRANSACTION_SECONDS)
+            else:
+                settings["max_execution_time"] = str(1000 * STATEMENT_SECONDS)  # of reads; MySQL has none for writes
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+
+
+def _set_up_sqlite(engine: Engine, *, read_only: bool) -> None:
+    """Write-ahead log, and a write lock taken at the start of every writing transaction.
+
+    SQLite's deferred transactions read first and fail on the upgrade to a write lock; that is how Optuna hands one waiting trial
+    to two workers (optuna#4002, #4621). With BEGIN IMMEDIATE a transaction waits its turn instead.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # pysqlite must not begin transactions by itself
+        cursor = connection.cursor()
+        if not read_only:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives a power cut
+        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # Optuna's own sessions carry no option: they may write, so they take the lock.
+        writes = connection.get_execution_options().get("tuner_writes", not read_only)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

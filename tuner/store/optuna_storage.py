@@ -1,0 +1,56 @@
+"""Optuna's storage on our engine: same sessions, same pool, same second chances."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+Result = TypeVar("Result")
+Retry = Callable[[Callable[[], Any]], Any]
+
+
+class SharedStorage(RDBStorage):
+    """`RDBStorage` of 5.0 without what its constructor does.
+
+    That one opens an engine of its own, several connections, and creates tables, which races when eight workers start at
+    once (optuna#4621) and which a role without DDL may not do. Each call is one transaction in Optuna; here it is run
+    again when it fails for a passing conflict.
+    """
+
+    def __init__(self, engine: Engine, url: URL, *, retry: Retry) -> None:
+        """Nothing is opened.
+
+        Args:
+            engine: Ours.
+            url: For Optuna's own messages and pickles; its password is left out.
+            retry: Calls a function until it succeeds.
+        """
+        self.engine_kwargs = {}
+        self.url = url.set(password=None).render_as_string()
+        self.skip_compatibility_check = True
+        self.heartbeat_interval = None
+        self.grace_period = None
+        self.heartbeat_stale_trial_callback = None
+        self.failed_trial_callback = None
+        self.engine = engine
+        self.scoped_session = scoped_session(sessionmaker(bind=engine))
+        self._retry = retry
+
+
+def _retrying(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def _call(self: SharedStorage, *arguments: Any, **named: Any) -> Any:
+        return self._retry(lambda: method(self, *arguments, **named))
+
+    return _call
+
+
+for _name in BaseStorage.__abstractmethods__:
+    setattr(SharedStorage, _name, _retrying(_name))
