@@ -1,23 +1,26 @@
 """What a supervisor does about each word of a runner, and about its death.
 
-Every function either stores what was said or raises :class:`tuner.errors.UnavailableError`, after which it is called again with
-the same message: nothing is half done.
+What is said of the end of a run waits for the database: the function raises :class:`tuner.errors.UnavailableError` and is called
+again with the same message; nothing is half done. What is said while a run goes on is answered at once, so that no device waits for a
+database, and told to it by :func:`catch_up` when it is back.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.errors import LeaseLost, TrialError
+from tuner.errors import LeaseLost, TrialError, UnavailableError
 from tuner.store import leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
 from tuner.study.plan import TrialResult, Verdict
 from tuner.worker import protocol
 from tuner.worker.events import EpochReported, Event, RunEnded, RunProgress
+from tuner.worker.outage import Outage
 from tuner.worker.slot import Job, Slot, describe_death
 
 
@@ -29,11 +32,13 @@ class Desk:
         db: The database.
         show: Takes events.
         lease: Seconds by which a report extends a lease.
+        outage: Whether the database can be reached.
     """
 
     db: Database
     show: Callable[[Event], None]
     lease: float
+    outage: Outage
 
 
 def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool) -> None:
@@ -47,9 +52,9 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
         case protocol.Ready():
             slot.is_ready = slot.was_ready = True
             slot.failed_starts = 0
-        case protocol.Started(key=key, facts=facts) if _is_of(job, key):
+        case protocol.Started(key=key) if _is_of(job, key):
             assert job is not None
-            _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, facts))
+            _store_or_keep(desk, slot, job=job, message=message)
         case protocol.Progress(key=key, epoch=epoch, fraction=fraction) if _is_of(job, key):
             assert job is not None
             desk.show(
@@ -84,6 +89,7 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
     job = slot.job
     if job is None:
         return
+    catch_up(desk, slot)
     reason = job.kill_reason or describe_death(slot.exit_status)
     outcome = Outcome.LOST
     if not job.is_lost:
@@ -117,14 +123,58 @@ def _unless_lost(job: Job, write: Callable[[], None]) -> None:
         job.is_lost = True
 
 
+def needs_database(message: protocol.Message) -> bool:
+    """Whether a message can only be dealt with while the database is there."""
+    return isinstance(message, protocol.Finished | protocol.Failed)
+
+
+def catch_up(desk: Desk, slot: Slot) -> None:
+    """Tell the database what a runner said while it was gone, in order.
+
+    Raises:
+        UnavailableError: If it is gone again; what was told is not told twice.
+    """
+    job = slot.job
+    while job is not None and job.backlog and not job.is_lost:
+        verdict = _store(desk, slot, job=job, message=job.backlog[0])
+        job.backlog.popleft()
+        if verdict is not Verdict.GO_ON and job.stop_asked_at is None:
+            interrupt(slot, job, Verdict.STOP)
+
+
+def interrupt(slot: Slot, job: Job, verdict: Verdict) -> None:
+    """Tell a runner to end its run within a step."""
+    job.stop_asked_at = time.monotonic()
+    slot.send(protocol.Interrupt(key=job.key, verdict=verdict.value))
+
+
 def _report(desk: Desk, slot: Slot, message: protocol.Report, *, is_draining: bool) -> None:
     job = slot.job
     verdict = Verdict.STOP
     if job is not None and job.key == message.key and not job.is_lost:
-        verdict = _judge(desk, slot, job=job, message=message)
+        verdict = _store_or_keep(desk, slot, job=job, message=message)
         if is_draining and verdict is Verdict.GO_ON:
             verdict = Verdict.RELEASE
+        job.heard_at = time.monotonic()  # it was waiting for us
     slot.send(protocol.Answer(key=message.key, epoch=message.epoch, verdict=verdict.value))
+
+
+def _store_or_keep(desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Report) -> Verdict:
+    """Store what was said, or keep it for later; a device never waits for a database."""
+    if not desk.outage.is_on and not job.backlog:
+        try:
+            return _store(desk, slot, job=job, message=message)
+        except UnavailableError as error:
+            desk.outage.begin(error)
+    job.backlog.append(message)
+    return Verdict.GO_ON
+
+
+def _store(desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Report) -> Verdict:
+    if isinstance(message, protocol.Report):
+        return _judge(desk, slot, job=job, message=message)
+    _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, message.facts))
+    return Verdict.GO_ON
 
 
 def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Verdict:
@@ -166,6 +216,7 @@ def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Ver
 
 
 def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
+    catch_up(desk, slot)
     outcome, reason, value = Outcome.LOST, "the run has another owner now", None
     if result.ended_by == Verdict.STOP.value and job.prune_reason:  # stopped within an epoch, for its budget
         result = replace(result, ended_by=Verdict.PRUNE.value)
@@ -176,8 +227,9 @@ def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
             outcome, reason = Outcome.RELEASED, "the worker was told to stop"
             leases.release(desk.db, job.lease, reason=reason, seconds=result.seconds)
         else:
-            outcome, value = job.driver.finish(job.lease, result=result, reason=job.prune_reason)
-            reason = job.prune_reason
+            is_pruned = result.ended_by == Verdict.PRUNE.value
+            reason = job.prune_reason if is_pruned else ""
+            outcome, value = job.driver.finish(job.lease, result=result, reason=reason)
             _clear_attempts(job, kept=result.checkpoint)
     except LeaseLost:
         outcome, reason, value = Outcome.LOST, "the run has another owner now", None
@@ -185,6 +237,7 @@ def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
 
 
 def _failed(desk: Desk, slot: Slot, *, job: Job, message: protocol.Failed) -> None:
+    catch_up(desk, slot)
     outcome = Outcome(message.outcome)
     log_tail = message.traceback or slot.log_tail(job.log_start)
     try:

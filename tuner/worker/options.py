@@ -22,6 +22,8 @@ class WorkerOptions:
         max_trials: Exit after this many runs.
         lease: Seconds a run stays ours without a heartbeat.
         heartbeat: Seconds between two heartbeats.
+        hang_after: Seconds of silence of a runner that are never held against it.
+        outage: Seconds for which a database that is gone is waited for.
         runner: The module that trains, run as a child process for each slot.
 
     Raises:
@@ -37,6 +39,8 @@ class WorkerOptions:
     max_trials: int | None = None
     lease: float = 90.0
     heartbeat: float = 15.0
+    hang_after: float = 300.0
+    outage: float = 900.0
     runner: str = "tuner.worker.runner"
 
     def __post_init__(self) -> None:

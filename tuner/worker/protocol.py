@@ -61,6 +61,13 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pulse:
+    """From the runner: it moves, though there is nothing to say of an epoch."""
+
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """From the runner: an epoch is done; it waits for the Answer."""
 
@@ -97,10 +104,11 @@ class Failed:
     recycle: bool = field(default=False)
 
 
-Message = Run | Answer | Interrupt | Ready | Started | Progress | Report | Finished | Failed
+Message = Run | Answer | Interrupt | Ready | Started | Progress | Pulse | Report | Finished | Failed
 
 _TYPES: Mapping[str, type[Message]] = {
-    cls.__name__.lower(): cls for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Report, Finished, Failed)
+    cls.__name__.lower(): cls
+    for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Pulse, Report, Finished, Failed)
 }
 
 

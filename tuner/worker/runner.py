@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tuner.errors import TrialInfeasible, TunerError
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
@@ -27,6 +26,7 @@ Train = Callable[..., TrialResult]
 """What trains: :func:`tuner.training.run.run_trial`."""
 
 _PROGRESS_SECONDS = 0.25
+_PULSE_SECONDS = 1.0
 
 
 class Runner:
@@ -93,10 +93,15 @@ class Runner:
                 plan,
                 report=partial(self._report, run.key),
                 progress=_Throttle(
-                    lambda epoch, part: self._say(protocol.Progress(key=run.key, epoch=epoch, fraction=part))
+                    lambda epoch, part: self._say(protocol.Progress(key=run.key, epoch=epoch, fraction=part)),
+                    seconds=_PROGRESS_SECONDS,
                 ),
                 started=lambda facts: self._say(protocol.Started(key=run.key, facts=dict(facts))),
-                released=lambda: self._interrupts.get(run.key),
+                released=partial(
+                    self._released,
+                    run.key,
+                    _Throttle(lambda: self._say(protocol.Pulse(key=run.key)), seconds=_PULSE_SECONDS),
+                ),
                 cache=self._cache,
             )
         except Exception as error:  # noqa: BLE001 - a trial may fail in any way; the worker lives on
@@ -105,6 +110,10 @@ class Runner:
             return not failed.recycle
         self._say(protocol.Finished(key=run.key, result=result.to_json()))
         return True
+
+    def _released(self, key: str, pulse: _Throttle) -> Verdict | None:
+        pulse()
+        return self._interrupts.get(key)
 
     def _report(self, key: str, epoch: int, metrics: Mapping[str, float], seconds: float) -> Verdict:  # noqa: PLR0917 - run_trial calls it by position
         self._say(protocol.Report(key=key, epoch=epoch, metrics=dict(metrics), seconds=seconds))
@@ -115,17 +124,18 @@ class Runner:
 
 
 class _Throttle:
-    """Lets a few calls a second through."""
+    """Lets one call through in a while."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Callable[..., None], *, seconds: float) -> None:
         self._call = call
+        self._seconds = seconds
         self._last = 0.0
 
-    def __call__(self, epoch: int, fraction: float) -> None:
+    def __call__(self, *arguments: float) -> None:
         now = time.monotonic()
-        if now - self._last >= _PROGRESS_SECONDS:
+        if now - self._last >= self._seconds:
             self._last = now
-            self._call(epoch, fraction)
+            self._call(*arguments)
 
 
 def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:

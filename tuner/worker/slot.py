@@ -37,6 +37,9 @@ class Job:
         kill_reason: Why its runner was ended from outside; empty if it was not.
         is_lost: Whether the lease is gone: whatever the runner says now counts for nothing.
         stop_asked_at: Monotonic time at which it was told to stop, None if it was not.
+        heard_at: Monotonic time at which its runner last said something, or was answered.
+        longest_silence: Seconds of its longest silence that ended well.
+        backlog: What its runner said while the database was gone, answered but not stored; oldest first.
     """
 
     lease: Lease
@@ -48,6 +51,9 @@ class Job:
     kill_reason: str = ""
     is_lost: bool = False
     stop_asked_at: float | None = None
+    heard_at: float = field(default_factory=time.monotonic)
+    longest_silence: float = 0.0
+    backlog: deque[protocol.Started | protocol.Report] = field(default_factory=deque)
 
     @property
     def key(self) -> str:
@@ -149,6 +155,10 @@ class Slot:
         """Take what the runner has said into the inbox; call when the descriptor is readable."""
         assert self._reader is not None
         self.inbox.extend(self._reader.read())
+        if self.job is not None:
+            now = time.monotonic()
+            self.job.longest_silence = max(self.job.longest_silence, now - self.job.heard_at)
+            self.job.heard_at = now
 
     @property
     def has_hung_up(self) -> bool:

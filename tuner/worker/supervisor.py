@@ -1,7 +1,7 @@
 """The supervisor: one for each box. It claims runs for its free slots, forwards reports, and outlives its runners.
 
-One thread does everything but the heartbeat, in rounds: read what the runners said, deal with it, claim for free slots, show. A
-database outage leaves unread words in the slots' inboxes; the next rounds try them again. It never imports torch.
+One thread does everything but the heartbeat, in rounds: read what the runners said, deal with it, claim for free slots, show. While
+the database is gone training goes on, and what was said waits with its job or in the slots' inboxes. It never imports torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import contextlib
 import selectors
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, UnavailableError
+from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TemporaryError, UnavailableError
 from tuner.search.budget import used_share
 from tuner.search.driver import StudyDriver
 from tuner.store import leases, studies, workers
@@ -25,19 +25,20 @@ from tuner.store.queries import read_progress
 from tuner.store.records import StudyState
 from tuner.study.plan import TrialPlan, Verdict
 from tuner.worker import protocol
-from tuner.worker.dealing import Desk, deal, deal_with_death
+from tuner.worker.dealing import Desk, catch_up, deal, deal_with_death, interrupt, needs_database
 from tuner.worker.devices import find_slots
 from tuner.worker.events import Display, Notice, RunClaimed, StudySeen, WorkerStarted
 from tuner.worker.heartbeat import Heartbeat, Held
 from tuner.worker.options import WorkerOptions
+from tuner.worker.outage import Outage
 from tuner.worker.signals import StopSignals
 from tuner.worker.slot import Job, Slot
+from tuner.worker.watchdog import end_hung, why_hung
 
 _ROUND_SECONDS = 0.2
 _SHOW_SECONDS = 2.0
 _BUDGET_SECONDS = 1.0
 _IDLE_SECONDS = 1.0  # between two looks for work where there was none
-_OUTAGE_SECONDS = 2.0  # between two tries to reach a database that is gone
 _DRAIN_SECONDS = 15.0  # then runners are killed; their last checkpoints are whole
 _STOP_SECONDS = 30.0  # a runner that was told to drop its run and does not is killed
 _START_SECONDS = 600.0  # imports from a slow network disk take minutes; a runner that is not ready then never will be
@@ -102,13 +103,15 @@ class Supervisor:
         self._options = options
         self._display = display
         self._places = places
-        self._desk = Desk(db=db, show=display.show, lease=options.lease)
+        self._outage = Outage(show=display.show, budget=options.outage)
+        self._desk = Desk(db=db, show=display.show, lease=options.lease, outage=self._outage)
         self._drivers: dict[str, StudyDriver] = {}
         self._claimed = 0
         self._ended = 0
         self._signals = StopSignals()
         self._draining_since: float | None = None
-        self._next_claim = self._next_show = self._next_budget = self._retry_at = 0.0
+        self._gave_up = False
+        self._next_claim = self._next_show = self._next_budget = 0.0
         self._refused: set[str] = set()
 
     def run(self) -> WorkerSummary:
@@ -135,6 +138,12 @@ class Supervisor:
             with self._signals.caught():
                 while not self._is_over():
                     self._round(heartbeat)
+            if self._gave_up:
+                raise TemporaryError(
+                    f"database {self._db.safe_url} was gone for more than {self._options.outage / 60:g} min",
+                    why="the runs keep their last checkpoints; other workers take them over",
+                    fix="start this worker again when the database is back",
+                )
             return self._summary()
         finally:
             heartbeat.close()
@@ -145,17 +154,22 @@ class Supervisor:
         for lease in heartbeat.take_lost():
             self._drop(lease)
         self._listen()
+        self._outage.look(lambda: studies.open_studies(self._db, ()))
         self._deal()
+        if self._outage.is_too_long and self._draining_since is None:
+            self._gave_up = True
+            self._drain()
         if self._signals.count and self._draining_since is None:
             self._drain()
-        if self._draining_since is None:
-            with self._outage_tolerated():
+        if self._draining_since is None and not self._outage.is_on:
+            with self._outage.noticed():
                 self._watch_budgets()
                 self._start_runners()
                 self._claim()
         self._end_the_deaf()
-        with self._outage_tolerated():
-            self._show_studies()
+        if not self._outage.is_on:
+            with self._outage.noticed():
+                self._show_studies()
 
     # What the runners say
 
@@ -174,11 +188,9 @@ class Supervisor:
                     self._give_up(key.data, error)
 
     def _deal(self) -> None:
-        if time.monotonic() < self._retry_at:
-            return
         for slot in self.slots:
             had_job = slot.job is not None
-            with self._outage_tolerated():
+            with self._outage.noticed():
                 try:
                     self._deal_with(slot)
                 except (UnavailableError, ConfigurationError):
@@ -190,9 +202,13 @@ class Supervisor:
                 self._next_claim = self._next_show = 0.0
 
     def _deal_with(self, slot: Slot) -> None:
-        while slot.inbox:
+        if not self._outage.is_on:
+            catch_up(self._desk, slot)
+        while slot.inbox and not (self._outage.is_on and needs_database(slot.inbox[0])):
             deal(self._desk, slot, slot.inbox[0], is_draining=self._draining_since is not None)
             slot.inbox.popleft()
+        if self._outage.is_on:
+            return
         if slot.has_hung_up or (slot.process is None and slot.job is not None):
             deal_with_death(self._desk, slot)
             self._refuse_crash_loop(slot)
@@ -208,19 +224,6 @@ class Supervisor:
             )  # the store refused its end, too: the lease runs out
             slot.job.kill_reason = reason
         slot.kill()
-
-    @contextlib.contextmanager
-    def _outage_tolerated(self) -> Iterator[None]:
-        """A database that is gone for a while costs time, not trials."""
-        try:
-            yield
-        except UnavailableError as error:
-            if not self._retry_at:
-                self._display.show(Notice(level="warning", text=f"{error}; trying again every {_OUTAGE_SECONDS:g} s"))
-            self._retry_at = time.monotonic() + _OUTAGE_SECONDS
-        else:
-            if self._retry_at and time.monotonic() >= self._retry_at:
-                self._retry_at = 0.0
 
     def _refuse_crash_loop(self, slot: Slot) -> None:
         if slot.failed_starts >= _MOST_FAILED_STARTS:
@@ -242,7 +245,7 @@ class Supervisor:
 
     def _claim(self) -> None:
         now = time.monotonic()
-        if now < max(self._next_claim, self._retry_at):
+        if now < self._next_claim:
             return
         for slot in self.slots:
             if not slot.is_free or self._has_reached_limit():
@@ -333,7 +336,7 @@ class Supervisor:
     def _watch_budgets(self) -> None:
         """Stop runs whose study has used its device hours, within a second and a training step."""
         now = time.monotonic()
-        if now < max(self._next_budget, self._retry_at):
+        if now < self._next_budget:
             return
         self._next_budget = now + _BUDGET_SECONDS
         for slot in self.slots:
@@ -343,14 +346,14 @@ class Supervisor:
             leases.renew(self._db, held=[(job.lease, job.seconds)], lease=self._options.lease)
             if reason := job.driver.why_out_of_time(job.lease):
                 job.prune_reason = reason
-                self._interrupt(slot, job, Verdict.STOP)
+                interrupt(slot, job, Verdict.STOP)
 
     def _drop(self, lease: Lease) -> None:
         for slot in self.slots:
             job = slot.job
             if job is not None and job.lease.token == lease.token:
                 job.is_lost = True
-                self._interrupt(slot, job, Verdict.STOP)
+                interrupt(slot, job, Verdict.STOP)
 
     def _drain(self) -> None:
         self._draining_since = time.monotonic()
@@ -363,19 +366,17 @@ class Supervisor:
         self._display.show(Notice(level="info", text=f"draining: {what} (again to stop at once)"))
         for slot in busy:
             assert slot.job is not None
-            self._interrupt(slot, slot.job, Verdict.RELEASE)
-
-    def _interrupt(self, slot: Slot, job: Job, verdict: Verdict) -> None:
-        job.stop_asked_at = time.monotonic()
-        slot.send(protocol.Interrupt(key=job.key, verdict=verdict.value))
+            interrupt(slot, slot.job, Verdict.RELEASE)
 
     def _end_the_deaf(self) -> None:
-        """Kill runners that were told to stop and did not."""
+        """Kill runners that were told to stop and did not, and those that hang."""
         patience = _DRAIN_SECONDS if self._draining_since is not None else _STOP_SECONDS
         for slot in self.slots:
             job = slot.job
             if job is not None and job.stop_asked_at is not None and time.monotonic() - job.stop_asked_at > patience:
                 slot.kill()
+            elif reason := why_hung(slot, after=self._options.hang_after):
+                end_hung(slot, reason=reason)
             if (
                 slot.is_alive
                 and not slot.is_ready
@@ -396,7 +397,7 @@ class Supervisor:
         if not self._options.until_done or self._next_claim == 0.0:
             return False
         left: list[str] | None = None
-        with self._outage_tolerated():
+        with self._outage.noticed():
             names = studies.open_studies(self._db, self._options.studies)
             left = [name for name in names if name not in self._refused]
         return left == []
@@ -429,7 +430,7 @@ class Supervisor:
 
     def _show_studies(self) -> None:
         now = time.monotonic()
-        if now < max(self._next_show, self._retry_at):
+        if now < self._next_show:
             return
         self._next_show = now + _SHOW_SECONDS
         for name in list(self._drivers):
