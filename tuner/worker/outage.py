@@ -1,0 +1,105 @@
+"""A database that is gone for a while: noticed, told once, waited for, and given up after its budget.
+
+Training goes on meanwhile. What the runners say is kept with their jobs and told to the database when it is back; the words that
+a dead supervisor would lose with its memory stand in the checkpoints too, each of which holds its run's whole curve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from tuner.errors import UnavailableError
+from tuner.worker.events import Event, Notice
+
+_RETRY_SECONDS = 2.0
+
+
+class Outage:
+    """Whether the database can be reached, as far as the last try told."""
+
+    def __init__(self, *, show: Callable[[Event], None], budget: float) -> None:
+        """The database is there.
+
+        Args:
+            show: Takes the notices about beginning and end.
+            budget: Seconds for which an outage is waited for.
+        """
+        self._show = show
+        self._budget = budget
+        self._since: float | None = None
+        self._next_try = 0.0
+        self._over_at: float | None = None
+        self._try: _Try | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the database was gone when it was last tried."""
+        return self._since is not None
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it has lasted longer than is waited for."""
+        return self._since is not None and time.monotonic() - self._since > self._budget
+
+    def was_on_within(self, seconds: float) -> bool:
+        """Whether the database came back less than so many seconds ago."""
+        return self._over_at is not None and time.monotonic() - self._over_at < seconds
+
+    @contextlib.contextmanager
+    def noticed(self) -> Iterator[None]:
+        """An error of the database inside is the beginning of an outage, and goes no further."""
+        try:
+            yield
+        except UnavailableError as error:
+            self.begin(error)
+
+    def begin(self, error: UnavailableError) -> None:
+        """The database is gone."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            waits = f"training goes on, trying again every {_RETRY_SECONDS:g} s for {self._budget / 60:g} min"
+            self._show(Notice(level="warning", text=f"{error}; {waits}"))
+        self._next_try = now + _RETRY_SECONDS
+
+    def look(self, ask: Callable[[], object]) -> None:
+        """See whether it is over, not too often, and without waiting: a server that does not answer takes its time to do so.
+
+        Args:
+            ask: Asks the database anything; called in a thread.
+        """
+        if self._since is None:
+            return
+        if self._try is None and time.monotonic() >= self._next_try:
+            self._try = _Try(ask)
+        elif self._try is not None and self._try.is_done:
+            error, self._try = self._try.error, None
+            if error is not None:
+                self.begin(error)
+                return
+            seconds = time.monotonic() - self._since
+            self._since, self._over_at = None, time.monotonic()
+            self._show(Notice(level="info", text=f"the database is back after {seconds:.0f} s"))
+
+
+class _Try:
+    """One question to the database, in a thread of its own."""
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        self.error: UnavailableError | None = None
+        self._ask = ask
+        self._thread = threading.Thread(target=self._run, name="outage", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._ask()
+        except UnavailableError as error:
+            self.error = error
