@@ -37,8 +37,7 @@ def build(kind: str) -> nn.Module:
 
 def build_on_meta(kind: str) -> nn.Module:
     """The same model without any weights."""
-    with torch.device("meta"):
-        return freeze_backbone(_model(kind).train())
+    return copy.deepcopy(_shape(kind))
 
 
 def inputs(kind: str) -> dict[str, Tensor]:
@@ -70,6 +69,12 @@ def logits(model: nn.Module, rows: Mapping[str, Tensor]) -> Tensor:
 def _pristine(kind: str) -> nn.Module:
     torch.manual_seed(0)
     return freeze_backbone(_model(kind).train())
+
+
+@cache
+def _shape(kind: str) -> nn.Module:
+    with torch.device("meta"):
+        return freeze_backbone(_model(kind).train())
 
 
 def _model(kind: str) -> nn.Module:

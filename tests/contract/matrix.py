@@ -43,16 +43,26 @@ NAMES = tuple(name for name in (*STRATEGIES, *COMBINATIONS, *SEQUENCES) if _stan
 # The models are 16 wide, and ResNet's first layer reads 3 colours.
 TINY: Mapping[str, Value] = {"lora.r": 2, "adalora.r": 2, "adapter.reduction": 2}
 
-# By strategy: the architectures that it refuses, with the words of the reason.
+# By strategy or combination: the architectures that it refuses, with the words of the reason. What a component refuses,
+# its combinations refuse too.
 REFUSED: Mapping[str, Mapping[str, str]] = {
-    "bitfit": dict.fromkeys(("modernbert", "llama", "t5"), "its backbone has no biases"),
-    "prefix": {"resnet": "its backbone has no attention"},
     "vera": {"resnet": "PEFT's VeRA has no layer for Conv2d"},
-    "oft": dict.fromkeys(("gpt2", "resnet"), "PEFT's OFT has no layer, or no exact one, for Conv"),
+    "oft": {
+        "gpt2": "PEFT's OFT has no layer, or no exact one, for Conv1D",
+        "resnet": "PEFT's OFT has no layer, or no exact one, for Conv2d",
+    },
     "loha": {"gpt2": "PEFT's LoHa has no layer for Conv1D"},
     "lokr": {"gpt2": "PEFT's LoKr has no layer for Conv1D"},
-    "ia3+lora": {"resnet": "PEFT has no LoRA around a wrapped convolution"},
+    "bitfit": dict.fromkeys(("modernbert", "llama", "t5"), "its backbone has no biases"),
     "adapter": {"resnet": "its blocks have no attention and no feed-forward made of linear layers"},
+    "prefix": {"resnet": "its backbone has no attention"},
+    "prompt": {"resnet": "it reads neither tokens nor patches"},
+    "p_tuning": {"resnet": "it reads neither tokens nor patches"},
+    "ia3+lora": {"resnet": "PEFT has no LoRA around a wrapped convolution"},
+    "lora+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
+    "adalora+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
+    "loha+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
+    "lokr+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
 }
 
 # By strategy: what it trains and may put back as it was, by the end of the name: all ranks of a layer are taken away.
@@ -62,6 +72,8 @@ PUT_BACK: Mapping[str, str] = {"adalora": "lora_E.default"}
 UNMERGED: Mapping[str, str] = {
     "adapter": "there is an activation between its two layers",
     "prefix": "no weight of the architecture holds keys and values",
+    "prompt": "no weight of the architecture holds tokens of the input",
+    "p_tuning": "no weight of the architecture holds tokens of the input",
 }
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.contract.architectures import LABELS, build, build_on_meta, inputs, logits, padded
+from tests.contract.architectures import KINDS, LABELS, build, build_on_meta, inputs, logits, padded
 from tests.contract.matrix import (
     COMBINATIONS,
     PUT_BACK,
@@ -31,7 +31,7 @@ from tuner.errors import TrialInfeasible, UsageError
 from tuner.strategies import STRATEGIES, resolve
 from tuner.strategies.base import Strategy
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state, trained_names
-from tuner.study.names import components
+from tuner.study.names import COMBINE, components
 
 STEPS = 8
 RATE = 3e-3
@@ -66,13 +66,31 @@ def test_any_two_that_may_be_combined_can_be(name: str, tmp_path: Path) -> None:
     one, other = (plain_names(adapt(STRATEGIES[part], kind)) for part in components(name))
     assert plain_names(model) - one
     assert plain_names(model) - other
+    turned = resolve(COMBINE.join(reversed(components(name))))
+    assert count_parameters(adapt_on_meta(turned, kind)) == count_parameters(model)
     train(strategy, model, kind, count=2)
     check_it_comes_back_from_a_file(strategy, model, kind, file=tmp_path / "weights.safetensors")
     check_it_merges_or_says_why_not(strategy, model, kind, reasons=unmerged(name))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_two_can_be_combined_on_every_architecture_but_those_in_the_list(kind: str) -> None:
+    wrong = {}
+    for name in pairs():
+        expected, found = refusal(name, kind), ""
+        try:
+            adapt_on_meta(resolve(name), kind)
+        except TrialInfeasible as refused:
+            found = refused.message
+        if expected not in found if expected else found:
+            wrong[name] = (expected, found)
+    assert wrong == {}
+
+
 def test_the_lists_speak_of_strategies_that_exist() -> None:
-    assert set(REFUSED) | set(UNMERGED) <= {*STRATEGIES, *COMBINATIONS}
+    assert set(REFUSED) <= {*STRATEGIES, *COMBINATIONS, *pairs()}
+    assert set(UNMERGED) <= STRATEGIES.keys()
 
 
 def adapt(strategy: Strategy, kind: str, *, seed: int = 1) -> nn.Module:
