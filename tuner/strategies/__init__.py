@@ -19,8 +19,10 @@ from tuner.strategies.intrinsic import Intrinsic
 from tuner.strategies.layerwise_decay import LayerwiseDecay
 from tuner.strategies.lora import Lora
 from tuner.strategies.norm import Norm
+from tuner.strategies.p_tuning import PTuning
 from tuner.strategies.peft_layers import Loha, Lokr, Oft, Vera
 from tuner.strategies.prefix import Prefix
+from tuner.strategies.prompt import Prompt
 from tuner.strategies.reinit import Reinit
 from tuner.strategies.sequence import Sequence
 from tuner.strategies.top_layers import TopLayers
@@ -45,6 +47,8 @@ STRATEGIES: dict[str, Strategy] = {
     "norm": Norm(),
     "adapter": Adapter(),
     "prefix": Prefix(),
+    "prompt": Prompt(),
+    "p_tuning": PTuning(),
 }
 
 

@@ -72,9 +72,9 @@ def _tables(backbone: nn.Module) -> Iterator[nn.Embedding]:
 
 
 def _limit(table: nn.Embedding) -> int:
-    """RoBERTa's positions begin behind the one of the padding."""
+    """RoBERTa's positions begin behind the one of the padding, BART's and OPT's behind two that are no longer used."""
     first = 0 if table.padding_idx is None else table.padding_idx + 1
-    return table.num_embeddings - first
+    return table.num_embeddings - first - int(getattr(table, "offset", 0))
 
 
 def _shift_ids(table: nn.Embedding, arguments: tuple[Tensor, ...], *, by: int, knob: str) -> tuple[Tensor, ...]:
