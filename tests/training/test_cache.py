@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
-from tuner.training.cache import WarmCache
+from tuner.training.cache import WarmCache, read_tensors, write_tensors
 
 
 class Builder:
@@ -44,3 +46,14 @@ def test_a_failed_build_leaves_nothing() -> None:
     with pytest.raises(ValueError, match="no"):
         cache.get("key", fail)
     assert cache.get("key", lambda: 5) == 5
+
+
+def test_tensors_are_found_again_unless_the_file_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "tokens-1.safetensors"
+    assert read_tensors(file) is None
+    write_tensors(file, {"a": torch.arange(3)})
+    found = read_tensors(file)
+    assert found is not None and found["a"].tolist() == [0, 1, 2]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    file.write_bytes(file.read_bytes()[:20])
+    assert read_tensors(file) is None

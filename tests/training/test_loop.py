@@ -135,7 +135,7 @@ def test_a_run_resumed_in_any_phase_equals_the_uninterrupted_one(
                 Phase(start=share, trained=frozenset(names), restarts=restarts),
             )
 
-    monkeypatch.setattr("tuner.training.run.resolve", lambda _: Gradual())
+    monkeypatch.setattr("tuner.training.adapt.resolve", lambda _: Gradual())
     spec, whole = study(tmp_path), Recorder()
     expected = run(plan(spec, tmp_path / "whole"), report=whole)
     everything = run(plan(spec, tmp_path / "again", score_test=True))

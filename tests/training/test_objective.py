@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tests.training.toy import Linear, Odd, a_run
-from tuner.training.objective import Objective
+from tests.training.toy import ROWS, Linear, Odd, a_run, by_hand, gradients, objective_of
 from tuner.training.regularisers import Mixing, r_drop
-
-ROWS = torch.tensor([0, 4, 7, 9, 11, 13, 17, 20])
-WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])
@@ -50,28 +45,6 @@ def test_a_penalty_is_added_once(tmp_path: Path, micro_batch: int) -> None:
     torch.testing.assert_close(losses[1], losses[0] + 0.25 * weight.square().sum())
     torch.testing.assert_close(gradients[1][0] - 0.5 * weight, gradients[0][0])
     torch.testing.assert_close(gradients[1][1], gradients[0][1])
-
-
-def gradients(objective: Objective, *, micro_batch: int, step: int = 3) -> tuple[Tensor, list[Tensor]]:
-    """What is minimised, and its gradients."""
-    objective.model.zero_grad()
-    loss = objective.accumulate(ROWS, step=step, micro_batch=micro_batch)
-    return loss, [parameter.grad.clone() for parameter in objective.model.parameters() if parameter.grad is not None]
-
-
-def by_hand(objective: Objective, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The same for a loss of the rows' vectors and targets."""
-    objective.model.zero_grad()
-    value = loss(objective.train.inputs(ROWS)["inputs_embeds"][:, 0], objective.train.targets[ROWS])
-    return value.detach(), list(torch.autograd.grad(value, list(objective.model.parameters())))
-
-
-def objective_of(folder: Path, *, weighted: bool, **changes: Any) -> tuple[Objective, nn.Linear, Tensor | None]:
-    weights = WEIGHTS if weighted else None
-    objective = replace(a_run(folder, **changes).objective, class_weights=weights)
-    layer = objective.model.get_submodule("layer")
-    assert isinstance(layer, nn.Linear)
-    return objective, layer, weights
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +28,8 @@ from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer
 from tuner.training.settings import Settings
 
+ROWS = torch.tensor([0, 4, 7, 9, 11, 13, 17, 20])
+WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
 CPU = Compute(device=torch.device("cpu"), dtype=torch.float32)
 
 
@@ -76,6 +78,7 @@ def a_run(
         train=examples(30, scale=scale),
         class_weights=None,
         pretrained={},
+        teacher=None,
         scaler=CPU.scaler(),
         compute=CPU,
         settings=settings,
@@ -122,3 +125,25 @@ class Odd(Full):
 
     def after_step(self, model: nn.Module, params: Mapping[str, Value], *, step: int, steps: int) -> None:
         self.steps.append((step, steps, model.get_parameter("layer.weight").grad is not None))
+
+
+def gradients(objective: Objective, *, micro_batch: int, step: int = 3) -> tuple[Tensor, list[Tensor]]:
+    """What is minimised, and its gradients."""
+    objective.model.zero_grad()
+    loss = objective.accumulate(ROWS, step=step, micro_batch=micro_batch)
+    return loss, [parameter.grad.clone() for parameter in objective.model.parameters() if parameter.grad is not None]
+
+
+def by_hand(objective: Objective, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The same for a loss of the rows' vectors and targets."""
+    objective.model.zero_grad()
+    value = loss(objective.train.inputs(ROWS)["inputs_embeds"][:, 0], objective.train.targets[ROWS])
+    return value.detach(), list(torch.autograd.grad(value, list(objective.model.parameters())))
+
+
+def objective_of(folder: Path, *, weighted: bool, **changes: Any) -> tuple[Objective, nn.Linear, Tensor | None]:
+    weights = WEIGHTS if weighted else None
+    objective = replace(a_run(folder, **changes).objective, class_weights=weights)
+    layer = objective.model.get_submodule("layer")
+    assert isinstance(layer, nn.Linear)
+    return objective, layer, weights

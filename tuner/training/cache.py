@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -21,7 +27,7 @@ class WarmCache:
         """An empty cache.
 
         Args:
-            folder: Where token files are kept across runners; None keeps everything in memory only.
+            folder: Where files are kept across runners; None keeps everything in memory only.
             entries: How many values are kept; the one not used for longest goes first.
         """
         self.folder = folder
@@ -46,3 +52,23 @@ class WarmCache:
     def __len__(self) -> int:
         """How many values are kept."""
         return len(self._values)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """What a file of the cache's folder holds; None if it is absent or damaged, and must be made anew."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError):
+        return None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write beside the target, then rename: other runners see the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name.partition('-')[0]}-")
+    os.close(handle)
+    try:
+        save_file(dict(tensors), name)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -176,6 +176,43 @@ def load_data(
     )
 
 
+def load_tokens(
+    source: str,
+    spec: StudySpec,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: WarmCache,
+    released: Released = lambda: None,
+) -> Tokens:
+    """The texts of a whole file as token ids.
+
+    Args:
+        source: The file or hub data set.
+        spec: Names the columns, the model and how long a text may be.
+        tokenizer: The model's tokenizer.
+        cache: Tables and tokens are kept here.
+        released: Asked before every chunk of texts.
+
+    Raises:
+        Interrupted: If ``released`` says so.
+        DataError: If the rows cannot be read.
+    """
+    columns, limit = _text_columns(spec.data), spec.training.max_length
+
+    def build() -> Tokens:
+        table = _table(source, spec.data, cache)
+        return tokenize(
+            tokenizer,
+            texts=table.columns[columns[0]],
+            pairs=table.columns[columns[1]] if len(columns) > 1 else None,
+            max_length=limit,
+            folder=cache.folder,
+            released=released,
+        )
+
+    return cache.get(("tokens", _identity(source), columns, spec.model, spec.revision, limit), build)
+
+
 def _hold_out(rows: Rows, *, share: float, seed: int, source: str) -> tuple[Rows, Rows]:
     """The rows to learn from, and those that judge."""
     count = round(share * len(rows))
@@ -242,7 +279,6 @@ def _encode(
 ) -> tuple[Tokens, Tensor]:
     """Tokens and classes of a whole file."""
     table = _table(source, spec.data, cache)
-    columns = _text_columns(spec.data)
     index = {label: number for number, label in enumerate(labels)}
     cells = [cell.strip() for cell in table.columns[spec.data.label]]
     for line, cell in zip(table.lines, cells, strict=True):
@@ -250,22 +286,8 @@ def _encode(
             raise DataError(
                 f'{source}:{line}: label "{cell}" is not among the training rows{did_you_mean(cell, labels)}'
             )
-    limit = spec.training.max_length
-
-    def build() -> Tokens:
-        return tokenize(
-            tokenizer,
-            texts=table.columns[columns[0]],
-            pairs=table.columns[columns[1]] if len(columns) > 1 else None,
-            max_length=limit,
-            folder=cache.folder,
-            released=released,
-        )
-
-    identity = _identity(source)
-    tokens = cache.get(("tokens", identity, columns, spec.model, spec.revision, limit), build)
-    targets = torch.tensor([index[cell] for cell in cells], dtype=torch.int64)
-    return tokens, targets
+    tokens = load_tokens(source, spec, tokenizer=tokenizer, cache=cache, released=released)
+    return tokens, torch.tensor([index[cell] for cell in cells], dtype=torch.int64)
 
 
 def _text_columns(data: DataSpec) -> tuple[str, ...]:

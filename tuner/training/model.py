@@ -118,7 +118,7 @@ def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, c
             fresh=fresh,
             parameters=model.num_parameters(),
             max_positions=int(getattr(config, "max_position_embeddings", None) or _UNBOUNDED),
-            fingerprint=_fingerprint(weights),
+            fingerprint=fingerprint_of(weights),
         )
 
     base = cache.get(("base", spec.model, spec.revision, spec.task, tuple(labels)), build)
@@ -170,6 +170,54 @@ def load_shapes(spec: StudySpec, *, task: Task, labels: Sequence[str], folder: s
     return model.train(), fresh | _output_layer(model, classes=len(labels))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Classifier:
+    """A model that is fine-tuned already, as loaded.
+
+    Attributes:
+        model: On the CPU, with the output layer that it came with.
+        labels: Its class names by index.
+        max_positions: Longest input in tokens.
+        fingerprint: Hash of its weights.
+    """
+
+    model: nn.Module
+    labels: tuple[str, ...]
+    max_positions: int
+    fingerprint: str
+
+
+def load_classifier(spec: StudySpec, *, task: Task, pad: int) -> Classifier:
+    """The model of a study as the fine-tuned classifier that it is.
+
+    Args:
+        spec: Names the model.
+        task: What it is for.
+        pad: The padding id, for models whose configuration names none.
+
+    Raises:
+        ConfigurationError: If it cannot be found, has no safetensors weights, needs code of its own, or was never
+            fine-tuned.
+    """
+    with _quiet(), _said_plainly(spec, "model"):
+        model, report = task.auto_class().from_pretrained(
+            **_source(spec), use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigurationError(
+            f'model "{spec.model}" is no fine-tuned classifier', why=f"it has no weights for {', '.join(missing[:3])}"
+        )
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad
+    names = model.config.id2label
+    return Classifier(
+        model=model,
+        labels=tuple(str(names[index]) for index in sorted(names)),
+        max_positions=int(getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED),
+        fingerprint=fingerprint_of(model.state_dict()),
+    )
+
+
 def build_model(base: BaseModel, *, dropout: float, seed: int) -> nn.Module:
     """A model of its own for one trial.
 
@@ -216,8 +264,8 @@ def _output_layer(model: nn.Module, *, classes: int) -> set[str]:
     }
 
 
-def _fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """A hash of tensors and their names."""
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """A hash of tensors on the CPU and their names."""
     digest = sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(json.dumps([name, list(tensor.shape)]).encode())

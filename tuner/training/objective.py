@@ -14,6 +14,7 @@ from tuner.study.domains import Value
 from tuner.tasks import Task
 from tuner.training.batches import Examples
 from tuner.training.device import Compute, is_out_of_memory
+from tuner.training.distill import distillation
 from tuner.training.embeddings import Change, embed, logits_of
 from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop, side_by_side
 from tuner.training.settings import Settings
@@ -31,6 +32,7 @@ class Objective:
         train: Rows to learn from.
         class_weights: Weight of each class in the loss, on the device, or None.
         pretrained: Where the trained weights came from, by name, on the device; what is new is not in it.
+        teacher: What the teacher says about each row, (rows, classes), on the device, or None.
         scaler: Gradient scaler; does nothing outside float16.
         compute: Device and precision.
         settings: Hyperparameters.
@@ -43,6 +45,7 @@ class Objective:
     train: Examples
     class_weights: Tensor | None
     pretrained: Mapping[str, Tensor]
+    teacher: Tensor | None
     scaler: torch.amp.GradScaler
     compute: Compute
     settings: Settings
@@ -144,16 +147,26 @@ class Objective:
 
     def _fit(self, logits: Tensor, batch: _Batch, places: Tensor) -> Tensor:
         """How far a part's logits are from what they should be, as a share of the batch's mean."""
-        loss = self._miss(logits, batch.rows[places]) / batch.mass
+        loss = self._miss(logits, batch.rows[places], batch)
         if (mixing := batch.mixing) is None:
             return loss
-        return mixing.mix(loss, self._miss(logits, batch.rows[mixing.partners[places]]) / batch.mass)
+        return mixing.mix(loss, self._miss(logits, batch.rows[mixing.partners[places]], batch))
 
-    def _miss(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """The task's summed loss."""
-        return self.task.loss(
-            logits, self._targets(rows), smoothing=self.settings.label_smoothing, weights=self.class_weights
+    def _miss(self, logits: Tensor, rows: Tensor, batch: _Batch) -> Tensor:
+        """How far a part's logits are from the labels of some rows, and from what the teacher says about them.
+
+        Class weights and label smoothing are a matter of the labels; to the teacher all rows are the same.
+        """
+        settings = self.settings
+        loss = self.task.loss(
+            logits, self._targets(rows), smoothing=settings.label_smoothing, weights=self.class_weights
         )
+        loss = loss / batch.mass
+        if self.teacher is None:
+            return loss
+        lessons = self.teacher[rows.to(self.teacher.device)]
+        away = distillation(logits, lessons, temperature=settings.distill_temperature) / len(batch.rows)
+        return torch.lerp(loss, away, settings.distill_weight)
 
     def _targets(self, rows: Tensor) -> Tensor:
         targets = self.train.targets

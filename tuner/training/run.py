@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuner.errors import TrialError, TrialInfeasible
-from tuner.strategies import resolve
-from tuner.strategies.base import Strategy, freeze_backbone
-from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state, trained_names
+from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
+from tuner.training.adapt import Adapted, adapt
 from tuner.training.averaging import Average
 from tuner.training.batches import Examples, TokenExamples
 from tuner.training.cache import WarmCache
@@ -28,15 +26,15 @@ from tuner.training.device import (
     choose_compute,
     is_out_of_memory,
     peak_memory,
-    seed_everything,
     start_measuring_memory,
 )
+from tuner.training.distill import Lessons, load_lessons
 from tuner.training.evaluate import evaluate
 from tuner.training.features import frozen_position, load_features, replayed
 from tuner.training.history import History
 from tuner.training.interrupt import Interrupted, Released, stop_if_told
 from tuner.training.loop import Progress, Report, Run, train
-from tuner.training.model import BaseModel, build_model, load_base, load_tokenizer
+from tuner.training.model import load_base, load_tokenizer
 from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer, load_optimizer_state
 from tuner.training.settings import Settings, run_identity
@@ -114,10 +112,9 @@ class _Trial:
     compute: Compute
     cache: WarmCache
     data: StudyData
-    strategy: Strategy
-    model: nn.Module
-    trained: frozenset[str]
+    adapted: Adapted
     pretrained: Mapping[str, Tensor]
+    lessons: Lessons | None
     pad: int
     identity: str
     facts: Mapping[str, Any]
@@ -145,11 +142,10 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
         released=released,
     )
     stop_if_told(released)
-    model = freeze_backbone(build_model(base, dropout=settings.dropout, seed=plan.seed), fresh=base.fresh)
-    origins = {id(parameter): name for name, parameter in model.named_parameters()}
-    seed_everything(plan.seed, "strategy")
-    strategy = resolve(plan.strategy)
-    model = strategy.apply(model, plan.params).to(compute.device)
+    lessons = load_lessons(plan, rows=data.train, labels=labels, compute=compute, cache=cache, released=released)
+    stop_if_told(released)
+    adapted = adapt(base, strategy=plan.strategy, params=plan.params, dropout=settings.dropout, seed=plan.seed)
+    model = adapted.model.to(compute.device)
     trainable, total = count_parameters(model)
     facts = {
         "trainable_params": trainable,
@@ -164,26 +160,19 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
         compute=compute,
         cache=cache,
         data=data,
-        strategy=strategy,
-        model=model,
-        trained=trained_names(model),
-        pretrained=_pretrained(model, origins=origins, base=base, device=compute.device) if settings.l2_sp else {},
+        adapted=adapted,
+        pretrained=adapted.pretrained(base, device=compute.device) if settings.l2_sp else {},
+        lessons=lessons,
         pad=pad,
-        identity=run_identity(plan, model=base.fingerprint, data=data.fingerprint()),
+        identity=run_identity(
+            plan,
+            model=base.fingerprint,
+            data=data.fingerprint(),
+            teacher="" if lessons is None else lessons.fingerprint,
+        ),
         facts=facts,
         begin=begin,
     )
-
-
-def _pretrained(
-    model: nn.Module, *, origins: Mapping[int, str], base: BaseModel, device: torch.device
-) -> dict[str, Tensor]:
-    """The pretrained weights of what is trained, by the names that the strategy left them; they are only read."""
-    return {
-        name: base.weights[origin].to(device)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and (origin := origins.get(id(parameter), "")) in base.weights
-    }
 
 
 def _run(trial: _Trial, *, report: Report, progress: Progress, released: Released) -> TrialResult:
@@ -194,13 +183,13 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
         if (part := getattr(trial.data, name)) is not None
     }
     stop_if_told(released)
-    position = frozen_position(trial.model, examples=rows["validation"], compute=trial.compute)
+    position = frozen_position(trial.adapted.model, examples=rows["validation"], compute=trial.compute)
     if position is None:
         return _train(trial, rows, report=report, progress=progress, released=released)
     spec = trial.plan.spec
     features = {
         name: load_features(
-            trial.model,
+            trial.adapted.model,
             position=position,
             examples=examples,
             base_key=(spec.model, spec.revision),
@@ -210,7 +199,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
         )
         for name, examples in rows.items()
     }
-    with replayed(trial.model):
+    with replayed(trial.adapted.model):
         return _train(trial, features, report=report, progress=progress, released=released)
 
 
@@ -220,30 +209,31 @@ def _train(
     """Find the checkpoint to go on from, train, and draw up the result."""
     plan, settings, weights = trial.plan, trial.settings, trial.data.class_weights
     objective = Objective(
-        model=trial.model,
-        strategy=trial.strategy,
+        model=trial.adapted.model,
+        strategy=trial.adapted.strategy,
         params=plan.params,
         task=TASKS[plan.spec.task],
         train=rows["train"],
         class_weights=None if weights is None else weights.to(trial.compute.device),
         pretrained=trial.pretrained,
+        teacher=None if trial.lessons is None else trial.lessons.logits,
         scaler=trial.compute.scaler(),
         compute=trial.compute,
         settings=settings,
     )
     run = Run(
         objective=objective,
-        trained=trial.trained,
+        trained=trial.adapted.trained,
         validation=rows["validation"],
         labels=trial.data.labels,
         optimizer=build_optimizer(
-            trial.model,
+            trial.adapted.model,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             kind=settings.optimizer,
-            factors=trial.strategy.learning_rates(trial.model, plan.params),
+            factors=trial.adapted.strategy.learning_rates(trial.adapted.model, plan.params),
         ),
-        average=Average(trial.model, names=trial.trained, decay=settings.ema),
+        average=Average(trial.adapted.model, names=trial.adapted.trained, decay=settings.ema),
         identity=trial.identity,
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,

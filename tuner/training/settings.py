@@ -10,6 +10,7 @@ from hashlib import sha256
 from tuner.study.domains import Value
 from tuner.study.plan import TrialPlan
 from tuner.study.shared import SHARED_HYPERPARAMETERS
+from tuner.study.teacher import DISTILL_HYPERPARAMETERS
 from tuner.tasks import TASKS
 from tuner.training.history import Rules
 
@@ -34,6 +35,8 @@ class Settings:
         r_drop: Factor of the disagreement of two passes.
         fgm: Length of the adversarial change of the embeddings.
         ema: Decay of the moving average of the weights.
+        distill_temperature: What both models' logits are divided by, where there is a teacher.
+        distill_weight: The teacher's share of the loss.
         balance: What is done about classes of unequal size.
         micro_batch: Rows on the device at once.
         seed: Seed of the run.
@@ -55,6 +58,8 @@ class Settings:
     r_drop: float
     fgm: float
     ema: float
+    distill_temperature: float
+    distill_weight: float
     balance: str
     micro_batch: int
     seed: int
@@ -64,7 +69,8 @@ class Settings:
     def of(cls, plan: TrialPlan) -> Settings:
         """The settings of a plan."""
         spec = plan.spec
-        values: Mapping[str, Value] = {knob.name: knob.default for knob in SHARED_HYPERPARAMETERS} | dict(plan.params)
+        knobs = (*SHARED_HYPERPARAMETERS, *DISTILL_HYPERPARAMETERS)
+        values: Mapping[str, Value] = {knob.name: knob.default for knob in knobs} | dict(plan.params)
         goals = {metric.name: metric.goal for metric in TASKS[spec.task].info.metrics}
         goal = spec.objective.goal or goals[spec.objective.metric]
         batch_size = int(values["batch_size"])
@@ -84,6 +90,8 @@ class Settings:
             r_drop=float(values["r_drop"]),
             fgm=float(values["fgm"]),
             ema=float(values["ema"]),
+            distill_temperature=float(values["distill.temperature"]),
+            distill_weight=float(values["distill.weight"]),
             balance=str(values.get("balance", spec.data.balance)),
             micro_batch=min(spec.training.micro_batch or batch_size, batch_size),
             seed=plan.seed,
@@ -97,13 +105,14 @@ class Settings:
         )
 
 
-def run_identity(plan: TrialPlan, *, model: str, data: str) -> str:
+def run_identity(plan: TrialPlan, *, model: str, data: str, teacher: str = "") -> str:
     """A hash of all that decides a run's curve: a checkpoint counts only for the run it was written by.
 
     Args:
         plan: What is trained.
         model: Fingerprint of the pretrained weights: the folder may have been edited since the checkpoint was written.
         data: Fingerprint of the rows, for the same reason.
+        teacher: Fingerprint of the teacher's weights, where there is one.
     """
     spec = plan.spec.model_dump(mode="json", include={"task", "model", "revision", "data", "objective", "training"})
     decides = {
@@ -114,4 +123,6 @@ def run_identity(plan: TrialPlan, *, model: str, data: str) -> str:
         "params": dict(plan.params),
         "seed": plan.seed,
     }
+    if teacher:
+        decides["teacher"] = teacher
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tuner.training.cache import read_tensors, write_tensors
 from tuner.training.interrupt import Released, stop_if_told
 
 if TYPE_CHECKING:
@@ -154,23 +151,14 @@ def _description(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _read(path: Path, key: str) -> Tokens | None:
-    try:
-        kept = load_file(path)
-        return Tokens(ids=kept["ids"], types=kept.get("types"), starts=kept["starts"], lengths=kept["lengths"], key=key)
-    except (OSError, SafetensorError, KeyError):
-        return None  # absent or damaged: it is made anew
+    kept = read_tensors(path)
+    if kept is None or not {"ids", "starts", "lengths"} <= kept.keys():
+        return None
+    return Tokens(ids=kept["ids"], types=kept.get("types"), starts=kept["starts"], lengths=kept["lengths"], key=key)
 
 
 def _write(path: Path, tokens: Tokens) -> None:
-    """Write beside the target, then rename: other runners see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"ids": tokens.ids, "starts": tokens.starts, "lengths": tokens.lengths}
     if tokens.types is not None:
         tensors["types"] = tokens.types
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tokens-")
-    os.close(handle)
-    try:
-        save_file(tensors, name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_tensors(path, tensors)
