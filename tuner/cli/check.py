@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.documents import domain_words
+from tuner.cli.output import table
 from tuner.errors import Problem
+from tuner.report.formats import format_count, format_value
+from tuner.study.build import LEARNING_RATE
 from tuner.study.domains import Fixed, Range, domain_to_json
 from tuner.study.shared import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace, StrategySpace
@@ -15,6 +19,7 @@ from tuner.study.space import SearchSpace, StrategySpace
 if TYPE_CHECKING:
     from tuner.study.check import CheckReport
     from tuner.study.dataset import DataFacts
+    from tuner.study.proof import StrategyProof
     from tuner.study.spec import StudySpec
 
 
@@ -38,7 +43,21 @@ def check_document(spec: StudySpec, found: CheckReport) -> dict[str, Any]:
             "classes": dict(data.classes),
         },
         "space": [_block_document(block) for block in found.space.strategies],
+        "strategies": [_proof_document(proof) for proof in found.proofs],
         "forecast": asdict(found.forecast),
+    }
+
+
+def _proof_document(proof: StrategyProof) -> dict[str, Any]:
+    return {
+        "strategy": proof.strategy,
+        "works": proof.works,
+        "trainable_params": proof.trainable,
+        "total_params": proof.total,
+        "memory_bytes": proof.memory,
+        "checkpoint_bytes": proof.checkpoint,
+        "refusals": [asdict(refusal) for refusal in proof.refusals],
+        "unknown": proof.unknown,
     }
 
 
@@ -52,6 +71,7 @@ def broken_document(problems: Sequence[Problem]) -> dict[str, Any]:
         "model": None,
         "data": None,
         "space": [],
+        "strategies": [],
         "forecast": None,
     }
 
@@ -70,25 +90,54 @@ def _block_document(block: StrategySpace) -> dict[str, Any]:
         "learning_rate_prior": block.prior,
         "domains": {name: domain_to_json(domain) for name, domain in block.domains.items()},
         "recipe": dict(block.recipe),
+        "is_tried_first": block.is_tried_first,
     }
 
 
-def check_lines(spec: StudySpec, found: CheckReport) -> list[str]:
-    """A study without mistakes, for people: model, data, space and cost."""
+def check_lines(spec: StudySpec, found: CheckReport, *, width: int | None = None) -> list[str]:
+    """A study without mistakes, for people: model, data, cost, space, and each strategy on this model.
+
+    Args:
+        spec: The study.
+        found: What the check found.
+        width: Columns of the terminal; None: nothing is cut.
+    """
     model, data = found.model, found.data
     lines = [f"{spec.name}: nothing is wrong"]
     if model is not None:
         lines.append(f"  model       {model.source}")
         lines.append(f"              {model.architecture or model.model_type}, {model.parameters:,} parameters")
     if data is not None:
-        lines += [f"  data        {_rows(data)}", f"              {_classes(data.classes)}"]
-    lines += [
-        f"  {'plan' if position == 0 else '':<10}  {text}" for position, text in enumerate(found.forecast.lines())
-    ]
-    lines += [
-        f"  {'space' if position == 0 else '':<10}  {text}" for position, text in enumerate(space_lines(found.space))
-    ]
+        lines += _section("data", (_rows(data), _classes(data.classes)), width=width)
+    lines += _section("plan", found.forecast.lines(), width=width)
+    lines += _section("space", shared_lines(found.space), width=width)
+    lines += ["", *strategy_lines(found, width=width)]
+    if own := own_lines(found.space):
+        longest = max(len(owner) for owner, _ in own)
+        lines += ["", "  searched besides"]
+        lines += [text for owner, words in own for text in _wrapped(owner, words, width, column=longest)]
+    if any(proof.memory for proof in found.proofs):
+        words = (
+            f"memory: an estimate of the largest batch at {spec.training.max_length} tokens in fp32; bf16 takes less"
+        )
+        lines += ["", *textwrap.wrap(words, width or 1000, initial_indent="  ", subsequent_indent="  ")]
     return lines
+
+
+def _section(name: str, texts: Sequence[str], *, width: int | None) -> list[str]:
+    return [line for position, text in enumerate(texts) for line in _wrapped("" if position else name, text, width)]
+
+
+def _wrapped(name: str, text: str, width: int | None, *, column: int = 10) -> list[str]:
+    """A name and what is said of it, with the further lines below the first; a terminal would break within a word."""
+    return textwrap.wrap(
+        text,
+        width or 1000,
+        initial_indent=f"  {name:<{column}}  ",
+        subsequent_indent=" " * (column + 4),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _rows(data: DataFacts) -> str:
@@ -103,35 +152,99 @@ def _classes(classes: Mapping[str, int]) -> str:
     return f"{len(classes)} classes: {', '.join(shown)}{more}"
 
 
-def space_lines(space: SearchSpace) -> list[str]:
-    """The search space: what all strategies share once, then each strategy's own."""
-    blocks = space.strategies
-    shared = [
-        name
-        for name, domain in blocks[0].domains.items()
-        if all(block.domains.get(name) == domain for block in blocks) and name != RELATIVE_LEARNING_RATE
-    ]
-    lines = []
-    fixed = []
-    for name in shared:
-        domain = blocks[0].domains[name]
+def shared_lines(space: SearchSpace) -> list[str]:
+    """What all strategies share: a line for each searched hyperparameter, one for those that are fixed, one for zeros."""
+    first, *others = space.strategies
+    lines: list[str] = []
+    fixed: list[str] = []
+    zero: list[str] = []
+    for name, domain in first.domains.items():
+        if name == RELATIVE_LEARNING_RATE or any(block.domains.get(name) != domain for block in others):
+            continue
         if isinstance(domain, Fixed):
-            fixed.append(f"{name} {domain.value}")
-        else:
+            (fixed if domain.value or isinstance(domain.value, bool) else zero).append(name)
+        elif "." not in name:
             lines.append(f"{name}: {domain_words(domain)}")
     if fixed:
-        lines.append(f"fixed: {', '.join(fixed)}")
-    return lines + [line for block in blocks for line in _own_lines(block, shared)]
+        lines.append(f"fixed: {', '.join(f'{name} {_fixed(first, name)}' for name in fixed)}")
+    return [*lines, f"fixed at 0: {', '.join(zero)}"] if zero else lines
 
 
-def _own_lines(block: StrategySpace, shared: Sequence[str]) -> list[str]:
-    lines = []
-    for name, domain in block.domains.items():
-        if name in shared:
-            continue
-        if name == RELATIVE_LEARNING_RATE and isinstance(domain, Range):
-            low, high = block.prior * 10**domain.low, block.prior * 10**domain.high
-            lines.append(f"{block.strategy}: learning_rate {low:.2g} to {high:.2g} (log), default {block.prior:.2g}")
-        else:
-            lines.append(f"{block.strategy}: {name.removeprefix(f'{block.strategy}.')} {domain_words(domain)}")
-    return lines
+def _fixed(block: StrategySpace, name: str) -> str:
+    domain = block.domains[name]
+    return format_value(domain.value) if isinstance(domain, Fixed) else ""
+
+
+def strategy_lines(found: CheckReport, *, width: int | None) -> list[str]:
+    """One line for each strategy: where its learning rate is searched, and what it takes on this model."""
+    proofs = {proof.strategy: proof for proof in found.proofs}
+    headings = ["strategy", "learning rate"]
+    headings += ["trained", "share", "memory", "checkpoint"] if proofs else []
+    rows = []
+    for block in found.space.strategies:
+        row = [block.strategy, _rate_words(block)]
+        if (proof := proofs.get(block.strategy)) is not None:
+            row += [
+                format_count(proof.trainable),
+                _share(proof),
+                _bytes(proof.memory),
+                _bytes(proof.checkpoint),
+            ]
+        rows.append(row)
+    for column in range(2, len(headings)):  # numbers with units: to the right, like plain ones
+        size = max(len(row[column]) for row in (headings, *rows))
+        for row in (headings, *rows):
+            row[column] = row[column].rjust(size)
+    return [f"  {text}" for text in table(headings, rows, width=None if width is None else width - 2)]
+
+
+def own_lines(space: SearchSpace) -> list[tuple[str, str]]:
+    """What only some strategies search, by the strategy that it belongs to; of combinations by the component."""
+    shared = {line.partition(":")[0] for line in shared_lines(space)}
+    found: dict[str, dict[str, str]] = {}
+    for block in space.strategies:
+        for name, domain in block.domains.items():
+            owner, _, knob = name.rpartition(".")
+            if isinstance(domain, Fixed) or name in shared or _is_rate(name):
+                continue
+            found.setdefault(owner or block.strategy, {})[knob] = domain_words(domain)
+    return [(owner, ", ".join(f"{knob} {words}" for knob, words in knobs.items())) for owner, knobs in found.items()]
+
+
+def _is_rate(name: str) -> bool:
+    return name.rpartition(".")[2] in {RELATIVE_LEARNING_RATE, LEARNING_RATE.name}
+
+
+def _rate_words(block: StrategySpace) -> str:
+    """Where a strategy's learning rate is searched, in absolute units."""
+    name = next(name for name in block.domains if _is_rate(name))
+    domain = block.domains[name]
+    unit = block.prior if name == RELATIVE_LEARNING_RATE else None
+
+    def words(value: float) -> str:
+        rate = value if unit is None else unit * 10.0**value
+        mantissa, exponent = f"{rate:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+    if isinstance(domain, Fixed):
+        return words(float(domain.value))
+    if isinstance(domain, Range):
+        return f"{words(domain.low)} to {words(domain.high)}"
+    return " | ".join(words(float(option)) for option in domain.options)
+
+
+def _share(proof: StrategyProof) -> str:
+    if not proof.trainable or not proof.total:
+        return "–"
+    percent = 100 * proof.trainable / proof.total
+    return f"{percent:.2f} %" if percent < 9.995 else f"{percent:.0f} %"
+
+
+def _bytes(number: int | None) -> str:
+    """Bytes with a unit, in three digits: ``17.5 MB``."""
+    if number is None:
+        return "–"
+    size, units = float(number), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"

@@ -60,7 +60,7 @@ def check(*, file: StudyFile, as_json: Json = False) -> None:
         message(f"{file}{f':{warning.line}:{warning.column}' if warning.line else ''}: warning: {warning.message}")
     if found.problems:
         raise StudyFileError(found.problems, source=str(file))
-    for text in pages.check_lines(spec, found):
+    for text in pages.check_lines(spec, found, width=terminal_width()):
         line(text)
     next_steps(f"tuner study create {file}")
 

@@ -81,11 +81,10 @@ class Probe(Protocol):
 
 def strategy_keys(spec: StudySpec) -> dict[str, str]:
     """The dotted key under which each strategy stands in the study file."""
-    if isinstance(spec.strategies, ComposeSpec):
-        return dict.fromkeys(spec.strategy_names, "strategies.compose")
+    bare = isinstance(spec.strategies, ComposeSpec)
     keys: dict[str, str] = {}
-    for index, item in enumerate(spec.strategies):
-        key = f"strategies.{index}"
+    for index, item in enumerate((spec.strategies,) if isinstance(spec.strategies, ComposeSpec) else spec.strategies):
+        key = "strategies" if bare else f"strategies.{index}"
         if isinstance(item, str):
             keys[item] = key
         else:
@@ -110,7 +109,7 @@ def note_proofs(proofs: Sequence[StrategyProof], *, spec: StudySpec, findings: F
         if proof.unknown:
             findings.warn(key, f"{proof.strategy} could not be tried on the model ({proof.unknown})")
         for refusal in proof.refusals:
-            place = _place(refusal, spec=spec) if proof.works and refusal.knob else key
+            place = _place(refusal, spec=spec) or key if proof.works and refusal.knob else key
             if (place, refusal.message) in told or (not proof.works and refusal.knob):
                 continue
             told.add((place, refusal.message))
@@ -128,7 +127,7 @@ def _with_value(refusal: Refusal) -> str:
 
 
 def _place(refusal: Refusal, *, spec: StudySpec) -> str:
-    """Where the value stands in the file, if it does; else the block or the section that it would be written in."""
+    """Where the value stands in the file; empty if it is one of the strategy's own."""
     strategy, _, name = refusal.knob.partition(".")
     given = spec.space.get(strategy)
     raw = given.get(name) if isinstance(given, Mapping) else None
@@ -137,7 +136,7 @@ def _place(refusal: Refusal, *, spec: StudySpec) -> str:
         return f"{key}.{list(raw).index(refusal.value)}"
     if isinstance(raw, Mapping):
         return next((f"{key}.{end}" for end in ("low", "high") if raw.get(end) == refusal.value), key)
-    return key if raw is not None else "strategies"
+    return key if raw is not None else ""
 
 
 def ends_of(domain: Domain) -> tuple[Value, ...]:

@@ -138,12 +138,13 @@ def _facts(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -
     except TrialInfeasible as error:
         return error.message
     trainable, total = count_parameters(model)
-    moments = _MOMENTS.get(str(params.get("optimizer")), 2)
+    copies = _MOMENTS.get(str(params.get("optimizer")), 2)
+    copies += sum(float(params.get(name, 0.0)) > 0.0 for name in ("ema", "l2_sp"))  # each keeps weights of its own
     return _Facts(
         trainable=trainable,
         total=total,
         # The gradients fill what the activations leave, step by step: at no time are both there in full.
-        memory=_FLOAT * (total + moments * trainable) + max(activations, _FLOAT * trainable),
+        memory=_FLOAT * (total + copies * trainable) + max(activations, _FLOAT * trainable),
         checkpoint=sum(tensor.numel() * tensor.element_size() for tensor in trainable_state(model).values()),
         is_counted=is_counted,
     )

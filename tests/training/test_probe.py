@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+from tests.study.samples import CATALOGUE
+from tests.training.samples import CONFIGS, LABELS, study, write_model
+from tuner.strategies import resolve
+from tuner.strategies.base import freeze_backbone
+from tuner.strategies.state import count_parameters, trainable_state
+from tuner.study.build import build_space
+from tuner.study.proof import StrategyProof
+from tuner.study.spec import StudySpec
+from tuner.tasks import TASKS
+from tuner.training.cache import WarmCache
+from tuner.training.model import build_model, load_base
+from tuner.training.probe import probe_study
+
+STRATEGIES = ("full", "head", "bitfit", "lora", "lora+bitfit", "head>lora")
+
+
+def prove(spec: StudySpec, *, folder: str = "") -> dict[str, StrategyProof]:
+    space = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    return {
+        proof.strategy: proof for proof in probe_study(spec, space=space, classes=LABELS, folder=folder or spec.model)
+    }
+
+
+def really(spec: StudySpec, strategy: str) -> nn.Module:
+    """The model of a trial of the recipe."""
+    base = load_base(spec, task=TASKS[spec.task], labels=LABELS, pad=0, cache=WarmCache())
+    block = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    model = build_model(base, dropout=0.1, seed=0)
+    params = block.absolute(strategy, block.block(strategy).recipe)
+    return resolve(strategy).apply(freeze_backbone(model, fresh=base.fresh), params)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5"])
+def test_counts_are_those_of_the_model_that_a_trial_trains(kind: str, tmp_path: Path) -> None:
+    spec = study(tmp_path, kind=kind, strategies=["full", "lora", "head>lora"], space={"lora": {"r": 4}})
+    proofs = prove(spec)
+    for strategy in spec.strategy_names:
+        model, proof = really(spec, strategy), proofs[strategy]
+        assert proof.works
+        assert (proof.trainable, proof.total) == count_parameters(model)
+        assert proof.checkpoint == sum(4 * tensor.numel() for tensor in trainable_state(model).values())
+        assert not proof.refusals
+        assert not proof.unknown
+
+
+def test_parts_that_the_checkpoint_lacks_are_trained_by_every_strategy(tmp_path: Path) -> None:
+    write_model(tmp_path / "model-bert", pooler=False)
+    spec = study(tmp_path, strategies=["head"])
+    assert prove(spec)["head"].trainable == 3 * 16 + 3 + 16 * 16 + 16
+
+
+def test_what_a_forward_pass_keeps_is_counted_as_it_is(tmp_path: Path) -> None:
+    """The same hooks on a real model with real tokens give the same bytes, strategy by strategy."""
+    spec = study(tmp_path, strategies=STRATEGIES, space={"batch_size": 8})
+    proofs = prove(spec)
+    for strategy in STRATEGIES:
+        model = really(spec, strategy)
+        weights = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+        kept: dict[int, Tensor] = {}
+
+        def note(tensor: Tensor, *, weights: set[int] = weights, kept: dict[int, Tensor] = kept) -> Tensor:
+            if tensor.untyped_storage().data_ptr() not in weights:
+                kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            logits = model(input_ids=torch.zeros(8, 16, dtype=torch.long)).logits
+            nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long))
+        bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        proof = proofs[strategy]
+        assert proof.memory is not None
+        assert proof.trainable is not None
+        assert proof.total is not None
+        largest = 8 * 16 * 32 * 4  # the feed-forward's hidden vectors
+        gradients = 4 * proof.trainable
+        moments = 2 * gradients
+        assert proof.is_memory_counted
+        assert proof.memory == 4 * proof.total + moments + max(bytes_kept + 2 * largest, gradients)
+
+
+def test_micro_batches_and_other_optimizers_take_less(tmp_path: Path) -> None:
+    spec = study(tmp_path, training={"max_length": 64})
+    small = study(tmp_path, training={"max_length": 64, "micro_batch": 2})
+    lean = study(tmp_path, training={"max_length": 64}, space={"optimizer": "sgd"})
+    memory = [prove(which)["full"].memory or 0 for which in (spec, small, lean)]
+    trainable = prove(spec)["full"].trainable
+    assert memory[0] > memory[1]
+    assert trainable is not None
+    assert memory[0] - memory[2] == 4 * trainable
+
+
+def test_strategy_that_cannot_work_says_why(tmp_path: Path) -> None:
+    proof = prove(study(tmp_path, kind="llama", strategies=["bitfit"]))["bitfit"]
+    assert not proof.works
+    assert [refusal.message for refusal in proof.refusals] == [
+        "bitfit cannot adapt LlamaForSequenceClassification - its backbone has no biases; take bitfit out of strategies"
+    ]
+
+
+def test_values_that_cannot_work_are_found_at_the_ends_of_their_range(tmp_path: Path) -> None:
+    spec = study(tmp_path, strategies=["lora", "lora+bitfit"], space={"lora": {"r": [4, 8, 64]}})
+    proofs = prove(spec)
+    assert proofs["lora"].works
+    assert [(refusal.knob, refusal.value) for refusal in proofs["lora"].refusals] == [("lora.r", 64)]
+    assert proofs["lora"].refusals[0].message.startswith("lora.r 64 exceeds the width")
+    assert not proofs["lora+bitfit"].refusals  # told already
+
+
+def test_recipe_that_cannot_work_beside_values_that_can(tmp_path: Path) -> None:
+    spec = study(tmp_path, strategies=["lora"])
+    space = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    block = space.block("lora")
+    wide = replace(space, strategies=(replace(block, recipe={**block.recipe, "lora.r": 32}),))
+    proof = probe_study(spec, space=wide, classes=LABELS, folder=spec.model)[0]
+    assert proof.works
+    assert not proof.refusals[0].knob
+    assert proof.trainable is not None
+
+
+def test_prefix_and_text_must_have_positions_together(tmp_path: Path) -> None:
+    spec = study(tmp_path, strategies=["prefix"], training={"max_length": 60}, space={"prefix": {"length": [2, 8]}})
+    proof = prove(spec)["prefix"]
+    assert proof.works
+    assert proof.refusals[0].message.startswith("60 tokens and prefix.length 8 exceed the model's 64 positions")
+
+
+def test_strategy_that_breaks_does_not_break_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("query")
+
+    spec = study(tmp_path, strategies=["head", "bitfit"])
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", fail)
+    proofs = prove(spec)
+    assert proofs["bitfit"].unknown == "KeyError: 'query'"
+    assert proofs["bitfit"].works
+    assert proofs["head"].trainable is not None
+
+
+def test_configuration_alone_is_enough(tmp_path: Path) -> None:
+    """Of a hub model that was not fetched there are no weights to look at."""
+    spec = study(tmp_path, strategies=["full", "lora"])
+    space = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    for file in Path(spec.model).glob("*.safetensors"):
+        file.write_bytes(b"")
+    for proof in probe_study(spec, space=space, classes=LABELS, folder=""):
+        assert (proof.trainable, proof.total) == count_parameters(_from_config(proof.strategy))
+
+
+def _from_config(strategy: str) -> nn.Module:
+    config = copy.deepcopy(CONFIGS["bert"])
+    config.num_labels = len(LABELS)
+    model = AutoModelForSequenceClassification.from_config(config)
+    return resolve(strategy).apply(freeze_backbone(model), {})
