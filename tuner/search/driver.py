@@ -58,8 +58,12 @@ class StudyDriver:
         self._optuna = _load(db, self.study)
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
-    def claim(self, holder: Holder) -> Lease | None:
+    def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
         """Take a run, with its values proposed; None if there is nothing to do now.
+
+        Args:
+            holder: Who claims.
+            grace: Seconds beyond their ends for which the leases of others are respected.
 
         Raises:
             LeaseLost: If another worker took the run over while its values were proposed, or the study was deleted.
@@ -67,7 +71,7 @@ class StudyDriver:
         """
         lease, self._unproposed = self._unproposed, None
         if lease is None:
-            lease = self._claim(holder)
+            lease = self._claim(holder, grace=grace)
         if lease is None or lease.strategy is not None:
             return lease
         try:
@@ -83,7 +87,7 @@ class StudyDriver:
             return None
         return leases.with_proposal(lease, strategy=strategy, params=params)
 
-    def _claim(self, holder: Holder) -> Lease | None:
+    def _claim(self, holder: Holder, *, grace: float) -> Lease | None:
         spec = self.study.spec
         return leases.claim(
             self._db,
@@ -99,6 +103,7 @@ class StudyDriver:
             ],
             epochs=spec.training.epochs,
             seed=spec.training.seed,
+            grace=grace,
         )
 
     def report(
@@ -189,8 +194,11 @@ class StudyDriver:
         self._tell_sampler(lease, outcome, None)
         leases.finish(self._db, lease, outcome=outcome, reason=reason, seconds=seconds, log_tail=log_tail)
 
-    def advance(self) -> StudyRecord:
+    def advance(self, *, grace: float = 0.0) -> StudyRecord:
         """Move the study on if its search or its confirmation is over; the study as it is then.
+
+        Args:
+            grace: As in :meth:`claim`.
 
         Raises:
             NotFoundError: If the study was deleted, also if another one has its name now.
@@ -201,7 +209,7 @@ class StudyDriver:
             raise NotFoundError(f'study "{study.name}" was deleted and made anew')
         self.study = study
         if study.state is StudyState.SEARCHING:
-            leases.reclaim_expired(self._db, study.study_id)
+            leases.reclaim_expired(self._db, study.study_id, grace=grace)
             over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
             reason = over or why_no_new_trial(study.spec, study.used)
             if reason and not study.counts["running"] and not study.counts["waiting"]:

@@ -100,6 +100,7 @@ def claim(
     recipes: Recipes,
     epochs: int,
     seed: int,
+    grace: float = 0.0,
 ) -> Lease | None:
     """Take a waiting run of a study, or a new trial if its budget allows one.
 
@@ -109,6 +110,7 @@ def claim(
         recipes: Trial ``n`` takes the values of ``recipes[n]``, while there are any.
         epochs: Epochs that a new trial reserves.
         seed: Seed of a new trial.
+        grace: Seconds beyond its end for which a lease is respected; see :func:`reclaim_expired`.
 
     Returns:
         The lease, or None if there is nothing to do now.
@@ -125,7 +127,7 @@ def claim(
             return _lease(taken)  # an earlier try took effect although its connection broke
         if state is None or not state.is_open:
             return None
-        _reclaim_expired(tx, study_id)
+        _reclaim_expired(tx, study_id, grace=grace)
         while (waiting := _next_waiting(tx, study_id)) is not None:
             reason = limit(budget_use(tx, study_id), waiting.purpose == "search")
             if not reason:
@@ -409,11 +411,10 @@ def finish(
         LeaseLost: If the lease does not hold; nothing was written.
     """
     assert outcome.is_finished
-    tries = itertools.count()
 
     def _finish(tx: Connection) -> None:
-        if next(tries) and _is_finished_by(tx, lease, outcome):
-            return  # an earlier try took effect although its connection broke
+        if _is_finished_by(tx, lease, outcome):
+            return  # an earlier try took effect although its connection broke, perhaps minutes ago
         values: dict[str, Any] = {
             "outcome": outcome.value,
             "reason": reason,
@@ -470,21 +471,26 @@ def _record(tx: Connection, lease: Lease, *, kind: str, text: str) -> None:
     )
 
 
-def reclaim_expired(db: Database, study_id: int) -> int:
-    """Give the runs of dead workers back to the study; how many. Every claim does it too."""
+def reclaim_expired(db: Database, study_id: int, *, grace: float = 0.0) -> int:
+    """Give the runs of dead workers back to the study; how many. Every claim does it too.
+
+    Args:
+        grace: Seconds beyond its end for which a lease is respected. While a database was gone nobody could renew: whoever comes back
+            first gives the others the time of a lease to come back too.
+    """
 
     def _reclaim(tx: Connection) -> int:
         if lock_study(tx, study_id) is None:
             return 0
-        return _reclaim_expired(tx, study_id)
+        return _reclaim_expired(tx, study_id, grace=grace)
 
     return db.write(_reclaim)
 
 
-def _reclaim_expired(tx: Connection, study_id: int) -> int:
+def _reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
     expired = tx.execute(
         select(runs).where(
-            runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.expires_at < db_now()
+            runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.expires_at < db_now() - grace
         )
     ).all()
     for row in expired:

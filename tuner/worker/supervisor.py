@@ -256,17 +256,18 @@ class Supervisor:
 
     def _claim_for(self, slot: Slot) -> bool:
         holder = Holder(worker=self.identity.worker, host=self.identity.host, slot=slot.name, lease=self._options.lease)
+        grace = self._options.lease if self._outage.was_on_within(self._options.lease) else 0.0
         for name in studies.open_studies(self._db, self._options.studies):
             driver = self._driver(name)
             if driver is None:
                 continue
             for _ in range(2):  # again after the study moved on from the search to its confirmation
                 try:
-                    lease = driver.claim(holder)
+                    lease = driver.claim(holder, grace=grace)
                     if lease is not None:
                         self._give(slot, driver, lease)
                         return True
-                    driver.advance()
+                    driver.advance(grace=grace)
                 except LeaseLost:
                     continue
                 except NotFoundError:
