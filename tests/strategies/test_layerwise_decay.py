@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 from torch import nn
+from transformers import AutoModelForSequenceClassification, MPNetConfig
 
 from tests.contract.architectures import build
 from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
-from tuner.strategies.layerwise_decay import LayerwiseDecay
+from tuner.strategies.layerwise_decay import LayerwiseDecay, distances
 from tuner.strategies.state import count_parameters
 
 HALF = {"layerwise_decay.decay": 0.5}
@@ -62,6 +63,17 @@ def test_each_block_has_the_factor_of_the_one_above_times_the_decay(kind: str, e
     found = factors(kind)
     for prefix, factor in expected.items():
         assert {value for name, value in found.items() if name.startswith(prefix)} == {factor}, prefix
+
+
+def test_what_all_blocks_read_lies_below_them() -> None:
+    config = MPNetConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=30
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    found = distances(model, strategy="layerwise_decay")
+    assert found["mpnet.encoder.relative_attention_bias.weight"] == 3
+    assert found["mpnet.encoder.layer.1.output.dense.weight"] == 1
+    assert found["mpnet.embeddings.word_embeddings.weight"] == 3
 
 
 def test_no_decay_is_full_fine_tuning() -> None:
