@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tuner.study.proof import StrategyProof
     from tuner.study.space import SearchSpace
     from tuner.study.spec import StudySpec
+    from tuner.study.teacher import TaughtLabels, TrialName
     from tuner.worker.supervisor import WorkerSummary
 
 PathLike = str | os.PathLike[str]
@@ -37,11 +38,13 @@ def catalogue() -> Catalogue:
     )
 
 
-def check_study(study: PathLike | Mapping[str, Any]) -> tuple[StudySpec, CheckReport]:
+def check_study(study: PathLike | Mapping[str, Any], *, storage: str | None = None) -> tuple[StudySpec, CheckReport]:
     """Read a study and look at its model and its data, without storing anything.
 
     Args:
         study: A study file, or the same content as a mapping (paths in it are relative to the current folder).
+        storage: Database URL, in which a trial that is to teach is looked up; else ``TUNER_STORAGE``, else
+            ``sqlite:///tuner.db``. Without such a teacher no database is opened.
 
     Returns:
         The validated study, and what was found; the report's ``problems`` must be empty for the study to be created.
@@ -59,12 +62,20 @@ def check_study(study: PathLike | Mapping[str, Any]) -> tuple[StudySpec, CheckRe
 
     from tuner.study import check, file
 
+    def find_trial(name: TrialName) -> TaughtLabels:
+        from tuner.search import teacher
+        from tuner.store import location
+        from tuner.store.database import Database
+
+        with Database.open(location.storage_url(storage)) as database:
+            return teacher.find_trial(database, name=name)
+
     known = catalogue()
     if isinstance(study, Mapping):
         spec = file.validate_study(study, catalogue=known)
-        return spec, check.check_study(spec, catalogue=known, probe=_probe)
+        return spec, check.check_study(spec, catalogue=known, probe=_probe, find_trial=find_trial)
     spec = file.load_study_file(os.fspath(study), catalogue=known)
-    found = check.check_study(spec, catalogue=known, probe=_probe)
+    found = check.check_study(spec, catalogue=known, probe=_probe, find_trial=find_trial)
     return spec, replace(
         found,
         problems=file.locate(found.problems, path=os.fspath(study)),
@@ -106,12 +117,12 @@ def store_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
     from tuner.store import location, studies
     from tuner.store.database import Database
 
-    spec, found = check_study(study)
+    spec, found = check_study(study, storage=storage)
     if found.problems:
         raise StudyFileError(found.problems, source="study" if isinstance(study, Mapping) else os.fspath(study))
     with Database.open(location.storage_url(storage), create=True) as database:
         is_new = all(other.name != spec.name for other in studies.list_studies(database))
-        return studies.create_study(database, spec=spec, space=found.space, maximize=_is_maximized(spec)), is_new
+        return studies.create_study(database, spec=found.spec, space=found.space, maximize=_is_maximized(spec)), is_new
 
 
 def _is_maximized(spec: StudySpec) -> bool:

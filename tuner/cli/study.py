@@ -34,8 +34,10 @@ def _refuse_data(file: Path) -> None:
 
 
 @app.command()
-def check(*, file: StudyFile, as_json: Json = False) -> None:
+def check(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -> None:
     """Say what is wrong with a study file, or what it will do; stores nothing.
+
+    Every strategy is tried on the shapes of the model. The database is opened only where a trial of it is to teach.
 
     \b
     Examples:
@@ -47,7 +49,7 @@ def check(*, file: StudyFile, as_json: Json = False) -> None:
 
     _refuse_data(file)
     try:
-        spec, found = api.check_study(file)
+        spec, found = api.check_study(file, storage=storage)
     except StudyFileError as error:
         if not as_json:
             raise

@@ -24,6 +24,7 @@ from tuner.search.budget import why_no_new_trial, why_run_must_stop
 from tuner.search.confirm import choose_finalists, fresh_seeds
 from tuner.search.pruners import make_pruner
 from tuner.search.samplers import make_sampler
+from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, leases, studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
@@ -43,6 +44,7 @@ class StudyDriver:
 
     Attributes:
         study: The study as it was when last read.
+        teacher: The model that its runs learn from besides the labels; None if it asks for none.
     """
 
     def __init__(self, db: Database, *, name: str) -> None:
@@ -50,11 +52,12 @@ class StudyDriver:
 
         Raises:
             NotFoundError: If there is no such study.
-            ConfigurationError: If its sampler or pruner cannot be made.
+            ConfigurationError: If its sampler or pruner cannot be made, or its teacher's weights are not on this box.
             UnavailableError: If the database cannot be reached.
         """
         self._db = db
         self.study: StudyRecord = studies.find_study(db, name)
+        self.teacher = plan_teacher(db, spec=self.study.spec)
         self._optuna = _load(db, self.study)
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 

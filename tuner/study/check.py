@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tuner.errors import Problem
 from tuner.study.build import resolve_study_space
@@ -16,6 +17,8 @@ from tuner.study.proof import Probe, StrategyProof, note_proofs
 from tuner.study.ranges import Findings
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
+from tuner.study.teacher import FindTrial
+from tuner.study.teaching import TeacherFacts, read_teacher
 
 _ANY_SIZE = 1e8  # parameters, where the model cannot be read: the report has problems then, and its space is only shown
 
@@ -29,7 +32,7 @@ class CheckReport:
     """What the check found.
 
     Attributes:
-        spec: The study with a hub model pinned to the commit that was looked at; this is what should be stored.
+        spec: The study with hub models pinned to the commits that were looked at; this is what should be stored.
         problems: Why the study cannot run, with dotted keys; :func:`tuner.study.file.locate` adds the file's lines.
         warnings: What is odd but can be used, with dotted keys.
         model: The pretrained model, None if it cannot be read.
@@ -50,7 +53,12 @@ class CheckReport:
 
 
 def check_study(
-    spec: StudySpec, *, catalogue: Catalogue, read_hub: ReadHub | None = None, probe: Probe | None = None
+    spec: StudySpec,
+    *,
+    catalogue: Catalogue,
+    read_hub: ReadHub | None = None,
+    probe: Probe | None = None,
+    find_trial: FindTrial | None = None,
 ) -> CheckReport:
     """Open a study's model and data, and say what would go wrong and what it will cost.
 
@@ -59,6 +67,7 @@ def check_study(
         catalogue: Tasks and strategies that exist.
         read_hub: Reads hub data sets; without it they are passed over with a warning.
         probe: Tries the strategies on the model; without it that is left out.
+        find_trial: Looks up the trial that is to teach; without it that is left out.
     """
     findings = Findings()
     model = read_model(spec, findings=findings)
@@ -71,6 +80,9 @@ def check_study(
     if probe is not None and model is not None and not resolved.problems:
         classes = tuple(data.classes) if data is not None and len(data.classes) > 1 else _ANY_CLASSES
         proofs = _prove(spec, probe=probe, model=model, space=resolved.space, classes=classes, findings=findings)
+    teacher = read_teacher(
+        spec, classes=tuple(data.classes) if data is not None else (), find_trial=find_trial, findings=findings
+    )
     _fit(spec, model=model, findings=findings)
     if data is not None and 0 < data.validation_rows < _FEW_ROWS:
         noise = 100 * 1.96 * 0.5 / math.sqrt(data.validation_rows)  # 95 % of a share of one half, where it is widest
@@ -80,7 +92,7 @@ def check_study(
             f"the search: differences below about {noise:.0f} points are noise",
         )
     return CheckReport(
-        spec=spec if model is None or not model.revision else spec.model_copy(update={"revision": model.revision}),
+        spec=_pinned(spec, model=model, teacher=teacher),
         problems=tuple(findings.problems),
         warnings=tuple(findings.warnings),
         model=model,
@@ -89,6 +101,16 @@ def check_study(
         forecast=forecast(spec, space=resolved.space, train_rows=data.train_rows if data is not None else None),
         proofs=proofs,
     )
+
+
+def _pinned(spec: StudySpec, *, model: ModelFacts | None, teacher: TeacherFacts | None) -> StudySpec:
+    """The study with hub models at the commits that were looked at."""
+    changed: dict[str, Any] = {}
+    if model is not None and model.revision:
+        changed["revision"] = model.revision
+    if spec.distill is not None and teacher is not None and teacher.model is not None and teacher.model.revision:
+        changed["distill"] = spec.distill.model_copy(update={"revision": teacher.model.revision})
+    return spec.model_copy(update=changed)
 
 
 def _prove(

@@ -49,6 +49,7 @@ class ModelFacts:
         max_tokens: Longest input in tokens, None where the configuration does not say.
         revision: Commit of a hub model; empty for a folder.
         folder: Where its files are on this machine; empty for a hub model that was not fetched yet.
+        labels: The classes that it tells apart, by index; empty if its configuration names none.
     """
 
     source: str
@@ -58,6 +59,7 @@ class ModelFacts:
     max_tokens: int | None = None
     revision: str = ""
     folder: str = ""
+    labels: tuple[str, ...] = ()
 
 
 def read_model(spec: StudySpec, *, findings: Findings) -> ModelFacts | None:
@@ -123,7 +125,26 @@ def _facts(
         max_tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
         revision=revision,
         folder=folder,
+        labels=_labels(config),
     )
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    named = config.get("id2label")
+    if not isinstance(named, Mapping) or not all(str(index).isdigit() for index in named):
+        return ()
+    return tuple(str(named[index]) for index in sorted(named, key=int))
+
+
+def hub_labels(source: str, *, revision: str) -> tuple[str, ...]:
+    """The classes of a model on the hub, from its configuration; empty if that cannot be fetched or names none."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = json.loads(Path(hf_hub_download(source, "config.json", revision=revision)).read_bytes())
+    except Exception:  # noqa: BLE001 - as in _hub_facts; that the model is there was found out before
+        return ()
+    return _labels(config) if isinstance(config, dict) else ()
 
 
 def _config(file: Path, *, source: str, findings: Findings) -> dict[str, Any] | None:

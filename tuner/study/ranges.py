@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tuner.errors import Problem
@@ -23,6 +23,19 @@ class Findings:
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+
+    def take(self, other: Findings, *, keys: Mapping[str, str]) -> None:
+        """Add what another check has found, under other keys.
+
+        Args:
+            other: Its findings.
+            keys: Under which key each of its keys stands in this file.
+        """
+        for mine, theirs in ((self.problems, other.problems), (self.warnings, other.warnings)):
+            for problem in theirs:
+                key = keys.get(problem.key, problem.key)
+                message = problem.message.removeprefix(f"{label_of(problem.key)}: ")
+                mine.append(replace(problem, key=key, message=f"{label_of(key)}: {message}"))
 
     def refuse(self, key: str, message: str) -> None:
         """Note a mistake in a value."""

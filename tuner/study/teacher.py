@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from tuner.study.domains import Fixed, Hyperparameter, Range
 
@@ -37,6 +38,31 @@ class TrialName:
 
     def __str__(self) -> str:
         return f"{self.study}/{self.number}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaughtLabels:
+    """What a trial can teach.
+
+    Attributes:
+        task: Its study's task.
+        labels: The classes that it tells apart.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+
+
+class FindTrial(Protocol):
+    """Looks a trial up; whoever has the database hands it in."""
+
+    def __call__(self, name: TrialName) -> TaughtLabels:
+        """What the trial can teach.
+
+        Raises:
+            TunerError: If there is none, it is not complete, or the database cannot be reached.
+        """
+        ...
 
 
 def named_trial(teacher: str) -> TrialName | None:

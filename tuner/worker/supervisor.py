@@ -304,6 +304,7 @@ class Supervisor:
             checkpoint_dir=str(folder / f"attempt-{lease.attempt}"),
             score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
             resume_from=tuple(str(folder / f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
+            teacher=driver.teacher,
         )
         slot.job = Job(
             lease=lease,

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.samples import CATALOGUE, CONFIG, changed, numbered, write_model, write_rows
+from tuner.errors import ConflictError
+from tuner.study.check import CheckReport, check_study
+from tuner.study.file import load_study_file, locate
+from tuner.study.teacher import FindTrial, TaughtLabels, TrialName
+
+CLASSIFIER = CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": {"1": "b", "0": "a"}}
+
+
+def check(
+    folder: Path, teacher: str, *, config: dict[str, Any] | None = None, find_trial: FindTrial | None = None
+) -> CheckReport:
+    write_model(folder / "model")
+    write_rows(folder / "train.csv", numbered("aabbabab" * 130))
+    if config is not None:
+        write_model(folder / "teacher", config=config)
+    text = f"{changed('owner/model', 'model')}confirm: {{finalists: 0}}\ndistill:\n  teacher: {teacher}\n"
+    (folder / "study.yaml").write_text(text)
+    spec = load_study_file(folder / "study.yaml", catalogue=CATALOGUE)
+    return check_study(spec, catalogue=CATALOGUE, find_trial=find_trial)
+
+
+def told(report: CheckReport, folder: Path) -> list[tuple[int, int, str]]:
+    return [
+        (problem.line, problem.column, problem.message)
+        for problem in locate((*report.problems, *report.warnings), path=folder / "study.yaml")
+    ]
+
+
+def test_classifier_with_the_studys_classes(tmp_path: Path) -> None:
+    report = check(tmp_path, "./teacher", config=CLASSIFIER)
+    assert not told(report, tmp_path)
+    assert report.spec.distill is not None
+    assert report.spec.distill.teacher == str(tmp_path / "teacher")
+
+
+def test_classifier_may_know_more_classes(tmp_path: Path) -> None:
+    config = CLASSIFIER | {"id2label": {"0": "c", "1": "b", "2": "a"}}
+    assert not told(check(tmp_path, "./teacher", config=config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (CLASSIFIER | {"id2label": {"0": "a", "1": "c"}}, "does not know the class b; it knows a, c"),
+        (CLASSIFIER | {"id2label": {"0": "x", "1": "y"}}, "does not know the classes a, b; it knows x, y"),
+        (CLASSIFIER | {"id2label": {}}, "names no classes (id2label in its config.json); it must know a, b"),
+        (CLASSIFIER | {"id2label": {"x": "a"}}, "names no classes (id2label in its config.json); it must know a, b"),
+        (CONFIG, "is no classifier (BertModel); fine-tune it first, and name the trial"),
+        (
+            {"model_type": "bert"},
+            "is no classifier (its configuration names no architecture); fine-tune it first, and name the trial",
+        ),
+    ],
+)
+def test_models_that_cannot_teach(tmp_path: Path, config: dict[str, Any], why: str) -> None:
+    report = check(tmp_path, "./teacher", config=config)
+    assert told(report, tmp_path) == [(15, 12, f"distill.teacher: {tmp_path / 'teacher'} {why}")]
+    assert report.problems
+
+
+def test_teacher_is_read_as_any_model_is(tmp_path: Path) -> None:
+    assert told(check(tmp_path, "./nowhere"), tmp_path) == [
+        (15, 12, f"distill.teacher: {tmp_path}/nowhere cannot be read - no such folder on this machine")
+    ]
+
+
+class Trials:
+    """One trial, or an error."""
+
+    def __init__(self, found: TaughtLabels | ConflictError) -> None:
+        self.found = found
+        self.asked: list[str] = []
+
+    def __call__(self, name: TrialName) -> TaughtLabels:
+        self.asked.append(str(name))
+        if isinstance(self.found, ConflictError):
+            raise self.found
+        return self.found
+
+
+def test_trial_is_looked_up(tmp_path: Path) -> None:
+    trials = Trials(TaughtLabels(task="text-classification", labels=("a", "b")))
+    assert not told(check(tmp_path, "big/3", find_trial=trials), tmp_path)
+    assert trials.asked == ["big/3"]
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (
+            TaughtLabels(task="image-classification", labels=("a", "b")),
+            "trial big/3 is of another task, image-classification",
+        ),
+        (TaughtLabels(task="text-classification", labels=("a",)), "big/3 does not know the class b; it knows a"),
+        (ConflictError("trial big/3 is running", fix="wait"), "trial big/3 is running; wait"),
+    ],
+)
+def test_trials_that_cannot_teach(tmp_path: Path, found: TaughtLabels | ConflictError, why: str) -> None:
+    report = check(tmp_path, "big/3", find_trial=Trials(found))
+    assert told(report, tmp_path) == [(15, 12, f"distill.teacher: {why}")]
+    assert report.problems
+
+
+def test_trial_without_a_database_only_warns(tmp_path: Path) -> None:
+    report = check(tmp_path, "big/3")
+    assert not report.problems
+    assert told(report, tmp_path) == [(15, 12, "distill.teacher: trial big/3 was not looked up")]

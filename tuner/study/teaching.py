@@ -1,0 +1,101 @@
+"""Whether the teacher of a study can teach it: it must be there, and know the study's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import TunerError
+from tuner.study.names import listed, printable
+from tuner.study.pretrained import ModelFacts, hub_labels, read_model
+from tuner.study.ranges import Findings
+from tuner.study.rules import is_path
+from tuner.study.spec import DistillSpec, StudySpec
+from tuner.study.teacher import FindTrial, TrialName, named_trial
+
+_KEY = "distill.teacher"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherFacts:
+    """A teacher, as facts.
+
+    Attributes:
+        labels: The classes that it tells apart.
+        model: The pretrained model, None where a trial teaches.
+    """
+
+    labels: tuple[str, ...]
+    model: ModelFacts | None = None
+
+
+def read_teacher(
+    spec: StudySpec, *, classes: Sequence[str], find_trial: FindTrial | None, findings: Findings
+) -> TeacherFacts | None:
+    """The facts of a study's teacher.
+
+    Args:
+        spec: The study; a teacher's folder in it is absolute.
+        classes: The study's classes; empty where the rows cannot be read.
+        find_trial: Looks trials up; without it a trial is passed over with a warning.
+        findings: Takes the reasons why it cannot teach.
+
+    Returns:
+        The facts, or None if there is no teacher or it cannot be used.
+    """
+    if spec.distill is None:
+        return None
+    teacher = spec.distill.teacher
+    trial = None if is_path(teacher, base=Path.cwd()) else named_trial(teacher)
+    if trial is not None:
+        facts = _trial(spec, trial, find_trial=find_trial, findings=findings)
+    else:
+        facts = _model(spec, spec.distill, findings=findings)
+    if facts is not None:
+        _compare(teacher, facts.labels, classes=classes, findings=findings)
+    return facts
+
+
+def _trial(
+    spec: StudySpec, trial: TrialName, *, find_trial: FindTrial | None, findings: Findings
+) -> TeacherFacts | None:
+    if find_trial is None:
+        findings.warn(_KEY, f"trial {trial} was not looked up")
+        return None
+    try:
+        found = find_trial(trial)
+    except TunerError as error:
+        findings.refuse(_KEY, error.message)
+        return None
+    if found.task != spec.task:
+        findings.refuse(_KEY, f"trial {trial} is of another task, {found.task}")
+        return None
+    return TeacherFacts(labels=found.labels)
+
+
+def _model(spec: StudySpec, distill: DistillSpec, *, findings: Findings) -> TeacherFacts | None:
+    own = Findings()
+    asked = spec.model_copy(update={"model": distill.teacher, "revision": distill.revision})
+    model = read_model(asked, findings=own)
+    findings.take(own, keys={"model": _KEY, "revision": "distill.revision"})
+    if model is None or own.problems:
+        return None
+    if "Classification" not in model.architecture:
+        what = model.architecture or "its configuration names no architecture"
+        findings.refuse(_KEY, f"{distill.teacher} is no classifier ({what}); fine-tune it first, and name the trial")
+        return None
+    labels = model.labels or (() if model.folder else hub_labels(model.source, revision=model.revision))
+    return TeacherFacts(labels=labels, model=model)
+
+
+def _compare(teacher: str, labels: Sequence[str], *, classes: Sequence[str], findings: Findings) -> None:
+    unknown = [name for name in classes if name not in labels]
+    if not unknown:
+        return
+    wanted = printable(listed(unknown))
+    if not labels:
+        findings.refuse(_KEY, f"{teacher} names no classes (id2label in its config.json); it must know {wanted}")
+        return
+    one = "class" if len(unknown) == 1 else "classes"
+    findings.refuse(_KEY, f"{teacher} does not know the {one} {wanted}; it knows {printable(listed(list(labels)))}")
