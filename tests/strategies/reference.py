@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import PeftConfig, get_peft_model
@@ -16,11 +18,11 @@ from tuner.study.domains import Value
 PREFIX = "base_model.model."
 
 
-def adapted(name: str, kind: str, seed: int = 1, **params: Value) -> nn.Module:
-    """One of the contract's models, adapted; knobs are written with two underscores for the dot."""
+def adapted(name: str, kind: str, params: Mapping[str, Value] | None = None, *, seed: int = 1) -> nn.Module:
+    """One of the contract's models, adapted."""
     model = build(kind)
     torch.manual_seed(seed)
-    return resolve(name).apply(model, {knob.replace("__", "."): value for knob, value in params.items()})
+    return resolve(name).apply(model, params or {})
 
 
 def shaken(model: nn.Module, *, size: float = 0.1) -> nn.Module:
@@ -34,11 +36,11 @@ def shaken(model: nn.Module, *, size: float = 0.1) -> nn.Module:
     return model
 
 
-def by_peft(model: nn.Module, kind: str, config: PeftConfig) -> nn.Module:
+def by_peft(model: nn.Module, kind: str, config: PeftConfig) -> Any:
     """PEFT's model of the same kind, with every parameter of an adapted one; their names must be the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name that it will lose
-        theirs: nn.Module = get_peft_model(build(kind), config)
+        theirs = get_peft_model(build(kind), config)
     parameters = {name.removeprefix(PREFIX): parameter for name, parameter in theirs.named_parameters()}
     ours = dict(model.named_parameters())
     assert parameters.keys() == ours.keys()

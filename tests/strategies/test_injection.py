@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from peft import IA3Config, LoraConfig
 from torch import nn
@@ -15,7 +17,7 @@ CONFIGS = {
 }
 
 
-def small() -> nn.Module:
+def small() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
 
@@ -51,7 +53,7 @@ def test_what_was_frozen_or_trained_before_still_is() -> None:
     inject(model, CONFIGS["lora"]())
     for name, parameter in model.named_parameters():
         if "lora" in name:
-            parameter.requires_grad_(requires_grad=False)  # as it stands in the other stage of a sequence
+            parameter.requires_grad = False  # as it stands in the other stage of a sequence
     inject(model, CONFIGS["ia3"]())
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"0.ia3_l.default", "2.bias"}

@@ -99,7 +99,7 @@ def remember(model: nn.Module) -> None:
     """Give every AdaLoRA layer of a model its memory."""
     for layer in _layers(model):
         layer.add_module("memory", Memory(layer))
-        layer.ranknum.requires_grad_(requires_grad=False)  # a constant; on the meta device PEFT forgets to say so
+        layer.ranknum[ADAPTER].requires_grad = False  # a constant; on the meta device PEFT forgets to say so
 
 
 def allocate(model: nn.Module, *, schedule: Schedule, step: int, ranks: tuple[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,13 @@ class FrozenWeight:
         value: The parameter itself.
         places: Modules that have it, and its name there; several where it is tied.
         depth: The layer it belongs to.
+        is_looked_up: Whether it is the table of the token embeddings and nothing else.
     """
 
     value: nn.Parameter
     places: tuple[tuple[nn.Module, str], ...]
     depth: int
+    is_looked_up: bool
 
 
 def frozen_weights(model: nn.Module) -> list[FrozenWeight]:
@@ -42,9 +45,18 @@ def frozen_weights(model: nn.Module) -> list[FrozenWeight]:
             if not parameter.requires_grad:
                 places.setdefault(parameter, []).append((module, name))
                 names.setdefault(parameter, f"{prefix}.{name}" if prefix else name)
-    inside = {id(parameter) for parameter in backbone_of(model).parameters()}
+    backbone = backbone_of(model)
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    tokens = _token_embeddings(backbone)
     return [
-        FrozenWeight(value=parameter, places=tuple(found), depth=depth_of.get(names[parameter], 0))
+        FrozenWeight(
+            value=parameter,
+            places=tuple(found),
+            depth=depth_of.get(names[parameter], 0),
+            is_looked_up=tokens is not None
+            and parameter is tokens.weight
+            and all(_is_plain(place) for place, _ in found),
+        )
         for parameter, found in places.items()
         if id(parameter) in inside
     ]
@@ -55,7 +67,8 @@ class Subspace(Inserted):
 
     While the backbone computes, its parameters are replaced by the moved weights; before and after they are the pretrained
     ones, so whatever looks at the model in between sees these. (Gradient checkpointing computes layers again when the
-    backbone has long returned, and would see them too.)
+    backbone has long returned, and would see them too.) Of the token embeddings only the rows that were looked up are
+    moved: in a small model these are nine tenths of all weights, and moving all of them took most of the time.
 
     Attributes:
         coordinates: What is trained, (dimension,); 0 in the beginning. A step of some size moves every weight by that size,
@@ -82,35 +95,45 @@ class Subspace(Inserted):
         for number, weight in enumerate(weights):  # one buffer each: so the largest is as large as the largest weight
             slots = _draw_slots(weight.value, number=number, slots=2 * dimension)
             self.register_buffer(f"slots_{number}", slots, persistent=False)
-        self._handles = (
+        self._handles = [
             backbone.register_forward_pre_hook(self._enter),
             backbone.register_forward_hook(self._leave, always_call=True),
-        )
+        ]
+        for number, weight in enumerate(weights):
+            if weight.is_looked_up:
+                look_up = partial(self._look_up, number)
+                self._handles += [place.register_forward_hook(look_up) for place, _ in weight.places]
 
     @torch.no_grad()
     def settle(self) -> None:
         """Let the weights stay where they are, and move them no more."""
-        for weight, moved in zip(self._weights, self._moved(), strict=True):
-            weight.value.copy_(moved)
+        for number, weight in enumerate(self._weights):
+            weight.value.copy_(self._move(number, weight.value, self._slots(number)))
         for handle in self._handles:
             handle.remove()
 
-    def _moved(self) -> list[Tensor]:
+    def _slots(self, number: int) -> Tensor:
+        return self.get_buffer(f"slots_{number}").view_as(self._weights[number].value)
+
+    def _move(self, number: int, values: Tensor, slots: Tensor) -> Tensor:
         table = torch.cat((self.coordinates, -self.coordinates))
-        return [
-            _Move.apply(weight.value, table, self.scales[layer], self.get_buffer(f"slots_{number}"))  # type: ignore[no-untyped-call]
-            for number, (weight, layer) in enumerate(zip(self._weights, self._layers, strict=True))
-        ]
+        moved: Tensor = _Move.apply(values, table, self.scales[self._layers[number]], slots)  # type: ignore[no-untyped-call]
+        return moved
 
     def _enter(self, *_: object) -> None:
-        for weight, moved in zip(self._weights, self._moved(), strict=True):
-            for module, name in weight.places:
-                module._parameters[name] = moved  # type: ignore[assignment]  # noqa: SLF001 - as torch.func.functional_call does
+        for number, weight in enumerate(self._weights):
+            if not weight.is_looked_up:
+                moved = self._move(number, weight.value, self._slots(number))
+                for module, name in weight.places:
+                    module._parameters[name] = moved  # type: ignore[assignment]  # noqa: SLF001 - as torch.func.functional_call does
 
     def _leave(self, *_: object) -> None:
         for weight in self._weights:
             for module, name in weight.places:
                 module._parameters[name] = weight.value  # noqa: SLF001 - see above
+
+    def _look_up(self, number: int, _: nn.Module, inputs: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        return self._move(number, rows, nn.functional.embedding(inputs[0], self._slots(number)))
 
 
 class _Move(torch.autograd.Function):
@@ -121,14 +144,29 @@ class _Move(torch.autograd.Function):
         """The moved weight, of weight, table, scale and slots."""
         weight, table, scale, slots = inputs
         ctx.save_for_backward(table, scale, slots)
-        return table.index_select(0, slots.int()).view_as(weight).mul_(scale).add_(weight)
+        return table.index_select(0, slots.reshape(-1).int()).view_as(weight).mul_(scale).add_(weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor, None]:
-        """Gradients of the table and the scale."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        """Gradients of the table and the scale, and of what was moved where anything depends on it."""
         table, scale, slots = ctx.saved_tensors
-        sums = torch.zeros_like(table).index_add_(0, slots.int(), gradients[0].reshape(-1).to(table.dtype))
-        return None, sums * scale, sums @ table, None
+        gradient = gradients[0]
+        sums = torch.zeros_like(table).index_add_(0, slots.reshape(-1).int(), gradient.reshape(-1).to(table.dtype))
+        return gradient if ctx.needs_input_grad[0] else None, sums * scale, sums @ table, None
+
+
+def _token_embeddings(backbone: nn.Module) -> nn.Module | None:
+    """The module that looks tokens up; None in a model of pictures, or where it cannot be told."""
+    try:
+        found: nn.Module | None = backbone.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return found if isinstance(found, nn.Embedding) else None
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module gives the rows of its weight as they are."""
+    return type(module) is nn.Embedding and module.max_norm is None
 
 
 def _draw_slots(weight: Tensor, *, number: int, slots: int) -> Tensor:
