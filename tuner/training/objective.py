@@ -92,20 +92,16 @@ class Objective:
         The parts' losses are sums divided by the size of the whole batch, so their gradients add up to exactly those of
         one large batch, whatever their sizes, class weights and padding. A penalty is added once.
         """
-        settings = self.settings
-        batch = _Batch(
-            rows=rows,
-            mass=self.task.mass(self._targets(rows), weights=self.class_weights),
-            mixing=Mixing.draw(alpha=settings.mixup, rows=len(rows), seed=settings.seed, step=step)
-            if settings.mixup
-            else None,
-        )
+        mixing = self._mixing(len(rows), step=step)
+        partners = rows if mixing is None else rows[mixing.partners]
+        mass = self.task.mass(self._targets(rows), weights=self.class_weights)
         total = torch.zeros((), device=self.compute.device)
-        for places in torch.arange(len(rows)).split(micro_batch):
-            adversary = Adversary(epsilon=settings.fgm) if settings.fgm else None
-            total += self._descend(self._loss(batch, places, change=None if adversary is None else adversary.watch))
+        for own, others in zip(rows.split(micro_batch), partners.split(micro_batch), strict=True):
+            part = _Part(rows=own, partners=others, mixing=mixing, size=len(rows), mass=mass)
+            adversary = Adversary(epsilon=self.settings.fgm) if self.settings.fgm else None
+            total += self._descend(self._loss(part, change=None if adversary is None else adversary.watch))
             if adversary is not None:
-                total += self._descend(self._loss(batch, places, change=adversary.disturb()))
+                total += self._descend(self._loss(part, change=adversary.disturb()))
         for penalty in self._penalties():
             total += self._descend(penalty)
         return total
@@ -116,28 +112,25 @@ class Objective:
             self.scaler.scale(loss).backward()
         return loss.detach()
 
-    def _loss(self, batch: _Batch, places: Tensor, *, change: Change | None) -> Tensor:
+    def _loss(self, part: _Part, *, change: Change | None) -> Tensor:
         """A part's share of the batch's mean loss."""
-        inputs, change = self._inputs(batch, places, change=change)
+        inputs, change = self._inputs(part, change=change)
         with self.compute.autocast():
             logits = logits_of(self.model, inputs, change=change)
-        loss = self._fit(logits, batch, places)
+        loss = self._fit(logits, part)
         if self.settings.r_drop:
             with self.compute.autocast():
                 again = logits_of(self.model, inputs, change=change)
-            loss = 0.5 * (loss + self._fit(again, batch, places))
-            loss = loss + self.settings.r_drop / len(batch.rows) * r_drop(logits, again)
+            loss = 0.5 * (loss + self._fit(again, part))
+            loss = loss + self.settings.r_drop / part.size * r_drop(logits, again)
         return loss
 
-    def _inputs(
-        self, batch: _Batch, places: Tensor, *, change: Change | None
-    ) -> tuple[Mapping[str, Tensor], Change | None]:
+    def _inputs(self, part: _Part, *, change: Change | None) -> tuple[Mapping[str, Tensor], Change | None]:
         """The model's arguments for a part, and what happens to its embeddings: they are mixed first."""
-        if (mixing := batch.mixing) is None:
-            return self.train.inputs(batch.rows[places]), change
-        pairs = torch.cat([places, mixing.partners[places]])
-        own, other = side_by_side(self.train.inputs(batch.rows[pairs]))
-        embedded_partners = embed(self.model, other)
+        if (mixing := part.mixing) is None:
+            return self.train.inputs(part.rows), change
+        own, others = side_by_side(self.train.inputs(torch.cat([part.rows, part.partners])))
+        embedded_partners = embed(self.model, others)
 
         def mix(embedded: Tensor) -> Tensor:
             mixed = mixing.mix(embedded, embedded_partners)
@@ -145,14 +138,12 @@ class Objective:
 
         return own, mix
 
-    def _fit(self, logits: Tensor, batch: _Batch, places: Tensor) -> Tensor:
+    def _fit(self, logits: Tensor, part: _Part) -> Tensor:
         """How far a part's logits are from what they should be, as a share of the batch's mean."""
-        loss = self._miss(logits, batch.rows[places], batch)
-        if (mixing := batch.mixing) is None:
-            return loss
-        return mixing.mix(loss, self._miss(logits, batch.rows[mixing.partners[places]], batch))
+        loss = self._miss(logits, part.rows, part)
+        return loss if part.mixing is None else part.mixing.mix(loss, self._miss(logits, part.partners, part))
 
-    def _miss(self, logits: Tensor, rows: Tensor, batch: _Batch) -> Tensor:
+    def _miss(self, logits: Tensor, rows: Tensor, part: _Part) -> Tensor:
         """How far a part's logits are from the labels of some rows, and from what the teacher says about them.
 
         Class weights and label smoothing are a matter of the labels; to the teacher all rows are the same.
@@ -161,12 +152,16 @@ class Objective:
         loss = self.task.loss(
             logits, self._targets(rows), smoothing=settings.label_smoothing, weights=self.class_weights
         )
-        loss = loss / batch.mass
+        loss = loss / part.mass
         if self.teacher is None:
             return loss
         lessons = self.teacher[rows.to(self.teacher.device)]
-        away = distillation(logits, lessons, temperature=settings.distill_temperature) / len(batch.rows)
+        away = distillation(logits, lessons, temperature=settings.distill_temperature) / part.size
         return torch.lerp(loss, away, settings.distill_weight)
+
+    def _mixing(self, rows: int, *, step: int) -> Mixing | None:
+        settings = self.settings
+        return Mixing.draw(alpha=settings.mixup, rows=rows, seed=settings.seed, step=step) if settings.mixup else None
 
     def _targets(self, rows: Tensor) -> Tensor:
         targets = self.train.targets
@@ -187,15 +182,19 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Batch:
-    """What all parts of a batch share.
+class _Part:
+    """A part of a batch.
 
     Attributes:
-        rows: Row numbers.
-        mass: What the summed loss is divided by.
-        mixing: Which rows are mixed, or None.
+        rows: Its row numbers.
+        partners: The row that each of them is mixed with, of the whole batch; the row itself where none are.
+        mixing: How much of each, or None.
+        size: Rows of the whole batch.
+        mass: What the summed loss of the whole batch is divided by.
     """
 
     rows: Tensor
-    mass: float | Tensor
+    partners: Tensor
     mixing: Mixing | None
+    size: int
+    mass: float | Tensor
