@@ -137,3 +137,14 @@ def test_memory_that_runs_out_changes_no_gradient(tmp_path: Path, changes: dict[
         sizes.append(micro_batch)
     assert sizes == [8, 2]
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0.4}, {"fgm": 1.0}, {"l1": 0.1}, {"l2_sp": 0.1}, {"r_drop": 1.0}, {}])
+def test_a_scaled_loss_has_scaled_gradients(tmp_path: Path, changes: dict[str, Any]) -> None:
+    objective = a_run(tmp_path, strategy=Odd(), **changes).objective
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaled = replace(objective, scaler=scaler)
+    loss, expected = gradients(objective, micro_batch=3)
+    found_loss, found = gradients(scaled, micro_batch=3)
+    torch.testing.assert_close(found_loss, loss)
+    torch.testing.assert_close(found, [1024.0 * gradient for gradient in expected])

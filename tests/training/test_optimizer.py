@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from tests.training.samples import Recorder, plan, run, study
 from tuner.errors import ConflictError
 from tuner.study.domains import Choice
+from tuner.study.plan import Verdict
 from tuner.study.shared import SHARED_HYPERPARAMETERS
+from tuner.training.checkpoint import WEIGHTS
 from tuner.training.optimizer import (
     build_optimizer,
     load_optimizer_state,
@@ -124,3 +130,15 @@ def test_moments_of_other_parameters_are_refused() -> None:
         load_optimizer_state(
             build_optimizer(module, learning_rate=0.1, weight_decay=0.0), module, {"elsewhere/exp_avg": torch.zeros(1)}
         )
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    spec, whole, rest = study(tmp_path, training={"epochs": 2}), Recorder(), Recorder()
+    values: dict[str, Any] = {"optimizer": kind, "learning_rate": 3e-3, "weight_decay": 0.1}
+    expected = run(plan(spec, tmp_path / "whole", **values), report=whole)
+    run(plan(spec, tmp_path / "part", **values), report=Recorder(after=1, verdict=Verdict.RELEASE))
+    found = run(plan(spec, tmp_path / "rest", resume_from=[tmp_path / "part"], **values), report=rest)
+    assert rest.curve == whole.curve
+    ours, theirs = (load_file(Path(result.checkpoint) / WEIGHTS) for result in (expected, found))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
