@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from tuner.study.catalogue import Catalogue
     from tuner.study.check import CheckReport
     from tuner.study.proof import StrategyProof
+    from tuner.study.sources import HubSource
     from tuner.study.space import SearchSpace
     from tuner.study.spec import StudySpec
+    from tuner.study.table import Table
     from tuner.study.teacher import TaughtLabels, TrialName
     from tuner.worker.supervisor import WorkerSummary
 
@@ -73,14 +75,21 @@ def check_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
     known = catalogue()
     if isinstance(study, Mapping):
         spec = file.validate_study(study, catalogue=known)
-        return spec, check.check_study(spec, catalogue=known, probe=_probe, find_trial=find_trial)
+        return spec, check.check_study(spec, catalogue=known, read_hub=_read_hub, probe=_probe, find_trial=find_trial)
     spec = file.load_study_file(os.fspath(study), catalogue=known)
-    found = check.check_study(spec, catalogue=known, probe=_probe, find_trial=find_trial)
+    found = check.check_study(spec, catalogue=known, read_hub=_read_hub, probe=_probe, find_trial=find_trial)
     return spec, replace(
         found,
         problems=file.locate(found.problems, path=os.fspath(study)),
         warnings=file.locate(found.warnings, path=os.fspath(study)),
     )
+
+
+def _read_hub(source: HubSource, *, columns: Sequence[str], limit: int | None = None) -> Table:
+    """Read rows of the hub as the training will."""
+    from tuner.training.data import read_hub
+
+    return read_hub(source, columns=columns, limit=limit)
 
 
 def _probe(spec: StudySpec, *, space: SearchSpace, classes: Sequence[str], folder: str) -> Sequence[StrategyProof]:

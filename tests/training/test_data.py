@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from tests.training.samples import LABELS, study, write_rows
 from tuner.errors import DataError
+from tuner.study.sources import HubSource
+from tuner.study.table import MissingColumn
 from tuner.training.cache import WarmCache
-from tuner.training.data import Rows, StudyData, balanced, load_data, load_labels, stratified_sample
+from tuner.training.data import Rows, StudyData, balanced, load_data, load_labels, read_hub, stratified_sample
 from tuner.training.model import load_tokenizer
 
 
@@ -221,6 +223,15 @@ def test_rows_of_the_hub_have_class_names(tmp_path: Path, hub: dict[str, Any]) -
     assert hub == {"name": "owner/rows", "config": "c", "split": "part", "revision": "abc"}
     assert data.labels == ("bad", "good")
     assert (len(data.train), len(data.validation)) == (16, 4)
+
+
+def test_head_of_a_hub_data_set(hub: dict[str, Any]) -> None:
+    table = read_hub(HubSource(name="owner/rows"), columns=["label"], limit=3)
+    assert table.columns == {"label": ["bad", "good", "bad"]}
+    assert table.lines == [1, 2, 3]
+    with pytest.raises(MissingColumn) as caught:
+        read_hub(HubSource(name="owner/rows"), columns=["texts"])
+    assert caught.value.column == "texts"
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from tuner.errors import DataError
 from tuner.study.names import did_you_mean
-from tuner.study.sources import is_hub, local_path, parse_hub
+from tuner.study.sources import HubSource, is_hub, local_path, parse_hub
 from tuner.study.spec import DataSpec, StudySpec
-from tuner.study.table import Table, read_table
+from tuner.study.table import MissingColumn, Table, read_table
 from tuner.training.cache import WarmCache
 from tuner.training.device import derived_seed
 from tuner.training.interrupt import Released, stop_if_told
@@ -298,7 +298,8 @@ def _table(source: str, data: DataSpec, cache: WarmCache) -> Table:
     columns = (*_text_columns(data), data.label)
 
     def build() -> Table:
-        table = _hub_table(source, columns) if is_hub(source) else read_table(source, columns=columns)
+        is_there = not is_hub(source)
+        table = read_table(source, columns=columns) if is_there else read_hub(parse_hub(source), columns=columns)
         table.require(data.label)
         return table
 
@@ -316,19 +317,31 @@ def _identity(source: str) -> tuple[str, int, int]:
     return source, facts.st_size, facts.st_mtime_ns
 
 
-def _hub_table(source: str, columns: Sequence[str]) -> Table:
-    """Rows of a hub data set; class numbers become class names."""
+def read_hub(source: HubSource, *, columns: Sequence[str], limit: int | None = None) -> Table:
+    """Rows of a hub data set; class numbers become class names.
+
+    Args:
+        source: Which rows.
+        columns: Names of the columns.
+        limit: Rows that are read at most.
+
+    Raises:
+        MissingColumn: If it has no such column.
+        DataError: If it cannot be read.
+    """
     import datasets
 
-    hub = parse_hub(source)
+    address = f"hub://{source.name}"
     try:
-        rows = datasets.load_dataset(hub.name, hub.config, split=hub.split, revision=hub.revision)
+        rows = datasets.load_dataset(source.name, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{source}: cannot be read", why=str(error).splitlines()[0]) from error
+        raise DataError(f"{address}: cannot be read", why=str(error).splitlines()[0]) from error
+    if limit is not None and len(rows) > limit:
+        rows = rows.select(range(limit))
     cells: dict[str, list[str]] = {}
     for name in dict.fromkeys(columns):
         if name not in rows.column_names:
-            raise DataError(f'{source}: no column "{name}"{did_you_mean(name, rows.column_names)}')
+            raise MissingColumn(f'{address}: no column "{name}"{did_you_mean(name, rows.column_names)}', column=name)
         feature = rows.features[name]
         values = rows[name]
         named = isinstance(feature, datasets.ClassLabel)
@@ -336,7 +349,7 @@ def _hub_table(source: str, columns: Sequence[str]) -> Table:
             "" if value is None or (named and value < 0) else feature.int2str(value) if named else str(value)
             for value in values
         ]
-    return Table(source=source, columns=cells, lines=list(range(1, len(rows) + 1)))
+    return Table(source=address, columns=cells, lines=list(range(1, len(rows) + 1)))
 
 
 def _cut_notes(rows: Rows, max_length: int) -> tuple[str, ...]:
