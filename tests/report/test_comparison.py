@@ -25,7 +25,7 @@ def test_strategies_side_by_side() -> None:
     )
     rows = compare_strategies(snapshot, ranked=rank_trials(snapshot), finalists=())
     by_name = {row.strategy: row for row in rows}
-    assert [row.strategy for row in rows] == ["head", "bitfit", "lora", "full", ""]
+    assert [row.strategy for row in rows] == ["lora", "head", "bitfit", "full", ""]  # the best one first
     lora = by_name["lora"]
     assert lora.best is snapshot.trials[1]
     assert lora.median == pytest.approx(0.8)  # the pruned 0.99 is not a result

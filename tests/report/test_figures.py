@@ -8,10 +8,18 @@ import pytest
 
 from tests.report.samples import KINDS, make_snapshot
 from tuner.report.curves import list_parameters, list_points, trace_best, trace_learning
-from tuner.report.figures import MOST_CLASSES, Drawing, draw_best, draw_confusion, draw_finalists, draw_learning
+from tuner.report.figures import (
+    MOST_CLASSES,
+    Drawing,
+    draw_best,
+    draw_confusion,
+    draw_finalists,
+    draw_learning,
+    draw_strategies,
+)
 from tuner.report.space_figures import draw_importance, draw_parallel, draw_slice, log_ticks
 from tuner.report.summary import summarise
-from tuner.report.theme import DARK, STRATEGY_COLOURS, StrategyStyle, safe_text, shorten_middle
+from tuner.report.theme import DARK, STRATEGY_COLOURS, StrategyStyle, new_figure, safe_text, shorten_middle
 from tuner.store.records import Outcome, StudySnapshot
 from tuner.study.plan import Confusion
 
@@ -49,8 +57,18 @@ def test_luck_is_told_of_a_claim_that_was_too_good_alone(snapshot: StudySnapshot
             assert ("luckiest" in drawing.caption) == ((gap > 0) == maximize)
 
 
+def test_strategies_stand_one_below_the_other_the_best_on_top(snapshot: StudySnapshot) -> None:
+    rows = summarise(snapshot).strategies
+    values = {row.strategy: [row.best.value] for row in rows if row.best and row.best.value is not None}
+    data = traces(draw_strategies(rows, values=values, metric="macro_f1", style=STYLE))
+    best = next(trace for trace in data if trace["name"] == "best")
+    assert best["x"] == sorted(best["x"], reverse=True)
+    assert set(best["y"]) == set(values)
+    assert draw_strategies([replace(row, best=None) for row in rows], values={}, metric="loss", style=STYLE) is None
+
+
 def test_every_strategy_keeps_its_colour(snapshot: StudySnapshot) -> None:
-    best = traces(draw_best(trace_best(snapshot), against="seconds", metric="macro_f1", style=STYLE))
+    best = traces(draw_best(trace_best(snapshot), against="seconds", metric="macro_f1", maximize=True, style=STYLE))
     learning = traces(draw_learning(trace_learning(snapshot), metric="macro_f1", style=STYLE))
     for data in (best, learning):
         lines = {trace["name"]: trace["line"]["color"] for trace in data if "line" in trace}
@@ -131,6 +149,17 @@ def test_every_colour_has_a_dark_counterpart_and_users_text_is_escaped() -> None
     assert safe_text("<b>&") == "&lt;b&gt;&amp;"
     assert len(safe_text("x" * 500)) == 60
     assert shorten_middle("card_payment_fee_charged", limit=11) == "card_…arged"
-    many = StrategyStyle([str(index) for index in range(16)])
-    looks = {(many.colour(str(index)), many.symbol(str(index))) for index in range(16)}
-    assert len(looks) == 16
+
+
+def test_of_many_strategies_the_best_have_colours_and_the_others_share_one() -> None:
+    names = [str(index) for index in range(20)]
+    style = StrategyStyle(names, ranked=["17", "3"])
+    own = [name for name in names if style.has_own(name)]
+    assert own == ["0", "1", "2", "3", "4", "5", "17"]  # the best two, then the first that were named
+    assert len({(style.colour(name), style.symbol(name)) for name in names}) == len(STRATEGY_COLOURS)
+    few = StrategyStyle(names[:8])
+    assert all(few.has_own(name) for name in names[:8])
+    figure = new_figure()
+    style.legend(figure, names)
+    assert [trace.name for trace in figure.data][-1] == "others"
+    assert len(figure.data) == len(STRATEGY_COLOURS)

@@ -109,7 +109,7 @@ def test_the_page_stays_small(snapshot: StudySnapshot, page: Page) -> None:
 def test_every_figure_says_in_words_what_it_shows(page: Page) -> None:
     canvases = [value for _, name, value in page.attributes if name == "data-figure"]
     labels = [value for tag, name, value in page.attributes if tag == "div" and name == "aria-label"]
-    assert len(canvases) == len(set(canvases)) == 12
+    assert len(canvases) == len(set(canvases)) == 13
     assert all(any(len(label) > 60 for label in labels) for _ in canvases)
     assert set(json.loads(page.texts["script"][0])["figures"]) == set(canvases)
 

@@ -101,7 +101,7 @@ class TrialRow:
 def compare_strategies(
     snapshot: StudySnapshot, *, ranked: Sequence[TrialRecord], finalists: Sequence[FinalistScore]
 ) -> tuple[StrategyRow, ...]:
-    """One row for each strategy, in the order of the study file; trials without a strategy come last.
+    """One row for each strategy: the one with the best trial first, then those without a complete one as in the study file.
 
     Args:
         snapshot: The study.
@@ -111,6 +111,8 @@ def compare_strategies(
     known = snapshot.study.space.names
     found = dict.fromkeys(trial.strategy for trial in snapshot.trials)
     names = [*known, *(name for name in found if name and name not in known), *([""] if "" in found else [])]
+    places = {trial.strategy: place for place, trial in reversed(list(enumerate(ranked)))}
+    names.sort(key=lambda name: places.get(name, len(ranked)))
     return tuple(_strategy_row(snapshot, name, ranked=ranked, finalists=finalists) for name in names)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
+from tuner.report.comparison import StrategyRow
 from tuner.report.curves import BestSoFar, LearningCurve, cut_confusion, top_confusions
 from tuner.report.formats import count_noun, format_score, format_seconds
 from tuner.report.theme import INK, MATRIX_SCALE, MUTED, PAPER, StrategyStyle, new_figure, safe_text, shorten_middle
@@ -17,6 +18,8 @@ from tuner.study.plan import Confusion
 
 MOST_CLASSES = 30
 """Classes in the confusion matrix: of more, those with the most mistakes."""
+MOST_NAMED = 6
+"""Strategies that a caption names: of more, the best."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,38 +97,94 @@ def draw_finalists(
     return Drawing(key="finalists", title="Finalists, seed by seed", caption=caption, figure=figure)
 
 
-def draw_best(traces: Sequence[BestSoFar], *, against: str, metric: str, style: StrategyStyle) -> Drawing | None:
+def draw_strategies(
+    rows: Sequence[StrategyRow], *, values: Mapping[str, Sequence[float]], metric: str, style: StrategyStyle
+) -> Drawing | None:
+    """The strategies one below the other, the best on top: every complete trial, the default recipe, the best.
+
+    Args:
+        rows: The strategies, best first.
+        values: The complete trials' values of each.
+        metric: The objective's metric.
+        style: Colours of the strategies.
+    """
+    ended = [row for row in rows if row.best is not None and row.best.value is not None]
+    if not ended:
+        return None
+    labels = {row.strategy: safe_text(row.strategy, limit=28) for row in ended}
+    figure = new_figure(x_title=metric, height=120 + 26 * len(ended))
+    colours = [style.colour(row.strategy) for row in ended for _ in values.get(row.strategy, ())]
+    _dots(
+        figure,
+        "each trial",
+        rows=[(labels[row.strategy], values.get(row.strategy, ())) for row in ended],
+        marker={"symbol": "circle", "size": 6, "color": colours, "opacity": 0.45},
+    )
+    _dots(
+        figure,
+        "default recipe",
+        rows=[(labels[row.strategy], [row.recipe]) for row in ended],
+        marker={"symbol": "diamond-open", "size": 10, "color": MUTED, "line": {"width": 1.5}},
+    )
+    _dots(
+        figure,
+        "best",
+        rows=[(labels[row.strategy], [row.best.value if row.best else None]) for row in ended],
+        marker={
+            "symbol": "circle",
+            "size": 11,
+            "color": [style.colour(row.strategy) for row in ended],
+            "line": {"width": 1, "color": PAPER},
+        },
+    )
+    figure.update_yaxes(autorange="reversed", type="category", tickfont={"color": INK}, dtick=1)
+    figure.update_layout(legend={"itemsizing": "constant"})
+    named = [f"{row.strategy} {format_score(row.best.value if row.best else None)}" for row in ended[:MOST_NAMED]]
+    which = f"; the first {len(named)} of {len(ended)}" if len(named) < len(ended) else ""
+    caption = f"Validation {metric} of every complete trial, the strategy with the best one on top{which}: {', '.join(named)}."
+    return Drawing(key="strategies", title="Strategies, trial by trial", caption=caption, figure=figure)
+
+
+def draw_best(
+    traces: Sequence[BestSoFar], *, against: str, metric: str, maximize: bool, style: StrategyStyle
+) -> Drawing | None:
     """Best value so far of each strategy.
 
     Args:
         traces: One for each strategy with a complete trial.
         against: ``trials`` or ``seconds``: what the x axis counts.
         metric: The objective's metric.
+        maximize: Whether more of it is better.
         style: Colours of the strategies.
     """
     if not traces:
         return None
     title = "trials of the strategy" if against == "trials" else "device seconds spent on the strategy"
     figure = new_figure(x_title=title, y_title=metric, height=380)
-    for trace in traces:
+    for trace in sorted(traces, key=lambda trace: style.has_own(trace.strategy)):  # the grey ones lie below
         x: Sequence[float] = trace.trials if against == "trials" else trace.seconds
         figure.add_scatter(
             x=_rounded(x),
             y=_rounded(trace.values),
             customdata=trace.numbers,
             name=safe_text(trace.strategy, limit=24),
+            legendgroup=style.group(trace.strategy),
+            showlegend=False,
             mode="lines+markers",
             line={"shape": "hv", "width": 2, "color": style.colour(trace.strategy)},
             marker={"symbol": style.symbol(trace.strategy), "size": _step_sizes(trace), "opacity": 1},
             hovertemplate="%{y:.4f} after %{x:.4~g}<br>held by trial %{customdata}<extra>%{fullData.name}</extra>",
         )
+    style.legend(figure, [trace.strategy for trace in traces], line_width=2)
     figure.update_xaxes(rangemode="tozero")
     if against == "trials":
         most = max(trace.trials[-1] for trace in traces)
         figure.update_xaxes(tickformat="d", dtick=1 if most <= 10 else None)
-    ends = [f"{trace.strategy} {format_score(trace.values[-1])} in {_spent(trace, against)}" for trace in traces]
+    best = sorted(traces, key=lambda trace: -trace.values[-1] if maximize else trace.values[-1])[:MOST_NAMED]
+    ends = [f"{trace.strategy} {format_score(trace.values[-1])} in {_spent(trace, against)}" for trace in best]
     what = "number of its trials" if against == "trials" else "device time spent on it"
-    caption = f"Best validation value of each strategy against the {what}: {'; '.join(ends)}."
+    which = f", the first {len(best)} of {len(traces)}" if len(best) < len(traces) else ""
+    caption = f"Best validation value of each strategy against the {what}{which}: {'; '.join(ends)}."
     name = "trials" if against == "trials" else "device time"
     return Drawing(key=f"best-{against}", title=f"Best so far against {name}", caption=caption, figure=figure)
 
@@ -136,7 +195,8 @@ def draw_learning(curves: Sequence[LearningCurve], *, metric: str, style: Strate
         return None
     figure = new_figure(x_title="epoch", y_title=metric, height=440)
     width, opacity = (1.8, 0.8) if len(curves) <= 60 else (1.0, 0.35)
-    for strategy in dict.fromkeys(curve.strategy for curve in curves):
+    strategies = sorted(dict.fromkeys(curve.strategy for curve in curves), key=style.has_own)
+    for strategy in strategies:
         x: list[int | None] = []
         y: list[float | None] = []
         numbers: list[int | None] = []
@@ -146,15 +206,12 @@ def draw_learning(curves: Sequence[LearningCurve], *, metric: str, style: Strate
                 y += [*_rounded(curve.values), None]
                 numbers += [curve.number] * len(curve.epochs) + [None]
         single = all(len(curve.epochs) == 1 for curve in curves if curve.strategy == strategy)
-        label = safe_text(strategy, limit=24)
-        line = {"width": 2, "color": style.colour(strategy)}
-        figure.add_scatter(x=[None], y=[None], name=label, legendgroup=label, mode="lines", line=line)
         figure.add_scatter(
             x=x,
             y=y,
             customdata=numbers,
-            name=label,
-            legendgroup=label,
+            name=safe_text(strategy, limit=24),
+            legendgroup=style.group(strategy),
             showlegend=False,
             mode="lines+markers" if single or len(curves) <= 60 else "lines",
             opacity=opacity,
@@ -162,6 +219,7 @@ def draw_learning(curves: Sequence[LearningCurve], *, metric: str, style: Strate
             marker={"symbol": style.symbol(strategy), "size": 4},
             hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
         )
+    style.legend(figure, dict.fromkeys(curve.strategy for curve in curves), line_width=2)
     pruned = [curve for curve in curves if curve.outcome is Outcome.PRUNED]
     resumed = [(curve, epoch) for curve in curves for epoch in curve.resumed if epoch in curve.epochs]
     ends = [(curve.number, curve.epochs[-1], curve.values[-1], style.colour(curve.strategy)) for curve in pruned]

@@ -34,11 +34,18 @@ from tuner.report.curves import (
     trace_best,
     trace_learning,
 )
-from tuner.report.figures import Drawing, draw_best, draw_confusion, draw_finalists, draw_learning
+from tuner.report.figures import (
+    Drawing,
+    draw_best,
+    draw_confusion,
+    draw_finalists,
+    draw_learning,
+    draw_strategies,
+)
 from tuner.report.importance import measure_importance
 from tuner.report.space_figures import draw_importance, draw_parallel, draw_slice
 from tuner.report.summary import Summary, summarise
-from tuner.report.theme import DARK, STRATEGY_COLOURS, StrategyStyle
+from tuner.report.theme import DARK, OTHERS, STRATEGY_COLOURS, StrategyStyle
 from tuner.report.verdict import Basis
 from tuner.report.words import name_trial
 from tuner.store.records import StudySnapshot
@@ -51,6 +58,9 @@ MOST_CURVES = 600
 
 MOST_POINTS = 800
 """Trials in the figures of the search space: half of them the best, half of them the last."""
+
+MOST_OWN_COLUMNS = 6
+"""Columns of the table of best values that only one strategy fills; of more, all share one."""
 
 MOST_SLICES = 12
 """Hyperparameters with a figure of their own, the most tried first."""
@@ -84,7 +94,7 @@ def write_page(snapshot: StudySnapshot, path: str | Path) -> Path:
 def render_page(snapshot: StudySnapshot) -> str:
     """The report as HTML text."""
     summary = summarise(snapshot)
-    style = StrategyStyle(strategy_names(snapshot))
+    style = StrategyStyle(strategy_names(snapshot), ranked=[row.strategy for row in summary.strategies if row.strategy])
     drawings = draw_all(snapshot, summary, style=style)
     script = _asset("page.js")
     sheet = _asset("page.css") + _strategy_css()
@@ -103,7 +113,10 @@ def render_page(snapshot: StudySnapshot) -> str:
         spec=summary.study.spec,
         drawings=drawings,
         style=style,
-        best_names=list(dict.fromkeys(name for row in summary.strategies for name in row.best_params)),
+        best_names=pick_columns(summary),
+        legend=list(
+            dict.fromkeys(row.strategy if style.has_own(row.strategy) else OTHERS for row in summary.strategies)
+        ),
         comparisons={comparison.other: comparison for comparison in summary.comparisons},
         outcomes=[outcome.value for outcome in OUTCOMES],
         Basis=Basis,
@@ -114,6 +127,16 @@ def render_page(snapshot: StudySnapshot) -> str:
         island=_island(island),
         policy=_policy(scripts=[get_plotlyjs(), script], sheets=[sheet]),
     )
+
+
+def pick_columns(summary: Summary) -> list[str]:
+    """The hyperparameters with a column of their own in the table of best values.
+
+    All of them, or where too many belong to one strategy alone, those that strategies share.
+    """
+    names = list(dict.fromkeys(name for row in summary.strategies for name in row.best_params))
+    own = [name for name in names if "." in name]
+    return names if len(own) <= MOST_OWN_COLUMNS else [name for name in names if name not in own]
 
 
 def pick_rows(summary: Summary) -> list[TrialRow]:
@@ -135,12 +158,19 @@ def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle)
     parameters = list_parameters(snapshot, points)
     shares = measure_importance(points, parameters, space=study.space, maximize=study.maximize)
     shown = pick_points(points, maximize=study.maximize)
+    values: dict[str, list[float]] = {}
+    for point in points:
+        if not point.pruned:
+            values.setdefault(point.strategy, []).append(point.value)
     confusion = pick_confusion(snapshot, summary.winner.trial if summary.winner else None)
     winner = name_trial(summary.winner.trial).capitalize() if summary.winner else ""
     common: dict[str, Any] = {"metric": study.metric, "style": style}
     found: dict[str, list[Drawing | None]] = {
         "finalists": [draw_finalists(summary.finalists, maximize=summary.study.maximize, **common)],
-        "best": [draw_best(traces, against=against, **common) for against in ("trials", "seconds")],
+        "strategies": [draw_strategies(summary.strategies, values=values, **common)],
+        "best": [
+            draw_best(traces, against=against, maximize=study.maximize, **common) for against in ("trials", "seconds")
+        ],
         "learning": [draw_learning(curves[-MOST_CURVES:], **common)],
         "importance": [draw_importance(shares, trials=len(points))],
         "slices": [

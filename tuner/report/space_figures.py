@@ -121,16 +121,10 @@ def draw_parallel(
                 _parallel_lines(figure, lines, axes=axes, name=strategy).update(
                     opacity=opacity,
                     line={"color": style.colour(strategy), "width": width},
+                    legendgroup=style.group(strategy),
                     showlegend=False,
                 )
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="lines",
-            name=safe_text(strategy, limit=24),
-            legendgroup=safe_text(strategy, limit=24),
-            line={"color": style.colour(strategy), "width": 2.6},
-        )
+    style.legend(figure, dict.fromkeys(point.strategy for point in complete), line_width=2.6)
     for position, axis in enumerate(axes):
         _parallel_axis(figure, axis, position=position)
     figure.update_xaxes(visible=False, range=[-0.35, len(axes) - 0.45])
@@ -184,7 +178,6 @@ def _parallel_lines(figure: go.Figure, points: Sequence[Point], *, axes: Sequenc
         customdata=numbers,
         mode="lines",
         name=safe_text(name, limit=24),
-        legendgroup=safe_text(name, limit=24),
         hovertemplate="trial %{customdata}<extra>%{fullData.name}</extra>",
     )
     return figure.data[-1]

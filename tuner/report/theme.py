@@ -8,7 +8,7 @@ colours; :data:`DARK` says what each of them becomes on a dark page.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -58,25 +58,69 @@ DARK: Mapping[str, str] = {
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif'
 
 
-class StrategyStyle:
-    """The colour and marker of each strategy, the same in every figure and table."""
+OTHERS = "others"
+"""What the figures call the strategies that have no colour of their own."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Number the strategies in the order of the study file."""
+
+class StrategyStyle:
+    """The colour and marker of each strategy, the same in every figure and table.
+
+    Nobody tells twenty colours apart. Where there are more strategies than colours, those that matter most have one,
+    and all others share the last, a grey, and one entry of the legend.
+    """
+
+    def __init__(self, names: Sequence[str], *, ranked: Sequence[str] = ()) -> None:
+        """Number the strategies in the order of the study file.
+
+        Args:
+            names: All of them.
+            ranked: The best first: who gets a colour where there are too few; without it, the first of the names.
+        """
+        most = len(STRATEGY_COLOURS)
+        if len(names) > most:
+            chosen = list(dict.fromkeys((*ranked, *names)))[: most - 1]
+            names = [name for name in names if name in chosen]
         self._index = {name: index for index, name in enumerate(names)}
 
     def index(self, strategy: str) -> int:
-        """Which colour the strategy has; the last one for an unknown name."""
-        return self._index.get(strategy, len(STRATEGY_COLOURS) - 1) % len(STRATEGY_COLOURS)
+        """Which colour the strategy has; the last one for those without one of their own."""
+        return self._index.get(strategy, len(STRATEGY_COLOURS) - 1)
+
+    def has_own(self, strategy: str) -> bool:
+        """Whether the strategy has a colour of its own."""
+        return strategy in self._index
 
     def colour(self, strategy: str) -> str:
         """The strategy's colour on a light page."""
         return STRATEGY_COLOURS[self.index(strategy)]
 
     def symbol(self, strategy: str) -> str:
-        """The strategy's marker; after eight strategies the shapes shift against the colours."""
-        position = self._index.get(strategy, len(STRATEGY_COLOURS) - 1)
-        return SYMBOLS[(position + position // len(STRATEGY_COLOURS)) % len(SYMBOLS)]
+        """The strategy's marker."""
+        return SYMBOLS[self.index(strategy)]
+
+    def legend(self, figure: go.Figure, strategies: Iterable[str], *, line_width: float = 0) -> None:
+        """Give a figure its legend: an entry for each strategy with a colour, and one for all others.
+
+        Args:
+            figure: Its traces have ``legendgroup=style.group(strategy)`` and ``showlegend=False``.
+            strategies: Those that are drawn in it.
+            line_width: Of the lines that are drawn; 0 for markers alone.
+        """
+        for group in sorted(dict.fromkeys(map(self.group, strategies)), key=lambda name: name == safe_text(OTHERS)):
+            name = next((strategy for strategy in self._index if self.group(strategy) == group), OTHERS)
+            figure.add_scatter(
+                x=[None],
+                y=[None],
+                name=group,
+                legendgroup=group,
+                mode="lines+markers" if line_width else "markers",
+                line={"color": self.colour(name), "width": line_width},
+                marker={"color": self.colour(name), "symbol": self.symbol(name), "size": 7},
+            )
+
+    def group(self, strategy: str) -> str:
+        """The name of the strategy's entry in a legend."""
+        return safe_text(strategy if self.has_own(strategy) else OTHERS, limit=24)
 
 
 def new_figure(*, x_title: str = "", y_title: str = "", height: int = 360) -> go.Figure:
