@@ -84,3 +84,30 @@ def test_goals_come_from_the_metric_unless_they_are_given(example: Path, sqlite_
         file = example / f"{name}.yaml"
         file.write_text(text.replace("name: example", f"name: {name}").replace("{metric: accuracy}", objective))
         assert tuner.create_study(file, storage=sqlite_url).maximize is maximize
+
+
+def test_teacher_that_the_database_does_not_have(example: Path, sqlite_url: str) -> None:
+    text = (example / "study.yaml").read_text(encoding="utf-8") + "distill: {teacher: big/3}\n"
+    (example / "student.yaml").write_text(text, encoding="utf-8")
+    spec, found = api.check_study("student.yaml", storage=sqlite_url)
+    assert spec.distill is not None
+    assert [(problem.line, problem.column) for problem in found.problems] == [(10, 20)]
+    assert found.problems[0].message.startswith("distill.teacher: no database at ")
+    tuner.create_study("study.yaml", storage=sqlite_url)
+    for teacher, why in (("big/3", 'no study "big"'), ("example/0", 'study "example" has no trial 0')):
+        (example / "student.yaml").write_text(text.replace("big/3", teacher), encoding="utf-8")
+        with pytest.raises(StudyFileError, match=f"student.yaml:10:20: distill.teacher: {why}"):
+            tuner.create_study("student.yaml", storage=sqlite_url)
+
+
+def test_strategy_that_the_model_refuses_is_not_stored(example: Path, sqlite_url: str) -> None:
+    text = (example / "study.yaml").read_text(encoding="utf-8").replace("[head, bitfit]", "[head, prefix]")
+    text += "space: {prefix: {length: [40, 64]}}\n"
+    (example / "study.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(StudyFileError) as caught:
+        tuner.create_study("study.yaml", storage=sqlite_url)
+    assert str(caught.value) == (
+        "study.yaml:6:20: strategies: prefix.length 40 leaves none of the model's 32 positions to the text; "
+        "lower space.prefix.length"
+    )
+    assert not (example / "tuner.db").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,16 @@ SPACE = SearchSpace(
 def test_decades_become_a_learning_rate() -> None:
     absolute = SPACE.absolute("head", {RELATIVE_LEARNING_RATE: 0.5, "batch_size": 8})
     assert absolute == {"learning_rate": pytest.approx(1e-3 * math.sqrt(10)), "batch_size": 8, "dropout": 0.0}
+
+
+def test_searched_values_are_those_that_are_not_fixed() -> None:
+    block = SPACE.block("head")
+    domains = {**block.domains, "head.batch_size": Fixed(value=4), "head.share": Fixed(value=0.5)}
+    del domains["batch_size"]
+    space = SearchSpace(strategies=(replace(block, domains=domains),))
+    absolute = space.absolute("head", {RELATIVE_LEARNING_RATE: 0.0})
+    assert absolute == {"learning_rate": 1e-3, "dropout": 0.0, "batch_size": 4, "head.share": 0.5}
+    assert space.searched("head", absolute) == {"learning_rate": 1e-3}
 
 
 def test_names_and_blocks() -> None:

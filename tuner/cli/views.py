@@ -10,7 +10,7 @@ from tuner.cli.output import table
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.report.words import count_retrainings
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
-from tuner.study.domains import Fixed, Value
+from tuner.study.domains import Value
 from tuner.terminal import duration
 
 SILENT_SECONDS = 45.0
@@ -50,9 +50,7 @@ def budget_words(study: StudyRecord) -> str:
 
 def searched(params: Mapping[str, Value], study: StudyRecord, strategy: str) -> dict[str, Value]:
     """The values that the study searches, without those that are the same for all trials of the strategy."""
-    blocks = {block.strategy: block.domains for block in study.space.strategies}
-    fixed = {name for name, domain in blocks.get(strategy, {}).items() if isinstance(domain, Fixed)}
-    return {name: value for name, value in params.items() if name not in fixed}
+    return study.space.searched(strategy, params) if strategy in study.space.names else dict(params)
 
 
 def study_lines(snapshot: StudySnapshot) -> list[str]:

@@ -77,16 +77,21 @@ class SearchSpace:
         values: dict[str, Value] = {}
         for name, domain in block.domains.items():
             value = domain.value if isinstance(domain, Fixed) else proposal[name]
-            plain = name.removeprefix(f"{strategy}.")
             if name == RELATIVE_LEARNING_RATE:
-                values["learning_rate"] = block.prior * 10.0 ** float(value)
-            elif plain in _PLAIN_NAMES and plain not in block.domains:
-                # The study file gave this strategy its own range of a shared hyperparameter. Where the shared one is
-                # there too, the dotted one is the strategy's own (``lora.dropout`` beside ``dropout``).
-                values[plain] = value
-            else:
-                values[name] = value
+                value = block.prior * 10.0 ** float(value)
+            values[_absolute_name(name, block)] = value
         return values
+
+    def searched(self, strategy: str, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Those of a trial's absolute values that may be other in another trial of its strategy.
+
+        Args:
+            strategy: The trial's strategy.
+            values: What :meth:`absolute` gave.
+        """
+        block = self.block(strategy)
+        fixed = {_absolute_name(name, block) for name, domain in block.domains.items() if isinstance(domain, Fixed)}
+        return {name: value for name, value in values.items() if name not in fixed}
 
     def to_json(self) -> list[dict[str, Any]]:
         """The space as JSON, for the database."""
@@ -119,6 +124,16 @@ class SearchSpace:
 
 
 _PLAIN_NAMES = frozenset(knob.name for knob in SHARED_HYPERPARAMETERS) - {RELATIVE_LEARNING_RATE} | {"learning_rate"}
+
+
+def _absolute_name(name: str, block: StrategySpace) -> str:
+    """Under which name a domain of a block stands among absolute values."""
+    if name == RELATIVE_LEARNING_RATE:
+        return "learning_rate"
+    plain = name.removeprefix(f"{block.strategy}.")
+    # The study file gave this strategy its own range of a shared hyperparameter. Where the shared one is there too, the
+    # dotted one is the strategy's own (``lora.dropout`` beside ``dropout``).
+    return plain if plain in _PLAIN_NAMES and plain not in block.domains else name
 
 
 def learning_rate_prior(curves: Sequence[Sequence[tuple[float, float]]], parameters: float) -> float:

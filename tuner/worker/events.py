@@ -53,7 +53,7 @@ class RunClaimed:
     Attributes:
         seed: The fresh seed of a confirmation run, None for a search run.
         attempt: 1 for the first execution; more when it goes on after a crash or a drain.
-        params: Absolute values.
+        params: Absolute values of what is searched.
     """
 
     study: str

@@ -323,7 +323,7 @@ class Supervisor:
                 slot=slot.name,
                 attempt=lease.attempt,
                 strategy=lease.strategy,
-                params=lease.params,
+                params=driver.study.space.searched(lease.strategy, lease.params),
                 epochs=driver.study.spec.training.epochs,
             )
         )
