@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,8 +42,9 @@ class PostgresError(RuntimeError):
 class PostgresServer:
     """One server on a free port of the loopback address, with its data in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._settings = settings
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.port = _free_port()
@@ -60,7 +61,7 @@ class PostgresServer:
         """Start it and wait until it answers."""
         for attempt in range(3):
             try:
-                self._run("pg_ctl", "-w", "-t", "60", "-D", self.data, "-l", self.log, "-o", f"-p {self.port}", "start")
+                self._run("pg_ctl", "-w", "-t", "60", "-D", self.data, "-l", self.log, "-o", self._options(), "start")
             except PostgresError:
                 if attempt == 2:
                     raise
@@ -93,6 +94,9 @@ class PostgresServer:
             host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, dbname="postgres", autocommit=True
         ) as connection:
             connection.execute(statement.encode())
+
+    def _options(self) -> str:
+        return " ".join([f"-p {self.port}", *(f"-c {setting}" for setting in self._settings)])
 
     def _init(self) -> None:
         password_file = self.folder / "password"
@@ -139,11 +143,11 @@ class PostgresServer:
 
 
 @contextmanager
-def running_server() -> Iterator[PostgresServer]:
-    """A started server in a temporary folder; stopped and removed at the end."""
+def running_server(*settings: str) -> Iterator[PostgresServer]:
+    """A started server in a temporary folder, with settings such as ``max_connections=10``; removed at the end."""
     # Not pytest's tmp_path: its parents are closed to other users, and PostgreSQL may run as another one.
     with tempfile.TemporaryDirectory(prefix="tuner-postgres-", ignore_cleanup_errors=True) as folder:
-        server = PostgresServer(Path(folder))
+        server = PostgresServer(Path(folder), settings=settings)
         server.start()
         try:
             yield server

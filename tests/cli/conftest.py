@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """``run("study", "list")``: a command in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
-    def _run(*words: str, answer: str | None = None) -> Result:
-        return CliRunner().invoke(app, [str(word) for word in words], input=answer, prog_name="tuner")
+    def _run(*words: str, answer: str | None = None, env: Mapping[str, str] | None = None) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words], input=answer, env=env, prog_name="tuner")
 
     return _run
 

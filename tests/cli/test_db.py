@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.cli.conftest import Run
+from tuner.store.location import as_user
 
 
 def test_init_makes_the_database_and_may_run_again(run: Run, storage_url: str) -> None:
@@ -54,3 +57,63 @@ def test_password_is_never_printed(run: Run) -> None:
 @pytest.mark.parametrize("name", ["init", "upgrade", "check"])
 def test_help_has_an_example(run: Run, name: str) -> None:
     assert f"tuner db {name}" in run("db", name, "--help").stdout
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_roles_are_made_with_passwords_in_files(
+    run: Run, request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    url = str(request.getfixturevalue(f"{kind}_url"))
+    prefix = f"cli_{kind}"
+    words = ("db", "init", "--storage", url, "--roles", "--role-prefix", prefix)
+    planned = run(*words, "--dry-run")
+    assert planned.exit_code == 0, planned.stderr
+    assert f"{prefix}_viewer" in planned.stdout
+    assert not (tmp_path / "secrets").exists()
+
+    made = run(*words)
+    assert made.exit_code == 0, made.stderr
+    files = sorted((tmp_path / "secrets").iterdir())
+    assert [file.name for file in files] == [f"{prefix}_{duty}" for duty in ("owner", "viewer", "worker")]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    said = planned.output + made.output
+    assert not [file for file in files if file.read_text(encoding="utf-8") in said]
+    assert "pässword" not in said and "ssword/1" not in said
+
+    again = run(*words)
+    assert again.exit_code == 0, again.stderr
+    (tmp_path / "secrets" / f"{prefix}_worker").unlink()
+    assert "its password was not changed" in run(*words).stdout
+
+    viewer = as_user(make_url(url), f"{prefix}_viewer").render_as_string()
+    checked = run(
+        "db",
+        "check",
+        "--storage",
+        viewer,
+        env={"TUNER_STORAGE_PASSWORD_FILE": str(tmp_path / "secrets" / f"{prefix}_viewer")},
+    )
+    assert checked.exit_code == 0, checked.stderr
+
+
+def test_roles_may_be_asked_for_their_passwords(run: Run, mariadb_url: str, tmp_path: Path) -> None:
+    words = ("db", "init", "--storage", mariadb_url, "--roles", "--role-prefix", "asked", "--ask")
+    result = run(*words, answer="one\none\ntwo\ntwo\nthree\nthree\n")
+    assert result.exit_code == 0, result.stderr
+    assert not (tmp_path / "secrets").exists()
+    assert (
+        run(
+            "study",
+            "list",
+            "--storage",
+            make_url(mariadb_url).set(username="asked_viewer", password="three").render_as_string(hide_password=False),
+        ).exit_code
+        == 0
+    )
+
+
+def test_sqlite_has_no_roles(run: Run, sqlite_url: str) -> None:
+    result = run("db", "init", "--storage", sqlite_url, "--roles")
+    assert result.exit_code == 78
+    assert "SQLite has none" in result.stderr
+    assert run("db", "init", "--storage", sqlite_url, "--dry-run").exit_code == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from optuna.storages._rdb import models as optuna_models
 
+from tests.store.toy import sql, toy_study
 from tuner.errors import ConfigurationError
 from tuner.store import schema
 from tuner.store.database import Database
@@ -65,27 +66,34 @@ def test_another_schema_is_refused(bare: Database, revision: str, message: str) 
         schema.require_current(bare)
 
 
-def _open(url: str, barrier: object, results: object) -> None:
-    barrier.wait()  # type: ignore[attr-defined]
-    try:
-        Database.open(url, create=True).close()
-        results.put("")  # type: ignore[attr-defined]
-    except BaseException as error:  # noqa: BLE001 - told by the assertion
-        results.put(repr(error))  # type: ignore[attr-defined]
+def test_a_half_made_schema_is_made_whole(mariadb_url: str) -> None:
+    """MySQL commits after each table: a process that dies among them leaves some, and the next one goes on."""
+    with Database(parse_url(mariadb_url)) as db:
+        tables = list(optuna_models.BaseModel.metadata.sorted_tables)
+        for kept in (1, 5, len(tables)):
+            db.write(lambda tx, kept=kept: [table.create(tx, checkfirst=True) for table in tables[:kept]] and None)  # type: ignore[misc]
+            assert not schema.read_state(db).is_foreign
+        schema.initialise(db)
+        for kept in (1, 3, 6):
+            db.write(sql(f"DELETE FROM {schema.VERSION_TABLE}"))
+            torn = metadata.sorted_tables[kept:]
+            db.write(lambda tx, torn=torn: [table.drop(tx, checkfirst=True) for table in reversed(torn)] and None)  # type: ignore[misc]
+            assert schema.initialise(db).is_current
+        with Database.open(mariadb_url) as whole:
+            toy_study(whole)
+        db.write(sql(f"DELETE FROM {schema.VERSION_TABLE}"))
+        with pytest.raises(ConfigurationError, match="tuner tables with rows but no version"):
+            schema.initialise(db)
 
 
-def test_eight_processes_may_open_an_empty_database_at_once(storage_url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(8), context.Queue()
-    processes = [context.Process(target=_open, args=(storage_url, barrier, results)) for _ in range(8)]
-    for process in processes:
-        process.start()
-    said = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
-    results.close()
-    results.join_thread()
-    assert said == [""] * 8
+def test_mariadb_keeps_names_apart_and_tables_safe(mariadb_url: str) -> None:
+    with Database.open(mariadb_url, create=True) as db:
+        kinds = db.read(
+            lambda tx: tx.exec_driver_sql(
+                "SELECT DISTINCT engine, table_collation FROM information_schema.tables WHERE table_schema = DATABASE()"
+            ).all()
+        )
+    assert [tuple(row) for row in kinds] == [("InnoDB", "utf8mb4_bin")]
 
 
 def test_the_file_of_a_sqlite_study_is_in_write_ahead_mode(tmp_path: Path) -> None:

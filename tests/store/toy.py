@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
+
+from sqlalchemy.engine import Connection
 
 from tuner.search.driver import StudyDriver
 from tuner.store import studies
@@ -34,6 +37,15 @@ def toy_space(*, finite: bool = False) -> SearchSpace:
             StrategySpace(strategy="full", prior=5e-5, domains=shared, recipe=recipe),
         )
     )
+
+
+def sql(statement: str) -> Callable[[Connection], None]:
+    """A transaction of one statement."""
+
+    def _run(tx: Connection) -> None:
+        tx.exec_driver_sql(statement.replace("%", "%%"))
+
+    return _run
 
 
 def toy_spec(name: str = "toy", **changes: Any) -> StudySpec:

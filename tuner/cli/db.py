@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tuner.cli.options import Json, Storage
 from tuner.cli.output import emit, line, message, next_steps
-from tuner.errors import ConfigurationError, UnavailableError
+from tuner.cli.roles import make, preview
+from tuner.errors import ConfigurationError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from tuner.store.schema import SchemaState
@@ -29,19 +30,50 @@ Examples:
 
 
 @app.command()
-def init(*, storage: Storage = None) -> None:
+def init(
+    *,
+    storage: Storage = None,
+    roles: Annotated[bool, typer.Option("--roles", help="also make three roles: owner, worker, viewer")] = False,
+    role_prefix: Annotated[str, typer.Option("--role-prefix", metavar="NAME", help="how their names begin")] = "tuner",
+    passwords: Annotated[
+        Path,
+        typer.Option(
+            "--passwords",
+            metavar="DIR",
+            help="a file for each role with its password; those that are missing are made (0600)",
+        ),
+    ] = Path("secrets"),
+    ask: Annotated[bool, typer.Option("--ask", help="ask for the passwords instead; nothing is written")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the SQL of --roles, change nothing")] = False,
+) -> None:
     """Create the tables where they are missing. Safe to run again, and from many places at once.
+
+    With --roles, connected as somebody who may create roles: NAME_owner may change the tables, NAME_worker may run workers, NAME_viewer
+    may read. Passwords never appear on the command line or in what is printed.
 
     \b
     Examples:
       tuner db init
       tuner db init --storage postgresql://tuner@db/tuner
+      tuner db init --storage postgresql://postgres@db/tuner --roles --passwords /etc/tuner
+      tuner db init --storage mysql://root@db/tuner --roles --dry-run
     """
     from tuner.store import location
     from tuner.store.database import Database
 
-    with Database.open(location.storage_url(storage), create=True) as database:
+    if dry_run and not roles:
+        raise UsageError("--dry-run prints what --roles would do", fix="tuner db init --roles --dry-run")
+    url = location.storage_url(storage)
+    if dry_run:
+        with Database(location.parse_url(url)) as database:
+            for statement in preview(database, prefix=role_prefix):
+                line(f"{statement};")
+        return
+    with Database.open(url, create=True) as database:
         line(f"database {database.safe_url} is ready")
+        if roles:
+            make(database, prefix=role_prefix, folder=None if ask else passwords)
+            return
     next_steps("tuner study create FILE", storage=storage)
 
 

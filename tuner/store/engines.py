@@ -19,6 +19,7 @@ from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from tuner.errors import ConfigurationError
+from tuner.store.location import as_user
 from tuner.study.names import did_you_mean
 
 SQLITE_BUSY_SECONDS = 60
@@ -107,7 +108,7 @@ def _mysql_arguments(url: URL, *, is_waiting: bool) -> tuple[URL, dict[str, Any]
     if not is_waiting:
         # Longer than what the server ends by itself: it must be the server that says so.
         arguments |= {"read_timeout": STATEMENT_SECONDS + 10, "write_timeout": STATEMENT_SECONDS + 10}
-    return url.set(password=None).difference_update_query([*_SSL_FILES, *_SSL_FILES.values(), "sslmode"]), arguments
+    return as_user(url, url.username).difference_update_query([*_SSL_FILES, *_SSL_FILES.values(), "sslmode"]), arguments
 
 
 def _mysql_ssl(mode: str | None, files: Mapping[str, str | None]) -> dict[str, Any]:

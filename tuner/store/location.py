@@ -70,6 +70,13 @@ def _read_secret(path: Path) -> str:
         ) from error
 
 
+def as_user(url: URL, name: str | None) -> URL:
+    """The same place for another user, without a password: `URL.set` takes None for "as it was"."""
+    return URL.create(
+        url.drivername, username=name, host=url.host, port=url.port, database=url.database, query=url.query
+    )
+
+
 def sqlite_path(url: URL) -> Path | None:
     """The file of a SQLite URL; None for other databases and for ``:memory:``."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":

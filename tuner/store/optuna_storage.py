@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.orm import scoped_session, sessionmaker
+
+from tuner.store.location import as_user
 
 Result = TypeVar("Result")
 Retry = Callable[[Callable[[], Any]], Any]
@@ -31,7 +34,7 @@ class SharedStorage(RDBStorage):
             retry: Calls a function until it succeeds.
         """
         self.engine_kwargs = {}
-        self.url = url.set(password=None).render_as_string()
+        self.url = as_user(url, url.username).render_as_string()
         self.skip_compatibility_check = True
         self.heartbeat_interval = None
         self.grace_period = None
@@ -39,7 +42,17 @@ class SharedStorage(RDBStorage):
         self.failed_trial_callback = None
         self.engine = engine
         self.scoped_session = scoped_session(sessionmaker(bind=engine))
+        self._version_manager = _Versions(self.url, engine, self.scoped_session)
         self._retry = retry
+
+
+class _Versions(_VersionManager):
+    """Reads which schema the tables have; Optuna's constructor would write it."""
+
+    def __init__(self, url: str, engine: Engine, sessions: scoped_session[Any]) -> None:
+        self.url = url
+        self.engine = engine
+        self.scoped_session = sessions
 
 
 def _retrying(name: str) -> Callable[..., Any]:
