@@ -40,7 +40,7 @@ def test_it_is_drawn_without_a_complaint_or_a_request(browser: Browser, report: 
     # Every figure has its marks: scatter points, lines, bars or cells.
     marks = "[...document.querySelectorAll('.canvas')].map(c => c.querySelectorAll('.point, .js-line, .hm image, .shapelayer path').length)"
     counts = browser.evaluate(marks)
-    assert len(counts) == 12
+    assert len(counts) == 13
     assert min(counts) > 0
     inside = "[...document.querySelectorAll('.canvas')].every(c => c.querySelector('.main-svg').getBoundingClientRect().width <= c.clientWidth + 1)"
     assert browser.evaluate(inside)
