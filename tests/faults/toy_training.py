@@ -33,6 +33,7 @@ def run_trial(
     report: Callable[[int, Mapping[str, float], float], Verdict],
     released: Callable[[], Verdict | None],
     started: Callable[[Mapping[str, Any]], None],
+    recall: Callable[[int, Mapping[str, float]], None],
     **_: object,
 ) -> TrialResult:
     """Report every epoch's quality, keep a checkpoint of each, go on from the newest one."""
@@ -40,6 +41,8 @@ def run_trial(
     folder = Path(plan.checkpoint_dir)
     done = max((_epochs_in(Path(earlier)) for earlier in plan.resume_from), default=0)
     started({"trainable_params": 1, "device": "toy"})
+    for epoch in range(1, done):
+        recall(epoch, {plan.spec.objective.metric: quality(plan.params, epoch)})
     verdict = Verdict.GO_ON
     for epoch in range(max(done, 1), plan.spec.training.epochs + 1):
         if epoch > done:

@@ -192,3 +192,19 @@ def test_parts_of_a_batch_give_the_curve_of_the_whole_one(tmp_path: Path) -> Non
     run(plan(study(tmp_path, training={"micro_batch": 3}), tmp_path / "b", dropout=0.0), report=parts)
     for (_, found), (_, expected) in zip(parts.curve, whole.curve, strict=True):
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
+
+
+def test_a_resumed_run_tells_of_the_epochs_before_the_last(tmp_path: Path) -> None:
+    """The database may have been gone when they were measured; the checkpoint knows them."""
+    spec = study(tmp_path, training={"epochs": 3})
+    first = Recorder(after=2, verdict=Verdict.RELEASE)
+    told: list[tuple[int, dict[str, float]]] = []
+    run(plan(spec, tmp_path / "part"), report=first)
+    second = Recorder()
+    run_trial(
+        plan(spec, tmp_path / "rest", resume_from=[tmp_path / "part"]),
+        report=second,
+        recall=lambda epoch, metrics: told.append((epoch, dict(metrics))),
+    )
+    assert told == first.curve[:1]
+    assert [epoch for epoch, _ in second.curve] == [2, 3]

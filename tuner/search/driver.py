@@ -28,7 +28,7 @@ from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, leases, studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
-from tuner.store.metrics import store_report
+from tuner.store.metrics import store_missing, store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyRecord, StudyState
@@ -145,6 +145,16 @@ class StudyDriver:
             if self._optuna.pruner.prune(self._optuna, trial):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
         return Verdict.GO_ON, ""
+
+    def recall(self, lease: Lease, *, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Store what an earlier attempt measured, if it was never stored: the database was gone then.
+
+        Raises:
+            LeaseLost: If the run is no longer ours.
+            TrialError: If the objective's metric is missing or not finite.
+            UnavailableError: If the database cannot be reached.
+        """
+        store_missing(self._db, lease, epoch=epoch, values=metrics, objective=self._objective(metrics))
 
     def why_out_of_time(self, lease: Lease) -> str:
         """Why a run must stop where it is: the study's device hours are used up; an empty string if it may go on."""

@@ -42,6 +42,9 @@ from tuner.training.settings import Settings, run_identity
 Started = Callable[[Mapping[str, Any]], None]
 """Told once, when the model stands, what it is and where it runs."""
 
+Recall = Callable[[int, Mapping[str, float]], None]
+"""Told what an earlier attempt has measured."""
+
 
 def _ignore(*_: object) -> None:
     """Nobody listens."""
@@ -53,6 +56,7 @@ def run_trial(
     report: Report,
     progress: Progress = _ignore,
     started: Started = _ignore,
+    recall: Recall = _ignore,
     released: Released = _ignore,
     cache: WarmCache | None = None,
 ) -> TrialResult:
@@ -64,6 +68,8 @@ def run_trial(
             disk; says how to go on. A resumed run reports its last epoch once more, first.
         progress: Told ``(epoch, share of it)`` a few times a second.
         started: Told once, when the model stands, its parameters, the device and the versions.
+        recall: Told ``(epoch, metrics)`` of all epochs before the last when a run goes on: the checkpoint knows them, and a
+            database that was gone may never have heard of them.
         released: Asked before every step, between the stages of the preparation and between their batches; a verdict
             ends the attempt at once, the last epoch's checkpoint is there.
         cache: What the runner keeps warm between trials; None starts cold.
@@ -86,7 +92,7 @@ def run_trial(
         cache = WarmCache() if cache is None else cache
         trial = _prepare(plan, compute=compute, cache=cache, released=released, begin=begin)
         started(trial.facts)
-        return _run(trial, report=report, progress=progress, released=released)
+        return _run(trial, report=report, progress=progress, recall=recall, released=released)
     except Interrupted as interrupt:
         return _nothing_done(interrupt.verdict, compute=compute, begin=begin)
     except (TrialError, RuntimeError, MemoryError) as error:
@@ -175,7 +181,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
     )
 
 
-def _run(trial: _Trial, *, report: Report, progress: Progress, released: Released) -> TrialResult:
+def _run(trial: _Trial, *, report: Report, progress: Progress, recall: Recall, released: Released) -> TrialResult:
     """Train on token ids, or on the vectors of a frozen backbone where they are as good."""
     rows = {
         name: TokenExamples.on(trial.compute.device, rows=part, pad=trial.pad)
@@ -185,7 +191,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
     stop_if_told(released)
     position = frozen_position(trial.adapted.model, examples=rows["validation"], compute=trial.compute)
     if position is None:
-        return _train(trial, rows, report=report, progress=progress, released=released)
+        return _train(trial, rows, report=report, progress=progress, recall=recall, released=released)
     spec = trial.plan.spec
     features = {
         name: load_features(
@@ -200,11 +206,17 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, released: Release
         for name, examples in rows.items()
     }
     with replayed(trial.adapted.model):
-        return _train(trial, features, report=report, progress=progress, released=released)
+        return _train(trial, features, report=report, progress=progress, recall=recall, released=released)
 
 
 def _train(
-    trial: _Trial, rows: Mapping[str, Examples], *, report: Report, progress: Progress, released: Released
+    trial: _Trial,
+    rows: Mapping[str, Examples],
+    *,
+    report: Report,
+    progress: Progress,
+    recall: Recall,
+    released: Released,
 ) -> TrialResult:
     """Find the checkpoint to go on from, train, and draw up the result."""
     plan, settings, weights = trial.plan, trial.settings, trial.data.class_weights
@@ -245,6 +257,8 @@ def _train(
     verdict = Verdict.GO_ON
     if checkpoint is not None:
         history = _resume(run, checkpoint)
+        for epoch, metrics in enumerate(history.epochs[:-1], start=1):
+            recall(epoch, metrics)
         verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
     ended_by = verdict.value
     if verdict is Verdict.GO_ON:

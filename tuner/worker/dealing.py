@@ -52,7 +52,7 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
         case protocol.Ready():
             slot.is_ready = slot.was_ready = True
             slot.failed_starts = 0
-        case protocol.Started(key=key) if _is_of(job, key):
+        case protocol.Started(key=key) | protocol.Recall(key=key) if _is_of(job, key):
             assert job is not None
             _store_or_keep(desk, slot, job=job, message=message)
         case protocol.Progress(key=key, epoch=epoch, fraction=fraction) if _is_of(job, key):
@@ -159,7 +159,9 @@ def _report(desk: Desk, slot: Slot, message: protocol.Report, *, is_draining: bo
     slot.send(protocol.Answer(key=message.key, epoch=message.epoch, verdict=verdict.value))
 
 
-def _store_or_keep(desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Report) -> Verdict:
+def _store_or_keep(
+    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Recall | protocol.Report
+) -> Verdict:
     """Store what was said, or keep it for later; a device never waits for a database."""
     if not desk.outage.is_on and not job.backlog:
         try:
@@ -170,10 +172,16 @@ def _store_or_keep(desk: Desk, slot: Slot, *, job: Job, message: protocol.Starte
     return Verdict.GO_ON
 
 
-def _store(desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Report) -> Verdict:
-    if isinstance(message, protocol.Report):
-        return _judge(desk, slot, job=job, message=message)
-    _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, message.facts))
+def _store(
+    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Recall | protocol.Report
+) -> Verdict:
+    match message:
+        case protocol.Report():
+            return _judge(desk, slot, job=job, message=message)
+        case protocol.Started(facts=facts):
+            _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, facts))
+        case protocol.Recall(epoch=epoch, metrics=metrics):
+            _unless_lost(job, lambda: job.driver.recall(job.lease, epoch=epoch, metrics=metrics))
     return Verdict.GO_ON
 
 

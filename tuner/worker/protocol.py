@@ -68,6 +68,15 @@ class Pulse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recall:
+    """From the runner: what an earlier attempt has measured, from the checkpoint; to be stored if it is not known."""
+
+    key: str
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """From the runner: an epoch is done; it waits for the Answer."""
 
@@ -104,11 +113,11 @@ class Failed:
     recycle: bool = field(default=False)
 
 
-Message = Run | Answer | Interrupt | Ready | Started | Progress | Pulse | Report | Finished | Failed
+Message = Run | Answer | Interrupt | Ready | Started | Progress | Pulse | Recall | Report | Finished | Failed
 
 _TYPES: Mapping[str, type[Message]] = {
     cls.__name__.lower(): cls
-    for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Pulse, Report, Finished, Failed)
+    for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Pulse, Recall, Report, Finished, Failed)
 }
 
 

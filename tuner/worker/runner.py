@@ -97,6 +97,9 @@ class Runner:
                     seconds=_PROGRESS_SECONDS,
                 ),
                 started=lambda facts: self._say(protocol.Started(key=run.key, facts=dict(facts))),
+                recall=lambda epoch, metrics: self._say(
+                    protocol.Recall(key=run.key, epoch=epoch, metrics=dict(metrics))
+                ),
                 released=partial(
                     self._released,
                     run.key,

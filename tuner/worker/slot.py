@@ -53,7 +53,7 @@ class Job:
     stop_asked_at: float | None = None
     heard_at: float = field(default_factory=time.monotonic)
     longest_silence: float = 0.0
-    backlog: deque[protocol.Started | protocol.Report] = field(default_factory=deque)
+    backlog: deque[protocol.Started | protocol.Recall | protocol.Report] = field(default_factory=deque)
 
     @property
     def key(self) -> str:
