@@ -18,7 +18,7 @@ from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Value
 
 NOTHING: Mapping[str, Value] = {}
-RANK: Mapping[str, Value] = {"lora.r": 2}
+RANK: Mapping[str, Value] = {"lora.r": 2, "oft.block_size": 4}
 
 
 class Timed(Strategy):
@@ -140,7 +140,18 @@ def test_a_refused_merge_changes_nothing(name: str) -> None:
     strategy.learning_rates(model, RANK)  # a sequence still knows its stages
 
 
-@pytest.mark.parametrize("name", ["lora+norm+bitfit", "top_layers+lora", "lora>bitfit+norm", "lora>full"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lora+norm+bitfit",
+        "top_layers+lora",
+        "lora>bitfit+norm",
+        "lora>full",
+        "intrinsic>oft",
+        "oft>intrinsic",
+        "intrinsic>lora+bitfit",
+    ],
+)
 def test_what_can_be_merged_is_merged(name: str) -> None:
     strategy, model = resolve(name), build("bert")
     strategy.apply(model, RANK)

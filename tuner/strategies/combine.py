@@ -112,6 +112,9 @@ def parts_of(strategy: Strategy) -> tuple[Strategy, ...]:
 def merge_all(strategies: Sequence[Strategy], model: nn.Module) -> nn.Module:
     """Merge several strategies, the last one first, or none of them.
 
+    What moves the pretrained weights themselves, and may therefore not be combined, is merged before all others wherever
+    it stands: they multiply the moved weights.
+
     Args:
         strategies: In the order in which they were applied.
         model: The adapted model.
@@ -123,6 +126,7 @@ def merge_all(strategies: Sequence[Strategy], model: nn.Module) -> nn.Module:
         UsageError: If one of them cannot be merged; the model is unchanged.
     """
     merging = [strategy for strategy in reversed(strategies) if inserts(strategy)]
+    merging.sort(key=lambda strategy: strategy.info.combinable)
     if len(merging) > 1:
         # One that refuses changes nothing, but others may have been merged before it is asked. So all of it is tried
         # out on a copy; whatever fails, for whatever reason, fails there.
