@@ -24,7 +24,9 @@ class LayerwiseDecay(Strategy):
     info = StrategyInfo(
         name="layerwise_decay",
         summary="every weight, lower layers with smaller steps",
-        learning_rate=((4.4e6, 5e-4), (1.1e8, 3e-5), (3e9, 2e-5)),
+        # BERT-tiny (4.4 M) on Reuters R8 (1200 rows, 4 epochs, 2 seeds), decay .9: macro-F1 .69 / .69 / .56 at 5e-4 / 1e-3 /
+        # 2e-3; with a decay of .7, .72 at 1e-3.
+        learning_rate=((4.4e6, 7e-4), (1.1e8, 3e-5), (3e9, 2e-5)),
         hyperparameters=(
             # For each block, as papers give it. Between .6 and 1 lies what they use: .65 (BEiT, 12 blocks), .8 (ELECTRA,
             # 12), .9 (ELECTRA, 24), .95 (Zhang et al. 2021, 24).

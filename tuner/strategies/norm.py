@@ -20,7 +20,9 @@ class Norm(Strategy):
     info = StrategyInfo(
         name="norm",
         summary="the normalisation layers and the head",
-        learning_rate=((4.4e6, 8e-3), (1.1e8, 1e-3), (3e9, 5e-4)),
+        # BERT-tiny (4.4 M) on Reuters R8 (1200 rows, 4 epochs, 2 seeds): macro-F1 .57 / .69 / .70 / .58 at
+        # 1.6e-3 / 5e-3 / 1.6e-2 / 5e-2.
+        learning_rate=((4.4e6, 1e-2), (1.1e8, 1e-3), (3e9, 5e-4)),
         source="Qi et al. 2022, Parameter-Efficient Tuning on Layer Normalization; Frankle et al. 2021, Training BatchNorm and Only BatchNorm",
         combinable=True,
     )

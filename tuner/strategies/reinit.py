@@ -25,7 +25,9 @@ class Reinit(Strategy):
     info = StrategyInfo(
         name="reinit",
         summary="every weight, the last blocks drawn anew",
-        learning_rate=((4.4e6, 5e-4), (1.1e8, 2e-5), (3e9, 1e-5)),
+        # One of the two blocks of BERT-tiny (4.4 M) on Reuters R8 (1200 rows, 4 epochs, 2 seeds): macro-F1 .29 / .45 / .53 /
+        # .41 at 1.6e-4 / 5e-4 / 1e-3 / 1.6e-3. For larger models the paper keeps the rate of full fine-tuning.
+        learning_rate=((4.4e6, 1e-3), (1.1e8, 2e-5), (3e9, 1e-5)),
         hyperparameters=(
             Hyperparameter(
                 name="reinit.share",
