@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tuner.study.domains import Choice, Fixed, Hyperparameter, Range
 
 RELATIVE_LEARNING_RATE = "learning_rate_decades"
 """Name of the searched offset: ``log10(learning_rate / prior)``."""
+
+# Best macro-F1 on Reuters R8 (1200 rows, 4 epochs, batch 16) with 4.4 M parameters, at these multiples of the strategy's own
+# learning rate; full fine-tuning / LoRA. AdamW, 1: .691 / .742. Adafactor, 30: .795 / .779 (10: - / .529; 100: .298 / .746).
+# Lion, 0.3: .496 / .648 (0.1: .254 / .601; 1: .486 / -), the 3 to 10 times smaller rate of Chen et al. 2023. RMSprop,
+# 1: .631 (0.3: .328). SGD, 20: .341 (2: .167; 6: .205; 60: .322; 200: .287).
+OPTIMIZER_RATES: Mapping[str, float] = {
+    "adamw": 1.0,
+    "adam": 1.0,
+    "sgd": 30.0,
+    "rmsprop": 1.0,
+    "adafactor": 30.0,
+    "lion": 0.3,
+}
+"""Learning rate of each optimizer as a multiple of the strategy's own, which is AdamW's."""
 
 SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
     Hyperparameter(
@@ -19,7 +35,7 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         domain=Fixed(value="adamw"),
         default="adamw",
         help="what turns gradients into steps; sgd has momentum 0.9",
-        allowed=Choice(options=("adamw", "adam", "sgd", "rmsprop", "adafactor", "lion")),
+        allowed=Choice(options=tuple(OPTIMIZER_RATES)),
     ),
     Hyperparameter(
         name="batch_size",
