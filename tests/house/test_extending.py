@@ -15,7 +15,7 @@ import pytest
 from tests.source_tree import ROOT
 from tests.tiny import write_model, write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # minutes, where the machine has other work
 
 GUIDE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
@@ -46,7 +46,7 @@ def run(command: str, *, project: Path, folder: Path, expected: int = 0) -> str:
         env={**os.environ, "PYTHONPATH": str(project)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     assert done.returncode == expected, (command, done.stdout, done.stderr)
