@@ -15,6 +15,8 @@ from transformers import (
     BartForSequenceClassification,
     BeitConfig,
     BeitForImageClassification,
+    BloomConfig,
+    BloomForSequenceClassification,
     ModernBertConfig,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -152,6 +154,15 @@ def test_the_head_of_a_decoder_reads_the_last_real_token() -> None:
     rows = inputs("gpt2")
     last = backbone_of(model)(**rows).last_hidden_state[:, 5]
     torch.testing.assert_close(logits(model, padded(rows)), model.get_submodule("score")(last), rtol=1e-4, atol=1e-6)
+
+
+def test_a_decoder_that_does_not_say_that_it_is_one_is_known_by_its_head() -> None:
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=23, hidden_size=16, n_layer=2, n_head=2, pad_token_id=0)
+    model = adapt(freeze_backbone(BloomForSequenceClassification(config).eval()))
+    rows = inputs("gpt2")
+    assert backbone_of(model)(**rows).last_hidden_state.shape == (4, 6, 16)
+    torch.testing.assert_close(logits(model, padded(rows)), logits(model, rows), rtol=1e-4, atol=1e-6)
 
 
 def test_the_head_finds_the_class_token_of_a_picture_where_it_was() -> None:

@@ -28,7 +28,9 @@ class Adapter(Strategy):
     info = StrategyInfo(
         name="adapter",
         summary="small bottleneck networks in every block, and the head",
-        learning_rate=((4.4e6, 5e-3), (1.1e8, 3e-4), (3e9, 1e-4)),
+        # BERT-tiny on Reuters R8, in parallel: macro-F1 .55 / .74 / .75 / .72 at 1e-3 / 3e-3 / 1e-2 / 3e-2 (in sequence
+        # .49 / .69 / .69 / .57). Larger models: 1e-4 (He et al. 2022) to 3e-3 (Houlsby et al. 2019).
+        learning_rate=((4.4e6, 1e-2), (1.1e8, 3e-4), (3e9, 1e-4)),
         hyperparameters=(
             Hyperparameter(
                 name="adapter.reduction",
@@ -43,11 +45,13 @@ class Adapter(Strategy):
                 default="houlsby",
                 help="houlsby: at attention and feed-forward; pfeiffer: at the feed-forward alone",
             ),
+            # Better in parallel: by He et al. on four tasks, and on R8 at every learning rate.
             Hyperparameter(
                 name="adapter.form",
-                domain=Choice(options=("sequential", "parallel")),
-                default="sequential",
+                domain=Fixed(value="parallel"),
+                default="parallel",
                 help="sequential: reads what the layer writes; parallel: reads what the feed-forward or attention reads",
+                allowed=Choice(options=("sequential", "parallel")),
             ),
             Hyperparameter(
                 name="adapter.scale",

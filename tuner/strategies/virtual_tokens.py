@@ -1,7 +1,8 @@
 """Virtual tokens: trained vectors among the embeddings of the input.
 
 They are put in at the door of the backbone, whatever head stands behind it. In a text they come first. An encoder's head
-then reads the first of them, as in PEFT, and so does a pooler. Where the head looks for the last real token or takes a
+then reads the first of them, as in PEFT, and so does a pooler; the real class token in its place did no better (macro-F1
+.66 and .66 against .66 and .67 with BERT-tiny on Reuters R8). Where the head looks for the last real token or takes a
 mean over all of them, it gets the result without the virtual ones. In a picture they come last: attention does not know
 of order, and every head finds the class token where it was.
 """
@@ -227,11 +228,13 @@ def own_vectors(model: nn.Module, *, name: str) -> Tensor:
 def _counts_tokens(model: nn.Module) -> bool:
     """Whether the head looks for tokens by the ids or the mask, which know nothing of virtual ones."""
     pooling = getattr(model.config, "classifier_pooling", None)  # of ModernBERT and its kin
+    if pooling is not None:
+        return pooling not in {"cls", "bos"}
+    if getattr(model.config, "is_encoder_decoder", False):
+        return False  # the head reads what the decoder says of the text, where nothing was put in
     attentions = [attention for block in find_blocks(model) for attention in block.attentions]
-    if pooling is not None or not attentions:
-        return pooling not in {None, "cls", "bos"}
-    is_decoder = bool(getattr(model.get_submodule(attentions[0].core), "is_causal", False))
-    return is_decoder and not any(attention.is_cross for attention in attentions)
+    is_causal = any(getattr(model.get_submodule(attention.core), "is_causal", False) for attention in attentions)
+    return is_causal or hasattr(model, "score")  # older decoders do not say that they are; their heads have this name
 
 
 def _shifted(ids: Tensor, *, start: int) -> Tensor:
