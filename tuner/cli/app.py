@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner import __version__
-from tuner.cli import crash, dashboard, db, demo, doctor, study, worker
+from tuner.cli import crash, dashboard, db, demo, doctor, launch, study, worker
 from tuner.cli.output import message
 from tuner.errors import StudyFileError, TunerError
 
@@ -52,7 +52,7 @@ Environment:
 """
 
 
-ORDER = ("demo", "study", "worker", "dashboard", "db", "doctor")
+ORDER = ("demo", "study", "worker", "launch", "dashboard", "db", "doctor")
 
 
 class RootGroup(TyperGroup):
@@ -124,6 +124,7 @@ app = typer.Typer(
 )
 app.add_typer(study.app, name="study")
 app.add_typer(worker.app, name="worker")
+app.add_typer(launch.app, name="launch")
 app.command("dashboard", short_help="Show the studies in a browser, read-only.")(dashboard.serve)
 app.command("demo", short_help="Run a small real study from its question to its report.")(demo.run)
 app.command("doctor", short_help="Say whether this machine is ready, and how to mend it.")(doctor.examine)
