@@ -59,6 +59,7 @@ VENDORS: dict[str, set[str]] = {
     "pyarrow": {"study"},
     "pydantic": set(ROOMS) | {"cli"},
     "pydantic_core": {"study"},
+    "ray": {"launch"},
     "rich": {"cli", "worker.display"},
     "safetensors": TRAINING_ROOMS,
     "scipy": TRAINING_ROOMS | {"report"},
@@ -70,10 +71,23 @@ VENDORS: dict[str, set[str]] = {
     "transformers": TRAINING_ROOMS,
     "typer": {"cli"},
     "waitress": {"dashboard"},
-    "yaml": {"study"},
+    "yaml": {"study", "launch"},
 }
 # Seconds to import, so the command line and the supervisor do without.
-HEAVY = {"alembic", "datasets", "optuna", "peft", "plotly", "scipy", "sklearn", "sqlalchemy", "torch", "transformers"}
+HEAVY = {
+    "alembic",
+    "datasets",
+    "optuna",
+    "peft",
+    "plotly",
+    "ray",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "submitit",
+    "torch",
+    "transformers",
+}
 # What a package is called where it is not called like its distribution.
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -96,7 +110,7 @@ LOADED_BY_NAME = {
     "pymysql": "sqlalchemy loads it from the URL",
 }
 # Declared ahead of the rooms that will use them.
-NOT_YET = {"kornia", "onnx", "onnxruntime", "pillow", "ray", "submitit"}
+NOT_YET = {"kornia", "onnx", "onnxruntime", "pillow"}
 
 FILE_LINES = 400
 FUNCTION_LINES = 60

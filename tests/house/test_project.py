@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 import tuner
 from tests.source_tree import ROOT, modules
 
-EXTRAS = ("mysql", "postgres", "slurm", "test", "vision")
+EXTRAS = ("mysql", "postgres", "ray", "slurm", "test", "vision")
 
 
 @pytest.fixture(scope="module")
