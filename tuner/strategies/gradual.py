@@ -25,7 +25,9 @@ class Gradual(Strategy):
     info = StrategyInfo(
         name="gradual",
         summary="every weight, unfrozen block after block from the top",
-        learning_rate=((4.4e6, 5e-4), (1.1e8, 3e-5), (3e9, 1e-5)),
+        # BERT-tiny (4.4 M) on Reuters R8 (1200 rows, 4 epochs, 2 seeds): macro-F1 .63 / .69 / .74 / .60 at 5e-4 / 1e-3 /
+        # 2e-3 / 4e-3; with a share of .2 instead of .4, .70 at 1e-3.
+        learning_rate=((4.4e6, 1.6e-3), (1.1e8, 3e-5), (3e9, 1e-5)),
         hyperparameters=(
             Hyperparameter(
                 name="gradual.share",

@@ -25,7 +25,7 @@ class TopLayers(Strategy):
         name="top_layers",
         summary="the last blocks and the head",
         # Half of the blocks of BERT-tiny (4.4 M) on Reuters R8 (1200 rows, 4 epochs, 2 seeds): macro-F1 .35 / .56 / .67 / .50
-        # at 1.6e-4 / 5e-4 / 1.6e-3 / 5e-3, which is twice to three times the rate of full fine-tuning.
+        # at 1.6e-4 / 5e-4 / 1.6e-3 / 5e-3, about three times the rate of full fine-tuning.
         learning_rate=((4.4e6, 1.6e-3), (1.1e8, 5e-5), (3e9, 2e-5)),
         hyperparameters=(
             Hyperparameter(
