@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -182,16 +182,32 @@ class MariaDBServer:
 
 
 @contextmanager
-def running_server(*options: str) -> Iterator[MariaDBServer]:
-    """A started server in a temporary folder; stopped and removed at the end."""
+def running_server(*options: str, files: Mapping[str, bytes] | None = None) -> Iterator[MariaDBServer]:
+    """A started server in a temporary folder; stopped and removed at the end.
+
+    Args:
+        options: Such as ``--max-connections=10``.
+        files: ``server.pem`` and ``server.key`` for a server that speaks TLS.
+    """
     # Not pytest's tmp_path: its parents are closed to other users, and the server may run as another one.
     with tempfile.TemporaryDirectory(prefix="tuner-mariadb-", ignore_cleanup_errors=True) as folder:
-        server = MariaDBServer(Path(folder), options=options)
+        server = MariaDBServer(Path(folder), options=(*options, *_stored(Path(folder), files or {})))
         server.start()
         try:
             yield server
         finally:
             server.stop(crash=True)
+
+
+def _stored(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Write the files where the server may read them; the options that name them."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        if os.geteuid() == 0:
+            os.chown(folder / name, NOBODY, NOBODY)
+    return [
+        f"--ssl-{name.replace('server.pem', 'cert').replace('server.key', 'key')}={folder / name}" for name in files
+    ]
 
 
 def _free_port() -> int:

@@ -57,6 +57,7 @@ VENDORS: dict[str, set[str]] = {
     "plotly": {"report"},
     "psutil": {"worker", "store", "cli", "training"},
     "pyarrow": {"study"},
+    "pymysql": {"store"},
     "pydantic": set(ROOMS) | {"cli"},
     "pydantic_core": {"study"},
     "ray": {"launch"},
@@ -107,7 +108,6 @@ CARRIED = {
 LOADED_BY_NAME = {
     "cmaes": "Optuna's sampler of that name loads it",
     "psycopg": "sqlalchemy loads it from the URL",
-    "pymysql": "sqlalchemy loads it from the URL",
 }
 # Declared ahead of the rooms that will use them.
 NOT_YET = {"kornia", "onnx", "onnxruntime", "pillow"}

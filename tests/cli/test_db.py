@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 from contextlib import closing
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.cli.conftest import Run
+from tests.cli.test_json import validate
 from tuner.store.location import as_user
 
 
@@ -117,3 +119,25 @@ def test_sqlite_has_no_roles(run: Run, sqlite_url: str) -> None:
     assert result.exit_code == 78
     assert "SQLite has none" in result.stderr
     assert run("db", "init", "--storage", sqlite_url, "--dry-run").exit_code == 2
+
+
+def test_check_finds_and_mends(run: Run, finished: str, tmp_path: Path) -> None:
+    healthy = run("db", "check", "--storage", finished)
+    assert healthy.exit_code == 0
+    assert "problems       none" in healthy.stdout
+    with closing(sqlite3.connect(tmp_path / "tuner.db")) as connection:
+        connection.execute(
+            "UPDATE tuner_runs SET outcome = 'running', expires_at = 1.0 WHERE number = 1 AND purpose = 'search'"
+        )
+        connection.commit()
+    found = run("db", "check", "--storage", finished)
+    assert found.exit_code == 1
+    assert "study played: trial 1 is running, but the lease of worker w-1 ended" in found.stdout
+    assert "next: tuner db check --fix" in found.stderr
+    assert run("db", "check", "--quick", "--storage", finished).exit_code == 0
+
+    mended = json.loads(run("db", "check", "--fix", "--json", "--storage", finished).stdout)
+    validate(mended, "db-check")
+    assert {problem["kind"] for problem in mended["problems"]} >= {"expired_lease"}
+    assert all(problem["is_mended"] for problem in mended["problems"])
+    assert run("db", "check", "--storage", finished).exit_code == 0

@@ -193,7 +193,34 @@ def check_database(database: Database) -> Iterator[Finding]:
     else:
         yield Finding(name="schema", level=Level.OK, text=f"tuner {state.tuner}, Optuna {state.optuna}")
         yield from check_workers(database)
+        yield check_contents(database)
     yield check_clock(offset)
+    yield check_encryption(database)
+
+
+def check_encryption(database: Database) -> Finding:
+    """Whether the connection can be read or changed on its way; what stays on this machine cannot."""
+    from tuner.store.encryption import read_encryption
+
+    encryption = read_encryption(database)
+    level = Level.WARN if encryption.advice else Level.OK
+    return Finding(name="connection", level=level, text=str(encryption), fix=encryption.advice)
+
+
+def check_contents(database: Database) -> Finding:
+    """Whether what is stored agrees with itself, and no trial is stuck."""
+    from tuner.store.checks import find_problems
+
+    problems = find_problems(database)
+    if not problems:
+        return Finding(name="contents", level=Level.OK, text="all rows agree, no trial is stuck")
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return Finding(
+        name="contents",
+        level=Level.WARN,
+        text=f"{problems[0].text}{more}",
+        fix="tuner db check, then tuner db check --fix",
+    )
 
 
 def check_clock(offset: float) -> Finding:

@@ -9,8 +9,9 @@ import typer
 
 from tuner.cli.options import Json, Storage
 from tuner.cli.output import emit, line, message, next_steps
+from tuner.cli.problems import examine, problem_documents, show_problems
 from tuner.cli.roles import make, preview
-from tuner.errors import ConfigurationError, UnavailableError, UsageError
+from tuner.errors import ConfigurationError, TunerError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from tuner.store.schema import SchemaState
@@ -100,31 +101,53 @@ def upgrade(*, storage: Storage = None) -> None:
 
 
 @app.command()
-def check(*, storage: Storage = None, as_json: Json = False) -> None:
-    """Say which schema the database has and which one this tuner needs; status 78 if they differ.
+def check(
+    *,
+    storage: Storage = None,
+    as_json: Json = False,
+    fix: Annotated[bool, typer.Option("--fix", help="mend what is wrong; each repair is written down")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="look at the schema alone")] = False,
+) -> None:
+    """Say whether the tables fit this tuner, and whether what is in them agrees with itself.
+
+    Looked for are trials that run without anybody running them, numbers that are missing or doubled, and rows that contradict each other or
+    Optuna's. The status is 78 if the schema does not fit, and 1 if something is wrong that was not mended.
 
     \b
     Examples:
       tuner db check
+      tuner db check --fix
       tuner db check --json
     """
     from tuner.store import location, schema
     from tuner.store.database import Database
+    from tuner.store.encryption import read_encryption
 
     url = location.parse_url(location.storage_url(storage))
     require_file(location.sqlite_path(url))
-    with Database(url, read_only=True) as database:
+    with Database(url, read_only=not fix) as database:
         state = schema.read_state(database)
+        encryption = read_encryption(database)
+        problems = examine(database, fix=fix) if state.is_current and not quick else ()
         if as_json:
-            emit({"database": database.safe_url, **schema_document(state)})
+            document = {"database": database.safe_url, **schema_document(state), "connection": str(encryption)}
+            emit({**document, "problems": problem_documents(problems)})
         else:
             line(f"database {database.safe_url}")
             line(f"  tuner schema   {state.tuner or 'none'} (this tuner needs {state.tuner_head})")
             line(f"  optuna schema  {state.optuna or 'none'} (this Optuna needs {state.optuna_head})")
+            line(f"  connection     {encryption}")
+            if not quick:
+                show_problems(problems)
+    if encryption.advice:
+        message(f"warning: the connection is {encryption}; {encryption.advice}")
     if not state.is_current:
         message("the schema does not fit")
         next_steps("tuner db init" if state.tuner is None else "tuner db upgrade", storage=storage)
         raise typer.Exit(ConfigurationError.exit_code)
+    if not all(is_mended for _, is_mended in problems):
+        next_steps("tuner db check --fix", storage=storage)
+        raise typer.Exit(TunerError.exit_code)
 
 
 def require_file(path: Path | None) -> None:

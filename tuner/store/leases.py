@@ -368,7 +368,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
         guard(tx, lease, {"reason": reason})
         row = tx.execute(select(runs).where(runs.c.run_id == lease.run_id)).one()
         _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
-        return _mark_lost(tx, row, reason=reason)
+        return mark_lost(tx, row, reason=reason)
 
     outcome = db.write(_lose)
     if outcome is Outcome.FAILED:
@@ -495,12 +495,12 @@ def _reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
     ).all()
     for row in expired:
         reason = f"worker {row.worker_id} fell silent"
-        if _mark_lost(tx, row, reason=reason) is Outcome.FAILED:
+        if mark_lost(tx, row, reason=reason) is Outcome.FAILED:
             pause_if_hopeless(tx, study_id, reason=reason)
     return len(expired)
 
 
-def _mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
+def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
     """Take a run from its owner. The caller holds the study's lock or the lease."""
     losses = row.losses + (row.strategy is not None)  # before its values were bound they cannot be to blame
     outcome = Outcome.FAILED if losses >= MOST_LOSSES else Outcome.WAITING

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.storages._rdb import models
@@ -104,6 +105,52 @@ def create_trial(connection: Connection, *, study_id: int, fixed_params: Mapping
             )
         )
     return trial_id, number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredTrial:
+    """A trial as Optuna has it.
+
+    Attributes:
+        value: The objective; None if there is none.
+    """
+
+    trial_id: int
+    number: int
+    state: TrialState
+    value: float | None
+
+
+def read_trials(connection: Connection, study_id: int) -> list[StoredTrial]:
+    """All trials of a study, in the order in which they were made."""
+    query = (
+        select(_trials.c.trial_id, _trials.c.number, _trials.c.state, _values.c.value)
+        .outerjoin(_values, (_values.c.trial_id == _trials.c.trial_id) & (_values.c.objective == 0))
+        .where(_trials.c.study_id == study_id)
+        .order_by(_trials.c.trial_id)
+    )
+    return [
+        StoredTrial(trial_id=row.trial_id, number=row.number, state=row.state, value=row.value)
+        for row in connection.execute(query)
+    ]
+
+
+def read_value(connection: Connection, trial_id: int) -> float | None:
+    """The objective of one trial; None if there is none."""
+    query = select(_values.c.value).where(_values.c.trial_id == trial_id, _values.c.objective == 0)
+    value = connection.execute(query).scalar_one_or_none()
+    return None if value is None else float(value)
+
+
+def insert_trial(connection: Connection, *, study_id: int, number: int) -> int:
+    """Insert a bare trial under a number that is free; returns its id. For repairs."""
+    row = {"study_id": study_id, "number": number, "state": TrialState.RUNNING, "datetime_start": _utc_now(connection)}
+    return inserted_id(connection, insert(_trials).values(row))
+
+
+def set_number(connection: Connection, *, trial_id: int, number: int) -> None:
+    """Give a trial another number. For repairs."""
+    connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(number=number))
 
 
 def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value: float | None = None) -> None:

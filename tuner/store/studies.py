@@ -172,13 +172,14 @@ def delete_study(db: Database, name: str) -> None:
 
     def _delete(tx: Connection) -> None:
         study_id = read_study(tx, name).study_id
-        _delete_ours(tx, study_id)
+        delete_ours(tx, study_id)
         optuna_rows.delete_study(tx, study_id)
 
     db.write(_delete)
 
 
-def _delete_ours(tx: Connection, study_id: int) -> None:
+def delete_ours(tx: Connection, study_id: int) -> None:
+    """Delete our half of a study; Optuna's stays."""
     run_ids = select(runs.c.run_id).where(runs.c.study_id == study_id).scalar_subquery()
     for table in (metrics, attempts):
         tx.execute(delete(table).where(table.c.run_id.in_(run_ids)))
@@ -189,7 +190,7 @@ def _delete_ours(tx: Connection, study_id: int) -> None:
 def _purge_orphans(tx: Connection) -> None:
     """Forget studies that were deleted with Optuna's own tools: their ids may be used again."""
     for (study_id,) in tx.execute(select(studies.c.study_id).where(~optuna_rows.has_study(studies.c.study_id))).all():
-        _delete_ours(tx, study_id)
+        delete_ours(tx, study_id)
 
 
 def lock_study(tx: Connection, study_id: int, *, uid: str | None = None) -> StudyState | None:
