@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tuner.strategies.anatomy import Attention
 
 _DEVIATION = 0.02
+"""Standard deviation of the prefix at first; with 1, as in PEFT, R8 gave the same at every learning rate."""
 
 
 class Prefix(Strategy):
@@ -27,6 +28,8 @@ class Prefix(Strategy):
     info = StrategyInfo(
         name="prefix",
         summary="trained keys and values in front of every attention, and the head",
+        # BERT-tiny on Reuters R8: macro-F1 .58 / .63 / .50 at 3e-3 / 1e-2 / 3e-2, and .62 / .56 with a prefix of 8 / 64 at the best.
+        # Larger models: 5e-3 (Liu et al. 2022; also the best of PEFT's MetaMathQA comparison).
         learning_rate=((4.4e6, 1e-2), (1.1e8, 5e-3), (3e9, 5e-3)),
         hyperparameters=(
             Hyperparameter(

@@ -26,7 +26,8 @@ class Prompt(Strategy):
     info = StrategyInfo(
         name="prompt",
         summary="trained virtual tokens in the input, and the head",
-        learning_rate=((4.4e6, 3e-2), (1.1e8, 1e-2), (3e9, 1e-2)),
+        # BERT-tiny on Reuters R8: macro-F1 .58 / .66 / .56 at 3e-3 / 1e-2 / 3e-2. Larger models: 1e-3 to 3e-2 with AdamW.
+        learning_rate=((4.4e6, 1e-2), (1.1e8, 5e-3), (3e9, 5e-3)),
         hyperparameters=(
             Hyperparameter(
                 name="prompt.length",
