@@ -11,7 +11,7 @@ from itertools import combinations
 
 from tests.contract.architectures import KINDS
 from tuner.strategies import STRATEGIES
-from tuner.study.domains import Value
+from tuner.study.domains import Choice, Value
 from tuner.study.names import COMBINE, components
 
 COMBINATIONS = (
@@ -32,8 +32,8 @@ NAMES = (*STRATEGIES, *COMBINATIONS, *SEQUENCES)
 # The models are 16 wide, and ResNet's first layer reads 3 colours.
 TINY: Mapping[str, Value] = {"lora.r": 2, "adalora.r": 2, "adapter.reduction": 2}
 
-# By strategy or combination: the architectures that it refuses, with the words of the reason. What a component refuses,
-# its combinations refuse too.
+# By strategy, combination or option: the architectures that it refuses, with the words of the reason. What a component
+# refuses, its combinations refuse too.
 REFUSED: Mapping[str, Mapping[str, str]] = {
     "vera": {"resnet": "PEFT's VeRA has no layer for Conv2d"},
     "oft": {
@@ -47,6 +47,9 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     "prefix": {"resnet": "its backbone has no attention"},
     "prompt": {"resnet": "it reads neither tokens nor patches"},
     "p_tuning": {"resnet": "it reads neither tokens nor patches"},
+    "lora.targets: attention": {"resnet": "its backbone has no attention with layers known by name"},
+    "lora.targets: query_value": {"resnet": "its backbone has no attention with layers known by name"},
+    "adapter.placement: pfeiffer": {"resnet": "its blocks have no feed-forward made of linear layers"},
     "ia3+lora": {"resnet": "PEFT has no LoRA around a wrapped convolution"},
     "lora+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
     "adalora+ia3": {"resnet": "PEFT has no IA3 around a wrapped convolution"},
@@ -66,9 +69,10 @@ UNMERGED: Mapping[str, str] = {
 }
 
 
-def refusal(name: str, kind: str) -> str | None:
+def refusal(name: str, kind: str, *, params: Mapping[str, Value] = TINY) -> str | None:
     """Why a strategy, combination or sequence is refused on an architecture; None where it works."""
-    reasons = (REFUSED.get(part, {}).get(kind) for part in (name, *components(name)))
+    chosen = (f"{knob}: {value}" for knob, value in params.items())
+    reasons = (REFUSED.get(part, {}).get(kind) for part in (*chosen, name, *components(name)))
     return next((reason for reason in reasons if reason), None)
 
 
@@ -80,6 +84,19 @@ def unmerged(name: str) -> tuple[str, ...]:
 def cells() -> Iterator[tuple[str, str]]:
     """All of them, as (strategy, architecture)."""
     return ((name, kind) for name in NAMES for kind in KINDS)
+
+
+def options() -> Iterator[tuple[str, Value]]:
+    """What may be chosen by name and is not the recipe's choice, as (knob, option)."""
+    for strategy in STRATEGIES.values():
+        for knob in strategy.info.hyperparameters:
+            domain = knob.allowed or knob.domain
+            if isinstance(domain, Choice):
+                yield from (
+                    (knob.name, option)
+                    for option in domain.options
+                    if isinstance(option, bool | str) and option != knob.default
+                )
 
 
 def is_quick(name: str, kind: str) -> bool:

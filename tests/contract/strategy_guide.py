@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from tests.contract.architectures import KINDS, TITLES
-from tests.contract.matrix import COMBINATIONS, NAMES, SEQUENCES, refusal, unmerged
+from tests.contract.matrix import COMBINATIONS, NAMES, REFUSED, SEQUENCES, refusal, unmerged
 from tests.source_tree import ROOT
 from tuner.strategies import STRATEGIES, resolve
 from tuner.strategies.base import freeze_backbone
@@ -55,7 +55,7 @@ WORKS = """\
 
 ✓ means that the contract test holds all of this on a small model of that family: the loss falls; everything that is said to be trained is trained, and nothing else changes; a row's result does not depend on its neighbours or on padding;
 the saved file gives a fresh model the same logits, bit for bit; bfloat16 runs; merging keeps the logits and leaves plain layers, or is refused with its reason and changes nothing; and a model without weights (`tuner study check`) has the same counts.
-✗ means that the study file is refused before a trial is spent, for the reason with that number.
+Options that are chosen by name are tried too. ✗ means that the study file is refused before a trial is spent, for the reason with that number; "its" is the model's.
 
 """
 
@@ -115,7 +115,13 @@ def _strategy(name: str) -> Iterator[str]:
     yield f"- Learning rate: {', '.join(rates)} parameters.\n"
     yield f"- Combines with others: {'yes' if info.combinable else 'no'}.\n"
     reason = ", ".join(unmerged(name))
-    yield f"- Merges: {f'no, {reason}' if reason else 'yes'}.\n\n"
+    yield f"- Merges: {f'no, {reason}' if reason else 'yes'}.\n"
+    for option, refusals in REFUSED.items():
+        if option.startswith(f"{name}."):
+            yield from (
+                f"- With `{option}` it is refused on {TITLES[kind]}: {why}.\n" for kind, why in refusals.items()
+            )
+    yield "\n"
     if info.hyperparameters:
         head = ("knob", "what it is", "default", "searched", "may be set to")
         yield from _table(head, (_knob(knob) for knob in info.hyperparameters))
@@ -146,7 +152,7 @@ def _figure(value: Value) -> str:
 
 
 def _share(share: float) -> str:
-    return "100 %" if share == 1 else f"{100 * share:.2g} %"
+    return "100 %" if share == 1 else f"{100 * share:.2g}\N{NO-BREAK SPACE}%"
 
 
 def _name(name: str) -> str:

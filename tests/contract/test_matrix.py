@@ -6,6 +6,7 @@ Which cells are refused stands in ``matrix.py``; nothing is refused, fails or be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.contract.matrix import (
     UNMERGED,
     cells,
     is_quick,
+    options,
     pairs,
     refusal,
     unmerged,
@@ -31,10 +33,24 @@ from tuner.errors import TrialInfeasible, UsageError
 from tuner.strategies import STRATEGIES, resolve
 from tuner.strategies.base import Strategy
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state, trained_names
+from tuner.study.domains import Value
 from tuner.study.names import COMBINE, components
 
 STEPS = 8
 RATE = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A strategy, combination or sequence on an architecture, with hyperparameters that suit the small models."""
+
+    name: str
+    kind: str
+    params: Mapping[str, Value] = field(default_factory=lambda: TINY)
+
+    @property
+    def strategy(self) -> Strategy:
+        return resolve(self.name)
 
 
 def _marked(name: str, kind: str) -> object:
@@ -44,33 +60,46 @@ def _marked(name: str, kind: str) -> object:
 
 @pytest.mark.parametrize(("name", "kind"), [_marked(*cell) for cell in cells()])
 def test_a_strategy_keeps_its_contract(name: str, kind: str, tmp_path: Path) -> None:
-    strategy, reason = resolve(name), refusal(name, kind)
+    check_the_contract(Case(name=name, kind=kind), folder=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("knob", "option"), list(options()))
+def test_so_does_every_variant_of_it(knob: str, option: Value, kind: str, tmp_path: Path) -> None:
+    case = Case(name=knob.partition(".")[0], kind=kind, params={**TINY, knob: option})
+    check_the_contract(case, folder=tmp_path)
+
+
+def check_the_contract(case: Case, *, folder: Path) -> None:
+    """All of it; every line is a promise of ``docs/strategies.md``."""
+    reason = refusal(case.name, case.kind, params=case.params)
     if reason is not None:
-        check_it_is_refused(strategy, kind, reason=reason)
+        check_it_is_refused(case, reason=reason)
         return
-    model = adapt(strategy, kind)
-    assert count_parameters(adapt_on_meta(strategy, kind)) == count_parameters(model)
-    assert trained_names(adapt_on_meta(strategy, kind)) == trained_names(model)
-    check_it_learns_and_changes_only_what_it_trains(strategy, model, kind)
-    check_rows_do_not_see_each_other(model, kind)
-    check_it_comes_back_from_a_file(strategy, model, kind, file=tmp_path / "weights.safetensors")
-    check_it_runs_in_half_precision(model, kind)
-    check_it_merges_or_says_why_not(strategy, model, kind, reasons=unmerged(name))
+    model = adapt(case)
+    assert count_parameters(adapt_on_meta(case)) == count_parameters(model)
+    assert trained_names(adapt_on_meta(case)) == trained_names(model)
+    check_it_learns_and_changes_only_what_it_trains(case, model)
+    check_rows_do_not_see_each_other(model, case.kind)
+    check_it_comes_back_from_a_file(case, model, file=folder / "weights.safetensors")
+    check_it_runs_in_half_precision(model, case.kind)
+    check_it_merges_or_says_why_not(case, model, reasons=unmerged(case.name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pairs())
 def test_any_two_that_may_be_combined_can_be(name: str, tmp_path: Path) -> None:
-    strategy, kind = resolve(name), "bert"
-    model = adapt(strategy, kind)
-    one, other = (plain_names(adapt(STRATEGIES[part], kind)) for part in components(name))
+    case = Case(name=name, kind="bert")
+    model = adapt(case)
+    one, other = (plain_names(adapt(Case(name=part, kind="bert"))) for part in components(name))
     assert plain_names(model) - one
     assert plain_names(model) - other
-    turned = resolve(COMBINE.join(reversed(components(name))))
-    assert count_parameters(adapt_on_meta(turned, kind)) == count_parameters(model)
-    train(strategy, model, kind, count=2)
-    check_it_comes_back_from_a_file(strategy, model, kind, file=tmp_path / "weights.safetensors")
-    check_it_merges_or_says_why_not(strategy, model, kind, reasons=unmerged(name))
+    turned = Case(name=COMBINE.join(reversed(components(name))), kind="bert")
+    assert count_parameters(adapt_on_meta(turned)) == count_parameters(model)
+    train(case, model, count=2)
+    check_it_comes_back_from_a_file(case, model, file=tmp_path / "weights.safetensors")
+    check_it_merges_or_says_why_not(case, model, reasons=unmerged(name))
 
 
 @pytest.mark.slow
@@ -80,7 +109,7 @@ def test_any_two_can_be_combined_on_every_architecture_but_those_in_the_list(kin
     for name in pairs():
         expected, found = refusal(name, kind), ""
         try:
-            adapt_on_meta(resolve(name), kind)
+            adapt_on_meta(Case(name=name, kind=kind))
         except TrialInfeasible as refused:
             found = refused.message
         if expected not in found if expected else found:
@@ -89,27 +118,28 @@ def test_any_two_can_be_combined_on_every_architecture_but_those_in_the_list(kin
 
 
 def test_the_lists_speak_of_strategies_that_exist() -> None:
-    assert set(REFUSED) <= {*STRATEGIES, *COMBINATIONS, *pairs()}
+    chosen = {f"{knob}: {option}" for knob, option in options()}
+    assert set(REFUSED) <= {*STRATEGIES, *COMBINATIONS, *pairs(), *chosen}
     assert set(UNMERGED) <= STRATEGIES.keys()
 
 
-def adapt(strategy: Strategy, kind: str, *, seed: int = 1) -> nn.Module:
+def adapt(case: Case, *, seed: int = 1) -> nn.Module:
     """The architecture's one model, adapted; the seed decides what is drawn, the head included."""
-    model = build(kind)
+    model = build(case.kind)
     torch.manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.1)
-    return strategy.apply(model, TINY)
+    return case.strategy.apply(model, case.params)
 
 
-def adapt_on_meta(strategy: Strategy, kind: str) -> nn.Module:
-    return strategy.apply(build_on_meta(kind), TINY)
+def adapt_on_meta(case: Case) -> nn.Module:
+    return case.strategy.apply(build_on_meta(case.kind), case.params)
 
 
-def train(strategy: Strategy, model: nn.Module, kind: str, *, count: int = STEPS) -> list[float]:
+def train(case: Case, model: nn.Module, *, count: int = STEPS) -> list[float]:
     """Some steps as the training takes them, with phases, factors and penalties; the losses before each."""
-    factors, phases = strategy.learning_rates(model, TINY), strategy.phases(model, TINY)
+    factors, phases = case.strategy.learning_rates(model, case.params), case.strategy.phases(model, case.params)
     everything = trained_names(model)
     parameters = {name: parameter for name, parameter in model.named_parameters() if name in everything}
     groups = [{"params": [tensor], "lr": RATE * factors.get(name, 1.0)} for name, tensor in parameters.items()]
@@ -120,46 +150,46 @@ def train(strategy: Strategy, model: nn.Module, kind: str, *, count: int = STEPS
             trained = [phase.trained for phase in phases if phase.start * count <= step][-1]
             for name, parameter in parameters.items():
                 parameter.requires_grad_(name in trained)
-        loss = nn.functional.cross_entropy(model(**inputs(kind)).logits, LABELS)
+        loss = nn.functional.cross_entropy(model(**inputs(case.kind)).logits, LABELS)
         losses.append(loss.item())
-        penalty = strategy.penalty(model, TINY)
+        penalty = case.strategy.penalty(model, case.params)
         (loss if penalty is None else loss + penalty).backward()
         optimizer.step()
-        strategy.after_step(model, TINY, step=step, steps=count)
+        case.strategy.after_step(model, case.params, step=step, steps=count)
         optimizer.zero_grad()
     for parameter in parameters.values():
         parameter.requires_grad_()
     return losses
 
 
-def check_it_is_refused(strategy: Strategy, kind: str, *, reason: str) -> None:
+def check_it_is_refused(case: Case, *, reason: str) -> None:
     """Before a trial is spent, and with what to do about it."""
     for attempt in (adapt, adapt_on_meta):
         with pytest.raises(TrialInfeasible) as caught:
-            attempt(strategy, kind)
+            attempt(case)
         assert reason in caught.value.message
         assert caught.value.why
         assert caught.value.fix
 
 
-def check_it_learns_and_changes_only_what_it_trains(strategy: Strategy, model: nn.Module, kind: str) -> None:
+def check_it_learns_and_changes_only_what_it_trains(case: Case, model: nn.Module) -> None:
     before = tensors(model)
-    phases, factors = strategy.phases(model, TINY), strategy.learning_rates(model, TINY)
+    phases, factors = case.strategy.phases(model, case.params), case.strategy.learning_rates(model, case.params)
     assert factors.keys() <= trained_names(model)
     if phases:
         assert phases[0].start == 0
         assert [phase.start for phase in phases] == sorted({phase.start for phase in phases})
         assert frozenset().union(*(phase.trained for phase in phases)) == trained_names(model)
-    losses = train(strategy, model, kind)
+    losses = train(case, model)
     assert losses[-1] < losses[0]
     changed = {name for name, tensor in tensors(model).items() if not torch.equal(tensor, before[name])}
     assert changed <= trainable_state(model).keys()
     # … and nothing that is said to be trained stands still, unless nothing can move it.
-    put_back = tuple(PUT_BACK[part] for part in components(strategy.info.name) if part in PUT_BACK)
+    put_back = tuple(PUT_BACK[part] for part in components(case.name) if part in PUT_BACK)
     still = {
         name for name in trained_names(model) - changed if factors.get(name, 1.0) > 0 and not name.endswith(put_back)
     }
-    assert {plain(name) for name in still} <= idle(kind)
+    assert {plain(name) for name in still} <= idle(case.kind)
 
 
 @cache
@@ -167,7 +197,7 @@ def idle(kind: str) -> frozenset[str]:
     """Parameters that no loss depends on: full fine-tuning does not move them either."""
     model = build(kind).requires_grad_(requires_grad=True)
     before = tensors(model)
-    train(resolve("full"), model, kind)
+    train(Case(name="full", kind=kind), model)
     return frozenset(name for name in trained_names(model) if torch.equal(model.get_parameter(name), before[name]))
 
 
@@ -178,12 +208,12 @@ def check_rows_do_not_see_each_other(model: nn.Module, kind: str) -> None:
     torch.testing.assert_close(logits(model, alone), logits(model, rows)[1:3], rtol=1e-4, atol=1e-5)
 
 
-def check_it_comes_back_from_a_file(strategy: Strategy, model: nn.Module, kind: str, *, file: Path) -> None:
+def check_it_comes_back_from_a_file(case: Case, model: nn.Module, *, file: Path) -> None:
     save_file({name: value.contiguous() for name, value in trainable_state(model).items()}, file)
-    other = adapt(strategy, kind, seed=99)
-    assert not torch.equal(logits(other, inputs(kind)), logits(model, inputs(kind)))
+    other = adapt(case, seed=99)
+    assert not torch.equal(logits(other, inputs(case.kind)), logits(model, inputs(case.kind)))
     load_trainable_state(other, load_file(file))
-    assert torch.equal(logits(other, inputs(kind)), logits(model, inputs(kind)))
+    assert torch.equal(logits(other, inputs(case.kind)), logits(model, inputs(case.kind)))
 
 
 def check_it_runs_in_half_precision(model: nn.Module, kind: str) -> None:
@@ -195,16 +225,16 @@ def check_it_runs_in_half_precision(model: nn.Module, kind: str) -> None:
     model.zero_grad()
 
 
-def check_it_merges_or_says_why_not(strategy: Strategy, model: nn.Module, kind: str, *, reasons: Sequence[str]) -> None:
-    rows, before = inputs(kind), tensors(model)
+def check_it_merges_or_says_why_not(case: Case, model: nn.Module, *, reasons: Sequence[str]) -> None:
+    rows, before = inputs(case.kind), tensors(model)
     expected = logits(model, rows)
     if not reasons:
-        merged = strategy.merge(model)
-        assert layers(merged) == layers(build(kind))
+        merged = case.strategy.merge(model)
+        assert layers(merged) == layers(build(case.kind))
         torch.testing.assert_close(logits(merged, rows), expected, rtol=1e-4, atol=1e-5)
         return
     with pytest.raises(UsageError) as caught:
-        strategy.merge(model)
+        case.strategy.merge(model)
     assert any(reason in caught.value.message for reason in reasons)
     assert caught.value.why
     after = tensors(model)

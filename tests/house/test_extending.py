@@ -65,7 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (strategies / "attention.py").write_text(block("python", holding="class Attention"), encoding="utf-8")
     imports = block("python", holding="import Attention\n")
     add_line(strategies / "__init__.py", imports, above="from tuner.strategies.base ")
-    add_line(strategies / "__init__.py", block("python", holding="Attention(),"), above='    "full": ')
+    add_line(strategies / "__init__.py", block("text", holding="Attention(),"), above='    "full": ')
     return copied
 
 
@@ -86,7 +86,7 @@ def test_the_contract_asks_for_the_refusal_and_then_passes(project: Path) -> Non
     command = block("bash", holding="-k attention").strip()
     before = run(command, project=project, folder=project, expected=1)
     assert re.findall(r"FAILED \S+\[(\S+)\]", before) == ["attention-resnet"]
-    line = block("python", holding='"attention": {"resnet"')
+    line = block("text", holding='"attention": {"resnet"')
     add_line(project / "tests" / "contract" / "matrix.py", line, above='    "bitfit": ')
     assert re.search(r"\b8 passed", run(command, project=project, folder=project))
     run(f"{sys.executable} -m tests.contract.strategy_guide", project=project, folder=project)
