@@ -49,7 +49,7 @@ def test_cached_vectors_reproduce_the_logits(tmp_path: Path, kind: str, position
     assert torch.equal(predict(model, examples=examples, compute=CPU), expected)
 
 
-@pytest.mark.parametrize("strategy", ["full", "lora", "bitfit"])
+@pytest.mark.parametrize("strategy", ["full", "lora", "bitfit", "head>full", "gradual"])
 def test_a_trained_backbone_is_never_replaced(tmp_path: Path, strategy: str) -> None:
     model, examples = prepare(tmp_path, kind="bert", strategy=strategy)
     assert frozen_position(model, examples=examples, compute=CPU) is None

@@ -46,7 +46,7 @@ def test_an_attempt_told_to_end_while_it_is_prepared_has_no_epoch_and_keeps_its_
 
 
 def test_every_stage_of_the_preparation_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = ("load_tokenizer", "load_labels", "load_base", "load_data", "build_model", "frozen_position")
+    stages = ("load_tokenizer", "load_labels", "load_base", "load_data", "load_lessons", "adapt", "frozen_position")
     spec, asked = study(tmp_path), Asked(10_000)
     before: dict[str, int] = {}
     for name in stages:
