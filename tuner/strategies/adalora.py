@@ -29,6 +29,7 @@ class AdaLora(Strategy):
     info = StrategyInfo(
         name="adalora",
         summary="low-rank updates that move their ranks to where they matter, and the head",
+        # BERT-tiny on Reuters R8 (1200 rows, 4 epochs): .69 / .75 / .62 at 3e-3 / 1e-2 / 3e-2.
         learning_rate=((4.4e6, 1e-2), (1.1e8, 1e-3), (3e9, 5e-4)),
         hyperparameters=(
             Hyperparameter(
@@ -55,6 +56,7 @@ class AdaLora(Strategy):
         ),
         source="Zhang et al. 2023, AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning",
         combinable=True,
+        sequential=False,  # its schedule counts the steps of the whole run
     )
 
     def apply(self, model: nn.Module, params: Mapping[str, Value]) -> nn.Module:

@@ -28,7 +28,9 @@ class IA3(Strategy):
     info = StrategyInfo(
         name="ia3",
         summary="factors of keys, values and feed-forward activations, and the head",
-        learning_rate=((4.4e6, 3e-2), (1.1e8, 8e-3), (3e9, 5e-3)),
+        # BERT-tiny on Reuters R8 (1200 rows, 4 epochs): .68 / .67 / .45 at 1e-2 / 3e-2 / 1e-1; 3e-3 to 5e-3 for 3 B (T-Few,
+        # PEFT's MetaMathQA comparison).
+        learning_rate=((4.4e6, 1.5e-2), (1.1e8, 8e-3), (3e9, 4e-3)),
         source="Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
         combinable=True,
     )

@@ -30,6 +30,7 @@ class Intrinsic(Strategy):
     info = StrategyInfo(
         name="intrinsic",
         summary="a few coordinates by which all weights move at once, and the head",
+        # BERT-tiny on Reuters R8 (1200 rows, 4 epochs), 1000 coordinates: .50 / .62 / .56 at 1.5e-3 / 5e-3 / 1.5e-2.
         learning_rate=((4.4e6, 5e-3), (1.1e8, 5e-4), (3e9, 1e-4)),
         hyperparameters=(
             Hyperparameter(

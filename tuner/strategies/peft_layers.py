@@ -78,7 +78,8 @@ class Vera(PeftLayers):
     info = StrategyInfo(
         name="vera",
         summary="factors of random low-rank updates that all layers share, and the head",
-        learning_rate=((4.4e6, 5e-2), (1.1e8, 1e-2), (3e9, 4e-3)),
+        # BERT-tiny on Reuters R8 (1200 rows, 4 epochs): .75 / .20 at 3e-2 / 1e-1; 4e-3 to 2e-2 for 110 M (the paper).
+        learning_rate=((4.4e6, 2e-2), (1.1e8, 1e-2), (3e9, 4e-3)),
         hyperparameters=(
             Hyperparameter(
                 name="vera.r",
@@ -139,7 +140,8 @@ class Oft(PeftLayers):
     info = StrategyInfo(
         name="oft",
         summary="rotations of the inputs of all linear layers, and the head",
-        learning_rate=((4.4e6, 5e-3), (1.1e8, 1e-3), (3e9, 5e-4)),
+        # BERT-tiny on Reuters R8 (1200 rows, 4 epochs): .78 at 3e-3.
+        learning_rate=((4.4e6, 3e-3), (1.1e8, 1e-3), (3e9, 5e-4)),
         hyperparameters=(
             Hyperparameter(
                 name="oft.block_size",
