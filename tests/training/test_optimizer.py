@@ -12,8 +12,8 @@ from torch import nn
 from tests.training.samples import Recorder, plan, run, study
 from tuner.errors import ConflictError
 from tuner.study.domains import Choice
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
 from tuner.study.plan import Verdict
-from tuner.study.shared import SHARED_HYPERPARAMETERS
 from tuner.training.checkpoint import WEIGHTS
 from tuner.training.optimizer import (
     build_optimizer,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.samples import Recorder, plan, run, study
-from tuner.study.shared import SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
 from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop, side_by_side
 
 OFF: dict[str, Any] = {"l1": 0.0, "l2_sp": 0.0, "mixup": 0.0, "r_drop": 0.0, "fgm": 0.0, "ema": 0.0, "patience": 0}

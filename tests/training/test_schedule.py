@@ -13,7 +13,7 @@ from transformers import (
 
 from tuner.strategies.base import Phase
 from tuner.study.domains import Choice
-from tuner.study.shared import SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
 from tuner.training.schedule import learning_rate_factor, stretch_at, timetable
 
 A, B = frozenset({"a"}), frozenset({"a", "b"})

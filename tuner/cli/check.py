@@ -13,7 +13,7 @@ from tuner.errors import Problem
 from tuner.report.formats import format_count, format_value
 from tuner.study.build import LEARNING_RATE
 from tuner.study.domains import Fixed, Range, domain_to_json
-from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace, StrategySpace
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tuner.report.verdict import FinalistScore
 from tuner.store.records import Outcome, StudySnapshot, TrialRecord
 from tuner.study.domains import Fixed, Value
-from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace
 
 OUTCOMES = (

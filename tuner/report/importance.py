@@ -21,7 +21,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from tuner.report.curves import Parameter, Point
 from tuner.study.domains import Value
-from tuner.study.shared import RELATIVE_LEARNING_RATE
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.space import SearchSpace
 
 FEWEST_TRIALS = 8

@@ -9,9 +9,9 @@ from typing import Any
 from tuner.errors import Problem, StudyFileError
 from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Domain, Fixed, Hyperparameter, Range, Value
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.names import COMBINE, THEN, components, did_you_mean, stages
 from tuner.study.ranges import Findings, read_domain
-from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 from tuner.study.spec import StudySpec
 from tuner.study.switch import SWITCH, SWITCH_AT, SWITCH_HYPERPARAMETERS, SWITCH_RATE

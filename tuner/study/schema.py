@@ -8,9 +8,9 @@ from typing import Any
 from tuner.study.build import LEARNING_RATE
 from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Choice, Hyperparameter, Range
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.lineup import COMPOSED, strategy_pattern
 from tuner.study.names import PRUNERS, SAMPLERS
-from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.spec import StudySpec
 from tuner.study.switch import SWITCH, SWITCH_HYPERPARAMETERS
 from tuner.study.teacher import DISTILL_HYPERPARAMETERS

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.study.domains import Domain, Fixed, Value, domain_from_json, domain_to_json
-from tuner.study.shared import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,20 @@ from tuner.training.batches import Examples, evaluation_batches
 from tuner.training.device import Compute
 
 
-def predict(model: nn.Module, *, examples: Examples, compute: Compute) -> Tensor:
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+def predict(
+    model: nn.Module, *, examples: Examples, compute: Compute, moves: Callable[[], object] = _nothing
+) -> Tensor:
     """The model's logits for all rows.
 
     Args:
         model: On its device; it is in evaluation mode inside, and left in the mode it came in.
         examples: The rows.
         compute: Device and precision.
+        moves: Called before every batch, so that somebody can tell a long evaluation from one that hangs.
 
     Returns:
         Float32 on the CPU, (rows, classes), in the order of the rows.
@@ -27,7 +34,10 @@ def predict(model: nn.Module, *, examples: Examples, compute: Compute) -> Tensor
     model.eval()
     batches = evaluation_batches(examples.lengths)
     with torch.inference_mode(), compute.autocast():
-        parts = [model(**examples.inputs(rows)).logits.float() for rows in batches]
+        parts = []
+        for rows in batches:
+            moves()
+            parts.append(model(**examples.inputs(rows)).logits.float())
         # One transfer for all batches, and the rows back in their own order.
         together = torch.cat(parts).cpu()
     model.train(was_training)
@@ -37,14 +47,20 @@ def predict(model: nn.Module, *, examples: Examples, compute: Compute) -> Tensor
 
 
 def evaluate(
-    model: nn.Module, *, task: Task, examples: Examples, labels: Sequence[str], compute: Compute
+    model: nn.Module,
+    *,
+    task: Task,
+    examples: Examples,
+    labels: Sequence[str],
+    compute: Compute,
+    moves: Callable[[], object] = _nothing,
 ) -> Scores | None:
-    """All metrics of the task.
+    """All metrics of the task; the arguments are those of :func:`predict`.
 
     Returns:
         None if a logit is not finite: the run has diverged, and no metric means anything.
     """
-    logits = predict(model, examples=examples, compute=compute)
+    logits = predict(model, examples=examples, compute=compute, moves=moves)
     if not torch.isfinite(logits).all():
         return None
     return task.score(logits.numpy(), examples.targets.cpu().numpy(), labels=labels)

@@ -137,7 +137,14 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         watch.look()
 
         with run.average.in_place():
-            scores = evaluate(model, task=objective.task, examples=run.validation, labels=run.labels, compute=compute)
+            scores = evaluate(
+                model,
+                task=objective.task,
+                examples=run.validation,
+                labels=run.labels,
+                compute=compute,
+                moves=released,
+            )
             if scores is None:
                 fix = "lower the learning rate"
                 raise TrialDiverged(f"a prediction became non-finite after epoch {epoch}", fix=fix)

@@ -219,6 +219,34 @@ def _train(
     released: Released,
 ) -> TrialResult:
     """Find the checkpoint to go on from, train, and draw up the result."""
+    plan, settings = trial.plan, trial.settings
+    run = _assemble(trial, rows)
+    checkpoint, skipped = run.checkpoints.adopt_newest(
+        [Path(folder) for folder in plan.resume_from], identity=run.identity
+    )
+    history = History(rules=settings.rules)
+    verdict = Verdict.GO_ON
+    if checkpoint is not None:
+        history = _resume(run, checkpoint)
+        for epoch, metrics in enumerate(history.epochs[:-1], start=1):
+            recall(epoch, metrics)
+        verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
+    ended_by = verdict.value
+    if verdict is Verdict.GO_ON:
+        ended_by = train(run, history=history, report=report, progress=progress, released=released)
+    return _result(
+        trial,
+        run,
+        history=history,
+        ended_by=ended_by,
+        test=rows.get("test"),
+        notes=(*trial.data.notes, *skipped),
+        released=released,
+    )
+
+
+def _assemble(trial: _Trial, rows: Mapping[str, Examples]) -> Run:
+    """All that the loop needs, before anything was trained."""
     plan, settings, weights = trial.plan, trial.settings, trial.data.class_weights
     objective = Objective(
         model=trial.adapted.model,
@@ -233,7 +261,7 @@ def _train(
         compute=trial.compute,
         settings=settings,
     )
-    run = Run(
+    return Run(
         objective=objective,
         trained=trial.adapted.trained,
         validation=rows["validation"],
@@ -250,22 +278,6 @@ def _train(
         checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
         started=trial.begin,
     )
-    checkpoint, skipped = run.checkpoints.adopt_newest(
-        [Path(folder) for folder in plan.resume_from], identity=run.identity
-    )
-    history = History(rules=settings.rules)
-    verdict = Verdict.GO_ON
-    if checkpoint is not None:
-        history = _resume(run, checkpoint)
-        for epoch, metrics in enumerate(history.epochs[:-1], start=1):
-            recall(epoch, metrics)
-        verdict = report(len(history.epochs), history.epochs[-1], time.perf_counter() - trial.begin)
-    ended_by = verdict.value
-    if verdict is Verdict.GO_ON:
-        ended_by = train(run, history=history, report=report, progress=progress, released=released)
-    return _result(
-        trial, run, history=history, ended_by=ended_by, test=rows.get("test"), notes=(*trial.data.notes, *skipped)
-    )
 
 
 def _resume(run: Run, checkpoint: Checkpoint) -> History:
@@ -279,13 +291,20 @@ def _resume(run: Run, checkpoint: Checkpoint) -> History:
 
 
 def _result(
-    trial: _Trial, run: Run, *, history: History, ended_by: str, test: Examples | None, notes: tuple[str, ...]
+    trial: _Trial,
+    run: Run,
+    *,
+    history: History,
+    ended_by: str,
+    test: Examples | None,
+    notes: tuple[str, ...],
+    released: Released,
 ) -> TrialResult:
     """Keep what must be kept, score the test rows if asked, and say how it went."""
     kept, score = "", None
     if ended_by in {"epochs", "patience"}:
         kept = str(_keep_best(run, history))
-        score = None if test is None else _score_test(run, test)
+        score = None if test is None else _score_test(run, test, released=released)
     elif ended_by == Verdict.PRUNE.value:
         run.checkpoints.clear()
     return TrialResult(
@@ -332,9 +351,16 @@ def _keep_best(run: Run, history: History) -> Path:
     return run.checkpoints.finish(state=run.state(history), weights=trainable_state(model, names=run.trained))
 
 
-def _score_test(run: Run, test: Examples) -> TestScore | None:
+def _score_test(run: Run, test: Examples, *, released: Released) -> TestScore | None:
     objective = run.objective
-    scores = evaluate(objective.model, task=objective.task, examples=test, labels=run.labels, compute=objective.compute)
+    scores = evaluate(
+        objective.model,
+        task=objective.task,
+        examples=test,
+        labels=run.labels,
+        compute=objective.compute,
+        moves=released,
+    )
     if scores is None:
         return None
     return TestScore(

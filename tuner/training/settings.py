@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tuner.study.domains import Value
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
 from tuner.study.plan import TrialPlan
-from tuner.study.shared import SHARED_HYPERPARAMETERS
 from tuner.study.teacher import DISTILL_HYPERPARAMETERS
 from tuner.tasks import TASKS
 from tuner.training.history import Rules
