@@ -26,7 +26,7 @@ def test_there_are_study_files() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_study_loads_and_its_space_has_nothing_odd(file: Path) -> None:
     spec = load_study_file(file, catalogue=CATALOGUE)
-    resolved = resolve_space(spec.space, strategies=spec.strategies, catalogue=CATALOGUE, parameters=1e8)
+    resolved = resolve_space(spec.space, strategies=spec.strategy_names, catalogue=CATALOGUE, parameters=1e8)
     assert not resolved.problems
     assert not resolved.warnings
 
