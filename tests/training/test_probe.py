@@ -136,6 +136,14 @@ def test_prefix_and_text_must_have_positions_together(tmp_path: Path) -> None:
     assert proof.refusals[0].message.startswith("60 tokens and prefix.length 8 exceed the model's 64 positions")
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5"])
+def test_every_family_is_asked_for_the_ends_of_ranges(kind: str, tmp_path: Path) -> None:
+    spec = study(tmp_path, kind=kind, strategies=["lora", "prompt"], space={"lora": {"r": [4, 8, 64]}})
+    proofs = prove(spec)
+    assert not [proof.unknown for proof in proofs.values() if proof.unknown]
+    assert [(refusal.knob, refusal.value) for refusal in proofs["lora"].refusals] == [("lora.r", 64)]
+
+
 def test_strategy_that_breaks_does_not_break_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("query")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn.modules.module import register_module_forward_hook
 
 from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
+from tuner.strategies.anatomy import find_blocks
 from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
 from tuner.study.domains import Fixed, Value
@@ -81,11 +81,12 @@ def _prove(block: StrategySpace, *, space: SearchSpace, shapes: _Shapes, tried: 
             for value in ends_of(block.domains[knob]):
                 if value == params[knob]:
                     continue
-                other = _facts(block, {**params, knob: value}, shapes)
-                if isinstance(other, str):
-                    refusals.append(Refusal(knob=knob, value=value, message=other))
+                changed = {**params, knob: value}
+                if message := _refusal(block, changed, shapes):
+                    if all(message != refusal.message for refusal in refusals):
+                        refusals.append(Refusal(knob=knob, value=value, message=message))
                 elif isinstance(facts, str):
-                    facts = other
+                    facts = _facts(block, changed, shapes)
             if works:
                 tried.add(knob)
     except Exception as error:  # noqa: BLE001 - a strategy that breaks here may yet work in a trial; the check goes on
@@ -124,13 +125,51 @@ class _Facts:
     is_counted: bool
 
 
+def _adapted(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -> nn.Module:
+    model = freeze_backbone(copy.deepcopy(shapes.model), fresh=shapes.fresh)
+    with torch.device("meta"):
+        return resolve(block.strategy).apply(model, params)
+
+
+def _refusal(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -> str:
+    """Why a strategy cannot work with some values; empty if it can.
+
+    The values of a strategy change the size of what it inserts, in every block alike, and the positions of the tokens,
+    which the embeddings count: the first block is as far as the model need be run.
+    """
+    try:
+        model = _adapted(block, params, shapes)
+        blocks = find_blocks(model)
+        if len(blocks) > 1:
+            model.get_submodule(blocks[1].name).register_forward_pre_hook(_stop)
+            _run_to_the_stop(model, tokens=shapes.tokens)
+    except TrialInfeasible as error:
+        return error.message
+    return ""
+
+
+def _run_to_the_stop(model: nn.Module, *, tokens: int) -> None:
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, tokens, dtype=torch.long, device="meta"))
+    except TrialInfeasible:
+        raise
+    except Exception:  # noqa: BLE001, S110 - the stop, or an operation that needs the content: it came no further
+        pass
+
+
+class _Enough(Exception):
+    """What was to be seen was seen."""
+
+
+def _stop(*_: object) -> None:
+    raise _Enough
+
+
 def _facts(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -> _Facts | str:
     """What an adapted model is, or why it cannot be."""
-    strategy = resolve(block.strategy)
-    model = freeze_backbone(copy.deepcopy(shapes.model), fresh=shapes.fresh)
     try:
-        with torch.device("meta"):
-            model = strategy.apply(model, params)
+        model = _adapted(block, params, shapes)
         rows = _largest_batch(block, params)
         if shapes.micro_batch is not None:
             rows = min(rows, shapes.micro_batch)
@@ -160,7 +199,7 @@ def _largest_batch(block: StrategySpace, params: Mapping[str, Value]) -> int:
 def _activations(model: nn.Module, *, rows: int, tokens: int) -> tuple[int, bool]:
     """Bytes at the end of a forward pass, and whether they were counted.
 
-    They are what is kept for the backward pass, and twice the largest tensor on the way, as input and output of the
+    They are what is kept for the backward pass, and twice the largest output of a layer, as input and output of the
     operation at work: within 11 % of the allocator's peak on BERT-tiny (16 rows of 128 tokens, eight strategies).
     Some models look at the content of a tensor, which has none here; theirs are taken from a rule of thumb.
 
@@ -175,33 +214,26 @@ def _activations(model: nn.Module, *, rows: int, tokens: int) -> tuple[int, bool
             saved[_storage(tensor)] = tensor
         return tensor
 
+    largest = 0
+
+    def look(_module: nn.Module, _inputs: object, made: object) -> None:
+        nonlocal largest
+        if isinstance(made, Tensor):
+            largest = max(largest, made.numel() * made.element_size())
+
     ids = torch.zeros(rows, tokens, dtype=torch.long, device="meta")
+    watch = register_module_forward_hook(look)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _Largest(weights) as passing:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             logits = model(input_ids=ids).logits
             nn.functional.cross_entropy(logits, torch.zeros(rows, dtype=torch.long, device="meta"))
     except TrialInfeasible:
         raise
     except Exception:  # noqa: BLE001 - an operation that needs the content fails in many ways
         return _rule_of_thumb(model, rows=rows, tokens=tokens), False
-    kept = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    return kept + 2 * passing.largest, True
-
-
-class _Largest(TorchDispatchMode):
-    """The size of the largest tensor that any operation makes, weights and views of them aside."""
-
-    def __init__(self, weights: set[int]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.largest = 0
-        self._weights = weights
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLR0917 - torch calls it by position
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, Tensor) and _storage(tensor) not in self._weights:
-                self.largest = max(self.largest, tensor.numel() * tensor.element_size())
-        return made
+    finally:
+        watch.remove()
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) + 2 * largest, True
 
 
 def _storage(tensor: Tensor) -> int:
