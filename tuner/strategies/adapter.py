@@ -32,9 +32,10 @@ class Adapter(Strategy):
         # .49 / .69 / .69 / .57). Larger models: 1e-4 (He et al. 2022) to 3e-3 (Houlsby et al. 2019).
         learning_rate=((4.4e6, 1e-2), (1.1e8, 3e-4), (3e9, 1e-4)),
         hyperparameters=(
+            # Widths of 16 to 64 are usual for models 768 wide. R8 gave .75 with 16 and .72 with 2.
             Hyperparameter(
                 name="adapter.reduction",
-                domain=Choice(options=(2, 4, 8, 16, 32)),
+                domain=Choice(options=(4, 8, 16, 32, 64)),
                 default=16,
                 help="width of the model divided by the width of the bottleneck",
                 allowed=Range(low=1, high=4096, kind="int"),

@@ -24,6 +24,7 @@ class PTuning(Strategy):
     info = StrategyInfo(
         name="p_tuning",
         summary="virtual tokens in the input, made by a small network, and the head",
+        # BERT-tiny on Reuters R8: macro-F1 .42 / .64 / .63 at 1e-3 / 3e-3 / 1e-2. Larger models: 1e-3 in PEFT's examples.
         learning_rate=((4.4e6, 5e-3), (1.1e8, 1e-3), (3e9, 1e-3)),
         hyperparameters=(
             Hyperparameter(
