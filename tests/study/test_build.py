@@ -9,7 +9,7 @@ from tuner.errors import StudyFileError
 from tuner.study.build import ResolvedSpace, build_space, resolve_space
 from tuner.study.domains import Choice, Fixed, Range
 from tuner.study.file import validate_study
-from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import OPTIMIZER_RATES, RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.space import SearchSpace
 
 SIZE = 1.1e8
@@ -175,6 +175,26 @@ def test_study_with_a_teacher_has_its_hyperparameters_in_every_block() -> None:
         assert block.recipe["distill.temperature"] == 2.0
         assert built.absolute(block.strategy, block.recipe)["distill.weight"] == 0.5
     assert "distill.weight" not in space({}).block("lora").domains
+
+
+def test_relative_learning_rate_follows_the_optimizer() -> None:
+    built = space({"optimizer": ["adamw", "sgd"], "lora": {"optimizer": "lion"}})
+    prior = built.block("head").prior
+    for optimizer in ("adamw", "sgd"):
+        absolute = built.absolute("head", {**built.block("head").recipe, "optimizer": optimizer})
+        assert absolute["learning_rate"] == pytest.approx(prior * OPTIMIZER_RATES[optimizer])
+    lora = built.block("lora")
+    assert built.absolute("lora", lora.recipe)["learning_rate"] == pytest.approx(lora.prior * OPTIMIZER_RATES["lion"])
+    assert lora.prior == space({}).block("lora").prior
+
+
+def test_absolute_learning_rate_is_left_alone_but_the_recipe_knows_its_optimizer() -> None:
+    raw = {"optimizer": "sgd", "learning_rate": {"low": 1e-6, "high": 10.0, "log": True}}
+    built = space(raw)
+    block = built.block("lora")
+    assert block.domains["learning_rate"] == Range(low=1e-6, high=10.0, log=True)
+    assert block.recipe["learning_rate"] == pytest.approx(block.prior * OPTIMIZER_RATES["sgd"])
+    assert built.absolute("lora", {**block.recipe, "learning_rate": 0.25})["learning_rate"] == 0.25
 
 
 def test_only_the_parts_and_the_whole_of_what_is_composed_are_tried_first() -> None:

@@ -219,7 +219,9 @@ def _rate_words(block: StrategySpace) -> str:
     """Where a strategy's learning rate is searched, in absolute units."""
     name = next(name for name in block.domains if _is_rate(name))
     domain = block.domains[name]
-    unit = block.prior if name == RELATIVE_LEARNING_RATE else None
+    optimizer = block.domains.get(f"{block.strategy}.optimizer", block.domains.get("optimizer"))
+    factor = block.rate(optimizer.value) if isinstance(optimizer, Fixed) else block.rate(None)
+    unit = factor if name == RELATIVE_LEARNING_RATE else None
 
     def words(value: float) -> str:
         rate = value if unit is None else unit * 10.0**value

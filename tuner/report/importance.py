@@ -85,7 +85,7 @@ def _relative(point: Point, space: SearchSpace) -> dict[str, Value]:
     rate = params.get("learning_rate")
     if point.strategy in space.names and isinstance(rate, int | float) and rate > 0:
         del params["learning_rate"]
-        params[RELATIVE_LEARNING_RATE] = math.log10(rate / space.block(point.strategy).prior)
+        params[RELATIVE_LEARNING_RATE] = math.log10(rate / space.block(point.strategy).rate(params.get("optimizer")))
     return params
 
 

@@ -278,9 +278,26 @@ def _block(
         domains[knob.name] = given.get(knob.name, knob.domain)
         defaults[knob.name] = knob.default
     recipe = {name: domain.clip(defaults[name]) for name, domain in domains.items() if not isinstance(domain, Fixed)}
-    return StrategySpace(
+    block = StrategySpace(
         strategy=strategy, prior=priors[-1], domains=domains, recipe=recipe, is_tried_first=is_tried_first
     )
+    return replace(block, recipe=_with_rate(block))
+
+
+def _with_rate(block: StrategySpace) -> Mapping[str, Value]:
+    """The recipe, with the learning rate of its optimizer where that is searched in absolute units."""
+    rate = _own_or_shared(LEARNING_RATE.name, block)
+    if rate not in block.recipe:
+        return block.recipe
+    optimizer = _own_or_shared("optimizer", block)
+    domain = block.domains[optimizer]
+    chosen = domain.value if isinstance(domain, Fixed) else block.recipe[optimizer]
+    return {**block.recipe, rate: block.domains[rate].clip(block.rate(chosen))}
+
+
+def _own_or_shared(name: str, block: StrategySpace) -> str:
+    own = f"{block.strategy}.{name}"
+    return own if own in block.domains else name
 
 
 def _prior(stage: str, *, catalogue: Catalogue, parameters: float) -> float:

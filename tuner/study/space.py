@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.study.domains import Domain, Fixed, Value, domain_from_json, domain_to_json
-from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
+from tuner.study.hyperparameters import OPTIMIZER_RATES, RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class StrategySpace:
 
     Attributes:
         strategy: The strategy or combination, such as ``lora+bitfit``.
-        prior: Learning rate of the default recipe, absolute.
+        prior: Learning rate of the default recipe with AdamW, absolute.
         domains: Domain of each proposed name. The learning rate stands either as :data:`RELATIVE_LEARNING_RATE` or,
             where the study file gave an absolute range, as ``learning_rate`` (one range for all strategies) or
             ``<strategy>.learning_rate``.
@@ -38,6 +38,10 @@ class StrategySpace:
     domains: Mapping[str, Domain]
     recipe: Mapping[str, Value]
     is_tried_first: bool = True
+
+    def rate(self, optimizer: Value | None) -> float:
+        """The learning rate that the relative one is relative to: the prior, for the optimizer that takes the steps."""
+        return self.prior * OPTIMIZER_RATES.get(str(optimizer), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +80,10 @@ class SearchSpace:
         block = self.block(strategy)
         values: dict[str, Value] = {}
         for name, domain in block.domains.items():
-            value = domain.value if isinstance(domain, Fixed) else proposal[name]
-            if name == RELATIVE_LEARNING_RATE:
-                value = block.prior * 10.0 ** float(value)
-            values[_absolute_name(name, block)] = value
+            values[_absolute_name(name, block)] = domain.value if isinstance(domain, Fixed) else proposal[name]
+        if RELATIVE_LEARNING_RATE in block.domains:
+            decades = float(values["learning_rate"])
+            values["learning_rate"] = block.rate(values.get("optimizer")) * 10.0**decades
         return values
 
     def searched(self, strategy: str, values: Mapping[str, Value]) -> dict[str, Value]:
