@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,12 +17,16 @@ from multiprocessing.synchronize import Barrier
 from typing import Protocol, TypeVar
 
 import pytest
+from sqlalchemy.engine import Connection, make_url
 
 from tests import mariadb, postgres
-from tests.store.toy import holder, toy_study, train
+from tests.faults.proxy import cutting_proxy
+from tests.store.toy import holder, sql, toy_study, train
 from tuner.search.driver import StudyDriver
 from tuner.store import queries
+from tuner.store.checks import find_problems
 from tuner.store.database import Database
+from tuner.store.records import Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +37,7 @@ BUDGET = 50 if LONG else 24
 DATABASES = ["sqlite", "postgres", "mariadb"]
 
 Answer = TypeVar("Answer")
+Record = Callable[[str, object], None]
 
 
 class Crowd(Protocol):
@@ -130,7 +137,9 @@ CONNECTIONS, VISITORS, TRIALS_EACH = 10, 12, 3
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
-def test_twelve_workers_take_turns_at_ten_connections(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_twelve_workers_take_turns_at_ten_connections(
+    kind: str, caplog: pytest.LogCaptureFixture, record_property: Record
+) -> None:
     running = {
         "postgres": lambda: postgres.running_server(f"max_connections={CONNECTIONS}"),
         "mariadb": lambda: mariadb.running_server(f"--max-connections={CONNECTIONS}"),
@@ -162,8 +171,91 @@ def test_twelve_workers_take_turns_at_ten_connections(kind: str, caplog: pytest.
             visitor.start()
         for visitor in visitors:
             visitor.join()
+    waiting = [record.getMessage() for record in caplog.records if "waiting for a free connection" in record.message]
+    record_property("figures", json.dumps({"workers": VISITORS, "that waited": len(waiting), "told": len(told)}))
     assert told == []
     assert sorted(numbers) == list(range(VISITORS * TRIALS_EACH))
-    waiting = [record.getMessage() for record in caplog.records if "waiting for a free connection" in record.message]
     assert waiting
     assert all("\n" not in line and "***" in line for line in waiting)
+
+
+CUTS = 200 if LONG else 20
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_connection_cut_around_a_commit_loses_nothing_and_doubles_nothing(
+    kind: str, request: pytest.FixtureRequest, record_property: Record
+) -> None:
+    """Half of the cuts come before the server hears of the commit, half before we hear that it took effect."""
+    url = make_url(str(request.getfixturevalue(f"{kind}_url")))
+    trials = 2 * CUTS
+    with cutting_proxy(port=int(url.port or 0), share=0.1) as proxy:
+        through = url.set(port=proxy.port).render_as_string(hide_password=False)
+        with Database.open(through, create=True) as db:
+            toy_study(db, budget={"trials": trials}, search={"sampler": {"name": "random"}, "pruner": {"name": "none"}})
+            driver = StudyDriver(db, name="toy")
+            proxy.is_armed = True
+            while (lease := driver.claim(holder())) is not None:
+                train(driver, lease)
+            proxy.is_armed = False
+            snapshot = queries.load_snapshot(db, "toy")
+            problems = find_problems(db)
+    figures = {"cut before": proxy.cuts_before, "cut after": proxy.cuts_after, "trials": trials}
+    record_property("figures", json.dumps(figures))
+    assert proxy.cuts_before + proxy.cuts_after >= CUTS, figures
+    assert min(proxy.cuts_before, proxy.cuts_after) > 0, figures
+    assert [trial.number for trial in snapshot.trials] == list(range(trials))
+    assert all(trial.outcome is Outcome.COMPLETE for trial in snapshot.trials)
+    assert all(len(trial.attempts) == 1 and len(trial.epochs) == 3 for trial in snapshot.trials)
+    assert problems == []
+
+
+THREADS, WRITES, ROWS = 16, 500, 8
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_sixteen_writers_that_lock_in_any_order_all_get_through(
+    kind: str, request: pytest.FixtureRequest, record_property: Record
+) -> None:
+    """Two rows each, in a random order: deadlocks by the hundred, and none is told."""
+    url = str(request.getfixturevalue(f"{kind}_url"))
+    db = Database.open(url, create=True)
+    if kind == "postgres":  # which looks for deadlocks once a second unless it is told otherwise
+        db.write(sql(f"ALTER DATABASE {db.url.database} SET deadlock_timeout = '10ms'"))
+    db.write(sql("CREATE TABLE counters (id INT PRIMARY KEY, n INT NOT NULL)"))
+    for row in range(ROWS):
+        db.write(sql(f"INSERT INTO counters VALUES ({row}, 0)"))
+    told: list[BaseException] = []
+    retried: list[int] = []
+
+    def _write(seed: int) -> None:
+        draw = random.Random(seed)
+        with Database.open(url) as mine:
+            for _ in range(WRITES):
+                rows = draw.sample(range(ROWS), 2)
+                tries: list[int] = []
+
+                def _bump(tx: Connection, rows: list[int] = rows, tries: list[int] = tries) -> None:
+                    tries.append(1)
+                    for row in rows:
+                        tx.exec_driver_sql(f"UPDATE counters SET n = n + 1 WHERE id = {row}")
+
+                try:
+                    mine.write(_bump)
+                except BaseException as error:  # noqa: BLE001 - told by the assertion
+                    told.append(error)
+                retried.append(len(tries) - 1)
+
+    threads = [threading.Thread(target=_write, args=(seed,)) for seed in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = db.read(lambda tx: int(tx.exec_driver_sql("SELECT SUM(n) FROM counters").scalar_one()))
+    db.close()
+    figures = {"writes": len(retried), "conflicts": sum(retried), "most for one write": max(retried), "told": len(told)}
+    record_property("figures", json.dumps(figures))
+    assert told == []
+    assert total == 2 * THREADS * WRITES
+    assert sum(retried) > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -224,44 +223,3 @@ def test_a_lock_is_waited_for_and_tried_again(served: Database, monkeypatch: pyt
         assert other.write(lambda tx: studies.lock_study(tx, study_id)) is not None
     assert 1.0 < time.monotonic() - begin < 10.0
     holder_thread.join()
-
-
-THREADS, WRITES, ROWS = 16, 500, 4
-
-
-def test_sixteen_writers_that_lock_in_any_order_all_get_through(maria: Database) -> None:
-    """Two rows each, in a random order: deadlocks by the hundred, and none is told."""
-    url = maria.url.render_as_string(hide_password=False)
-    maria.write(sql("CREATE TABLE counters (id INT PRIMARY KEY, n INT NOT NULL)"))
-    for row in range(ROWS):
-        maria.write(sql(f"INSERT INTO counters VALUES ({row}, 0)"))
-    told: list[BaseException] = []
-    retried: list[int] = []
-
-    def _write(seed: int) -> None:
-        draw = random.Random(seed)
-        with Database.open(url) as mine:
-            for _ in range(WRITES):
-                rows = draw.sample(range(ROWS), 2)
-                tries: list[int] = []
-
-                def _bump(tx: Connection, rows: list[int] = rows, tries: list[int] = tries) -> None:
-                    tries.append(1)
-                    for row in rows:
-                        tx.exec_driver_sql(f"UPDATE counters SET n = n + 1 WHERE id = {row}")
-
-                try:
-                    mine.write(_bump)
-                except BaseException as error:  # noqa: BLE001 - told by the assertion
-                    told.append(error)
-                retried.append(len(tries) - 1)
-
-    threads = [threading.Thread(target=_write, args=(seed,)) for seed in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    total = maria.read(lambda tx: int(tx.exec_driver_sql("SELECT SUM(n) FROM counters").scalar_one()))
-    assert told == []
-    assert total == 2 * THREADS * WRITES
-    assert sum(retried) > 0

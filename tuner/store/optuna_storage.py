@@ -65,5 +65,10 @@ def _retrying(name: str) -> Callable[..., Any]:
     return _call
 
 
-for _name in BaseStorage.__abstractmethods__:
+# What Optuna's cache asks its backend for, beside the public methods.
+_PRIVATE = frozenset({"_get_best_trial_id", "_get_trials", "_set_trial_param"})
+# Run twice they would make two, where the connection broke after the commit; tuner makes studies and trials itself.
+_ONCE = frozenset({"create_new_study", "create_new_trial"})
+
+for _name in (BaseStorage.__abstractmethods__ | _PRIVATE) - _ONCE:
     setattr(SharedStorage, _name, _retrying(_name))

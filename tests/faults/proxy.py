@@ -1,0 +1,83 @@
+"""A TCP proxy before a database that cuts connections at the worst moment: around a commit."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+COMMIT = re.compile(rb"COMMIT(?!TED)")  # as both PostgreSQL's and MySQL's clients send it; not READ COMMITTED
+
+
+class CuttingProxy:
+    """Forwards bytes; while it is armed, some commits are cut: half before the server hears, half before it is heard."""
+
+    def __init__(self, *, port: int, share: float, seed: int = 0) -> None:
+        self.cuts_before = self.cuts_after = 0
+        self.is_armed = False
+        self._server_port = port
+        self._share = share
+        self._random = random.Random(seed)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._sockets: list[socket.socket] = [self._listener]
+        self._answers: dict[socket.socket, threading.Event] = {}
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for one in self._sockets:
+            _cut(one)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += [client, server]
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._return, args=(server, client), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if self.is_armed and COMMIT.search(data) and self._random.random() < self._share:
+                    if self._random.random() < 0.5:
+                        self.cuts_before += 1
+                    else:
+                        self.cuts_after += 1
+                        answered = self._answers[server] = threading.Event()
+                        server.sendall(data)
+                        answered.wait(5.0)  # the commit took effect, and nobody hears of it
+                    break
+                server.sendall(data)
+        _cut(client)
+        _cut(server)
+
+    def _return(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if (answered := self._answers.get(server)) is not None:
+                    answered.set()
+                    break
+                client.sendall(data)
+        _cut(client)
+
+
+def _cut(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
+
+
+@contextmanager
+def cutting_proxy(*, port: int, share: float) -> Iterator[CuttingProxy]:
+    """A proxy before a port of this machine."""
+    proxy = CuttingProxy(port=port, share=share)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
