@@ -178,8 +178,8 @@ def _submit(command: WorkerCommand, options: SlurmOptions, storage: str | None) 
 
     numbers = launcher.names(launcher.submit(command, options=options))
     some = f"{options.workers} worker{'s' if options.workers != 1 else ''}"
-    message(f"submitted job {numbers}: {some}; logs are in {options.log_folder}")
-    next_steps(f"squeue --job {numbers}")
+    message(f"submitted job {numbers}: {some} (squeue --job {numbers}, scancel {numbers})")
+    message(f"logs are in {options.log_folder}")
     next_steps("tuner worker list", *(f"tuner study watch {one}" for one in command.studies[:1]), storage=storage)
 
 
