@@ -15,7 +15,9 @@ from tests.cli.command import ROOT, tuner
 from tests.cli.conftest import Run
 from tests.cli.little import STUDY
 from tests.cli.rehearsal import Ends, claim, open_study, play
+from tuner import api
 from tuner.api import load_study
+from tuner.cli.check import check_lines
 from tuner.report import summarise
 from tuner.store import workers
 from tuner.store.database import Database
@@ -312,3 +314,18 @@ def test_a_wrong_storage_is_status_78_and_never_repeated(tmp_path: Path) -> None
     assert done.returncode == 78
     assert "not a database URL" in done.stderr
     assert "s3cr3tPW" not in done.stderr
+
+
+def test_check_of_a_large_space_fits_a_narrow_terminal(study_file: Path) -> None:
+    text = STUDY.replace("[head, lora]", "[head>lora, {compose: [bitfit, lora, norm]}]")
+    study_file.write_text(f"{text}space: {{optimizer: [adamw, lion], lora: {{r: [4, 8]}}}}\n", encoding="utf-8")
+    spec, found = api.check_study(study_file)
+    lines = check_lines(spec, found, width=80)
+    assert not [line for line in lines if len(line) > 80 and str(study_file.parent) not in line]
+    text = "\n".join(lines)
+    assert "8 strategies (the recipes of 5 are tried first)" in text
+    assert "  lora    r 4 | 8\n" in text
+    assert "  switch  at 0.1 to 0.5\n" in text
+    assert "learning rate: with adamw" in text
+    for name in ("head>lora", "bitfit+lora+norm"):
+        assert sum(line.startswith(f"  {name} ") for line in lines) == 1

@@ -121,6 +121,9 @@ def check_lines(spec: StudySpec, found: CheckReport, *, width: int | None = None
             f"memory: an estimate of the largest batch at {spec.training.max_length} tokens in fp32; bf16 takes less"
         )
         lines += ["", *textwrap.wrap(words, width or 1000, initial_indent="  ", subsequent_indent="  ")]
+    if any(not isinstance(block.domains.get("optimizer"), Fixed | None) for block in found.space.strategies):
+        words = "learning rate: with adamw; each other optimizer has its own multiple of it"
+        lines += textwrap.wrap(words, width or 1000, initial_indent="  ", subsequent_indent="  ")
     return lines
 
 
