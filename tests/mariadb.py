@@ -63,12 +63,16 @@ class MariaDBServer:
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.port = _free_port()
-        self._options = (*(f"--{name}={value}" for name, value in SETTINGS.items()), *options)
+        # A folder of its own for passing tables, too: a server that starts sweeps those of others out of /tmp.
+        passing = folder / "passing"
+        passing.mkdir()
+        self._options = (*(f"--{name}={value}" for name, value in SETTINGS.items()), f"--tmpdir={passing}", *options)
         self._owner = NOBODY if os.geteuid() == 0 else None
         self._programs = programs()
         self._server: subprocess.Popen[bytes] | None = None
         if self._owner is not None:
-            os.chown(folder, self._owner, self._owner)
+            for path in (folder, passing):
+                os.chown(path, self._owner, self._owner)
         self._install()
 
     def url(self, database: str = "", *, user: str = USER, password: str = PASSWORD) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import pytest
 from sqlalchemy.engine import make_url
 
+from tests.faults.boxes import Box, assert_whole
 from tests.store.toy import run_out, sql, toy_study
 from tuner.dashboard.studies import StudiesApp
 from tuner.errors import ConfigurationError, UnavailableError
@@ -150,3 +152,10 @@ def test_a_prefix_that_makes_no_name_is_refused(prefix: str) -> None:
 
 def test_the_url_of_a_role_survives_its_password(url_of: Callable[[Duty], str]) -> None:
     assert make_url(url_of(Duty.VIEWER)).password == PASSWORD
+
+
+@pytest.mark.slow
+def test_a_real_worker_needs_no_more_than_its_role(url_of: Callable[[Duty], str], tmp_path: Path) -> None:
+    box = Box(tmp_path, url_of(Duty.WORKER), budget={"trials": 3})  # creates the study, too
+    box.run()
+    assert_whole(box.snapshot(), trials=3)
