@@ -186,7 +186,8 @@ class Loha(PeftLayers):
     info = StrategyInfo(
         name="loha",
         summary="products of two low-rank updates at all linear layers, and the head",
-        learning_rate=((4.4e6, 5e-3), (1.1e8, 1e-3), (3e9, 5e-4)),
+        # BERT-tiny on Reuters R8 (1200 rows, 2 epochs): .47 / .61 at 3e-3 / 1e-2, where LoRA has .58 at 5e-3.
+        learning_rate=((4.4e6, 1e-2), (1.1e8, 1e-3), (3e9, 5e-4)),
         hyperparameters=(
             Hyperparameter(
                 name="loha.r",
@@ -224,7 +225,8 @@ class Lokr(PeftLayers):
     info = StrategyInfo(
         name="lokr",
         summary="Kronecker products as updates of all linear layers, and the head",
-        learning_rate=((4.4e6, 5e-3), (1.1e8, 1e-3), (3e9, 5e-4)),
+        # BERT-tiny on Reuters R8 (1200 rows, 2 epochs): .45 / .59 at 3e-3 / 1e-2, where LoRA has .58 at 5e-3.
+        learning_rate=((4.4e6, 1e-2), (1.1e8, 1e-3), (3e9, 5e-4)),
         hyperparameters=(
             Hyperparameter(
                 name="lokr.r",
