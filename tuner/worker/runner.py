@@ -177,7 +177,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--write", type=int, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides what Ctrl-C means
+    # The supervisor decides what Ctrl-C means; and schedulers send SIGTERM to every process of a job, which would make a run
+    # that is about to be saved a run whose runner crashed. A supervisor that is gone closes the pipe.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
     return parser.parse_args()
 
 

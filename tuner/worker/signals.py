@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+# The same request twice: a scheduler signals every process of a job, and whoever started this one passes it on.
+_ECHO_SECONDS = 1.0
 
 
 class StopSignals:
     """Counts SIGTERM, SIGINT and SIGHUP while they are caught: the first asks for a drain, the second for the end at once.
+
+    A signal that comes again within a second is an echo and counts once.
 
     Attributes:
         count: How many came.
@@ -19,6 +25,7 @@ class StopSignals:
     def __init__(self) -> None:
         """None came yet."""
         self.count = 0
+        self._last: dict[int, float] = {}
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -27,8 +34,11 @@ class StopSignals:
             yield
             return
 
-        def _count(_signal: int, _frame: FrameType | None) -> None:
-            self.count += 1
+        def _count(number: int, _frame: FrameType | None) -> None:
+            now = time.monotonic()
+            if now - self._last.get(number, -_ECHO_SECONDS) >= _ECHO_SECONDS:
+                self.count += 1
+                self._last[number] = now
 
         # What is ignored stays ignored: under nohup a worker outlives its terminal.
         asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
