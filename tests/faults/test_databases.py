@@ -10,10 +10,14 @@ import logging
 import multiprocessing
 import os
 import random
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
@@ -23,7 +27,7 @@ from tests import mariadb, postgres
 from tests.faults.proxy import cutting_proxy
 from tests.store.toy import holder, sql, toy_study, train
 from tuner.search.driver import StudyDriver
-from tuner.store import queries
+from tuner.store import leases, queries
 from tuner.store.checks import find_problems
 from tuner.store.database import Database
 from tuner.store.records import Outcome
@@ -34,6 +38,8 @@ LONG = os.environ.get("TUNER_FAULTS") == "long"
 ROUNDS = 20 if LONG else 3
 WORKERS = 8
 BUDGET = 50 if LONG else 24
+QUEUED = 500 if LONG else 40
+HELD_SECONDS = 30.0 if LONG else 3.0
 DATABASES = ["sqlite", "postgres", "mariadb"]
 
 Answer = TypeVar("Answer")
@@ -62,6 +68,17 @@ def _open(url: str) -> str:
     except BaseException as error:  # noqa: BLE001 - told by the assertion
         return repr(error)
     return ""
+
+
+def _claim_all(url: str) -> list[int]:
+    """Claim what waits until nothing does; the numbers."""
+    claimed = []
+    with Database.open(url) as db:
+        driver = StudyDriver(db, name="toy")
+        _barrier.wait()
+        while (lease := driver.claim(holder(f"w{os.getpid()}"))) is not None:
+            claimed.append(lease.number)
+    return claimed
 
 
 def _serve(url: str) -> tuple[list[int], int]:
@@ -131,6 +148,35 @@ def test_eight_processes_never_overshoot_a_budget(crowd: Crowd, new_url: Callabl
         assert max(most for _, most in answers) <= BUDGET
         with Database.open(url) as db:
             assert queries.load_snapshot(db, "toy").study.counts["complete"] == BUDGET
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("new_url", DATABASES, indirect=True)
+def test_eight_processes_never_claim_one_waiting_run_twice(crowd: Crowd, new_url: Callable[[], str]) -> None:
+    url = new_url()
+    with Database.open(url, create=True) as db:
+        toy_study(db, budget={"trials": QUEUED}, search={"sampler": {"name": "random"}, "pruner": {"name": "none"}})
+        driver = StudyDriver(db, name="toy")
+        held = [lease for _ in range(QUEUED) if (lease := driver.claim(holder())) is not None]
+        for lease in held:
+            leases.release(db, lease, reason="the worker was told to stop", seconds=0.0)
+        claimed = sorted(number for numbers in crowd(_claim_all, url) for number in numbers)
+        attempts = {len(trial.attempts) for trial in queries.load_snapshot(db, "toy").trials}
+    assert claimed == list(range(QUEUED))
+    assert attempts == {2}
+
+
+def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:
+    """Somebody else's tool holds SQLite's lock for a while: a write takes its turn."""
+    with Database.open(f"sqlite:///{tmp_path}/tuner.db", create=True) as db:
+        toy_study(db)
+        driver = StudyDriver(db, name="toy")
+        with closing(sqlite3.connect(tmp_path / "tuner.db", isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            threading.Timer(HELD_SECONDS, other.rollback).start()
+            begin = time.monotonic()
+            assert driver.claim(holder()) is not None
+            assert time.monotonic() - begin > 0.5 * HELD_SECONDS
 
 
 CONNECTIONS, VISITORS, TRIALS_EACH = 10, 12, 3
