@@ -18,9 +18,9 @@ from tuner.strategies.base import Strategy, backbone_of, freeze_backbone
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
 from tuner.study.plan import Verdict
 
-RESUMED = (*STRATEGIES, "lora+bitfit")
-# One more architecture for those that train in different ways: everything, a part, an insertion, a head on features.
-RESUMED_TOO = ("full", "head", "lora", "bitfit")
+# Those that train in different ways: everything, the head on features, a part, an insertion, a schedule of its own.
+RESUMED = ("full", "head", "bitfit", "lora", "gradual", "adalora")
+RESUMED_TOO = tuple(name for name in (*STRATEGIES, "lora+bitfit") if name not in RESUMED)
 
 
 def adapt(name: str, kind: str) -> nn.Module:
@@ -107,7 +107,12 @@ def test_the_contract_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [*((name, "bert") for name in RESUMED), *((name, "distilbert") for name in RESUMED_TOO)]
+    ("name", "kind"),
+    [
+        *((name, "bert") for name in RESUMED),
+        *((name, "distilbert") for name in RESUMED[:4]),
+        *(pytest.param(name, "bert", marks=pytest.mark.slow) for name in RESUMED_TOO),
+    ],
 )
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name: str, kind: str, tmp_path: Path) -> None:
     spec = study(tmp_path, kind=kind, training={"epochs": 3})
