@@ -123,3 +123,15 @@ def test_exit_status_is_the_first_failure_s() -> None:
 
 def test_this_python_is_named() -> None:
     assert sys.executable in checkup.check_python().text
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_a_server_s_connections_and_their_protection_are_told(
+    run: Run, request: pytest.FixtureRequest, kind: str
+) -> None:
+    url = str(request.getfixturevalue(f"{kind}_url"))
+    assert run("db", "init", "--storage", url).exit_code == 0
+    said = run("doctor", "--skip-torch", "--storage", url).stdout
+    assert "of 100 are taken" in said
+    assert "not encrypted, and does not leave this machine" in " ".join(said.split())
+    assert "no trial is stuck" in said

@@ -196,6 +196,7 @@ def check_database(database: Database) -> Iterator[Finding]:
         yield check_contents(database)
     yield check_clock(offset)
     yield check_encryption(database)
+    yield from check_connections(database)
 
 
 def check_encryption(database: Database) -> Finding:
@@ -205,6 +206,19 @@ def check_encryption(database: Database) -> Finding:
     encryption = read_encryption(database)
     level = Level.WARN if encryption.advice else Level.OK
     return Finding(name="connection", level=level, text=str(encryption), fix=encryption.advice)
+
+
+def check_connections(database: Database) -> Iterator[Finding]:
+    """Whether the server has connections left for more workers; a file needs none."""
+    from tuner.store.connections import read_connections
+
+    use = read_connections(database)
+    if use is None:
+        return
+    is_scarce = use.used > 0.8 * use.limit
+    fix = "run fewer workers, or raise the server's max_connections" if is_scarce else ""
+    text = f"{use.used} of {use.limit} are taken; a worker keeps one"
+    yield Finding(name="connections", level=Level.WARN if is_scarce else Level.OK, text=text, fix=fix)
 
 
 def check_contents(database: Database) -> Finding:
