@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch)
         ("postgresql://u@h/d", "postgresql+psycopg"),
         ("postgres://u@h/d", "postgresql+psycopg"),
         ("mysql://u@h/d", "mysql+pymysql"),
+        ("mysql+pymysql://u@h/d", "mysql+pymysql"),
+        ("mariadb://u@h/d", "mysql+pymysql"),
+        ("mariadb+pymysql://u@h/d", "mysql+pymysql"),
         ("postgresql+psycopg://u@h/d", "postgresql+psycopg"),
     ],
 )
@@ -39,6 +43,8 @@ def test_a_url_gets_its_driver(text: str, driver: str) -> None:
         ("tuner.db", "storage: not a database URL; use for example sqlite:///tuner.db"),
         ("postgrsql://u:s3cr3tPW@h/d", 'storage: unknown database "postgrsql"; did you mean "postgresql"?'),
         ("postgresql://u:s3cr3tPW@h:port/d", "storage: not a database URL - it cannot be parsed"),
+        ("mariabd://u:s3cr3tPW@h/d", 'storage: unknown database "mariabd"; did you mean "mariadb"?'),
+        ("mysql+mysqldb://u:s3cr3tPW@h/d", "storage: MySQL and MariaDB are spoken to with pymysql; write mysql://"),
     ],
 )
 def test_a_wrong_url_is_told_without_its_password(text: str, message: str) -> None:
@@ -97,3 +103,20 @@ def test_an_unreachable_server_is_one_line_without_the_password() -> None:
     assert "s3cr3tPW" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "message"),
+    [
+        ("mysql://u@h/d", "pymysql", "storage: mysql needs a driver that is not installed; pip install 'pymysql'"),
+        (
+            "postgresql://u@h/d",
+            "psycopg",
+            r"storage: postgresql needs a driver that is not installed; pip install 'psycopg\[binary\]'",
+        ),
+    ],
+)
+def test_a_missing_driver_is_one_line(monkeypatch: pytest.MonkeyPatch, url: str, module: str, message: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=message):
+        Database(parse_url(url))

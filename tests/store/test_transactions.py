@@ -223,3 +223,21 @@ def test_a_lock_is_waited_for_and_tried_again(served: Database, monkeypatch: pyt
         assert other.write(lambda tx: studies.lock_study(tx, study_id)) is not None
     assert 1.0 < time.monotonic() - begin < 10.0
     holder_thread.join()
+
+
+def test_a_password_that_needs_another_package_says_which(maria: Database) -> None:
+    def _connect_to_mysql_8(_: Connection) -> None:
+        raise RuntimeError(
+            "'cryptography' package is required for sha256_password or caching_sha2_password auth methods"
+        )
+
+    with pytest.raises(
+        ConfigurationError, match=r"add \?sslmode=verify-full to the URL, or: pip install 'pymysql\[rsa\]'"
+    ):
+        maria.write(_connect_to_mysql_8)
+    with pytest.raises(RuntimeError, match="a bug"):
+        maria.write(_fail)
+
+
+def _fail(_: Connection) -> None:
+    raise RuntimeError("a bug")

@@ -111,6 +111,13 @@ class Transactions:
             raise self._error(error) from error
         except SQLAlchemyError as error:
             raise UnavailableError(f"database {self.safe_url}: {plain_cause(error)}") from error
+        except RuntimeError as error:
+            if "'cryptography' package is required" not in str(error):  # PyMySQL's word about MySQL 8's usual passwords
+                raise
+            raise ConfigurationError(
+                f"database {self.safe_url}: this user's password may not be sent in clear",
+                fix="add ?sslmode=verify-full to the URL, or: pip install 'pymysql[rsa]'",
+            ) from error
 
     def _error(self, error: DBAPIError) -> TunerError:
         text = f"database {self.safe_url}: {plain_cause(error)}"
