@@ -13,8 +13,8 @@ from tests.postgres import PostgresServer, running_server
 
 def test_every_storage_starts_empty_and_takes_writes(storage_url: str) -> None:
     url = sqlalchemy.make_url(storage_url)
-    if url.get_backend_name() in {"mysql", "mariadb"}:
-        url = url.set(drivername=f"{url.get_backend_name()}+pymysql")  # tuner chooses the driver, SQLAlchemy another one
+    if url.get_backend_name() in {"mysql", "mariadb"}:  # tuner chooses the driver; SQLAlchemy would take another one
+        url = url.set(drivername=f"{url.get_backend_name()}+pymysql")
     engine = sqlalchemy.create_engine(url)
     try:
         assert sqlalchemy.inspect(engine).get_table_names() == []
