@@ -40,9 +40,10 @@ OTHERS: dict[str, PretrainedConfig] = {
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
     ),
+    "convnext": transformers.ConvNextV2Config(hidden_sizes=[8, 16], depths=[1, 2], num_stages=2),
     "swin": transformers.SwinConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[2, 2]),
 }
-VISION = {"vit", "resnet", "swin"}
+VISION = {"vit", "resnet", "swin", "convnext"}
 
 # First block: attention inputs, attention output, feed-forward inputs, feed-forward output; below the block's name.
 FIRST = {
@@ -98,7 +99,7 @@ FIRST = {
         "fc2",
     ),
 }
-BLOCKS = {"t5": 4, "bart": 4, "resnet": 3}
+BLOCKS = {"t5": 4, "bart": 4, "resnet": 3, "convnext": 3}
 
 
 def build(kind: str) -> nn.Module:
@@ -122,7 +123,7 @@ def test_every_block_is_found(kind: str) -> None:
         assert block.feed_forward is not None
         width = layer_size(model.get_submodule(block.feed_forward.output))[1]
         assert all(layer_size(model.get_submodule(name))[0] == width for name in block.feed_forward.inputs)
-        assert block.attentions
+        assert block.attentions or kind == "convnext"
         assert all(layer_size(model.get_submodule(item.output))[1] == width for item in block.attentions)
 
 

@@ -122,7 +122,7 @@ def _is_below(name: str, lists: list[str]) -> bool:
     return any(name.startswith(f"{outer}.") for outer in lists)
 
 
-def _is_repeated(layers: nn.ModuleList) -> bool:
+def _is_repeated(layers: nn.ModuleList | nn.Sequential) -> bool:
     """Whether these are layers of one kind that have layers of their own: not a list of plain linear layers."""
     kinds = {type(layer) for layer in layers}
     return len(kinds) == 1 and all(any(True for _ in layer.children()) for layer in layers)
@@ -133,7 +133,8 @@ def _layers_of_stage(layer: nn.Module) -> list[str]:
     if "Stage" not in type(layer).__name__:
         return [""]
     for name, child in layer.named_children():
-        if isinstance(child, (nn.ModuleList, nn.Sequential)) and len(child):
+        # ConvNeXt has a list of one norm and one convolution before that of its layers.
+        if isinstance(child, (nn.ModuleList, nn.Sequential)) and len(child) and _is_repeated(child):
             return [f".{name}.{number}" for number in range(len(child))]
     return [""]
 
