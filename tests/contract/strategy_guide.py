@@ -21,7 +21,10 @@ from tuner.strategies import STRATEGIES, resolve
 from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters
 from tuner.study.domains import Choice, Domain, Hyperparameter, Range, Value
+from tuner.study.hyperparameters import OPTIMIZER_RATES, SHARED_HYPERPARAMETERS
 from tuner.study.space import learning_rate_prior
+from tuner.study.switch import SWITCH_AT, SWITCH_RATE
+from tuner.study.teacher import DISTILL_HYPERPARAMETERS
 
 FILE = ROOT / "docs" / "strategies.md"
 SIZES = {"4.4 M": 4.4e6, "110 M": 1.1e8, "3 B": 3e9}
@@ -67,6 +70,14 @@ searched in the study file, under `space`.
 
 """
 
+SHARED = """\
+## Shared by all
+
+What every strategy has besides: optimizer, schedule and regularisation. What is not searched stands at its default, which costs nothing where it is 0; a value, a list or a range under `space` changes that, for all strategies or, in the block of one, for it
+alone ([study-file.md](study-file.md)). The learning rate is searched relative to the strategy's own and to the optimizer's: {rates}.
+
+"""
+
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -75,6 +86,8 @@ def guide() -> str:
     total = f"{count_parameters(bert_base())[1] / 1e6:.1f}"
     parts = [INTRODUCTION, GLANCE.format(total=total), *_glance(), WORKS, *_works(), EACH]
     parts += [line for name in STRATEGIES for line in _strategy(name)]
+    others = (f"{name} takes {factor:g} times" for name, factor in OPTIMIZER_RATES.items() if factor != 1)
+    parts += [SHARED.format(rates=", ".join((*others, "the others as it is"))), *_shared()]
     return "".join(parts).rstrip("\n") + "\n"
 
 
@@ -125,6 +138,12 @@ def _strategy(name: str) -> Iterator[str]:
     if info.hyperparameters:
         head = ("knob", "what it is", "default", "searched", "may be set to")
         yield from _table(head, (_knob(knob) for knob in info.hyperparameters))
+
+
+def _shared() -> Iterator[str]:
+    head = ("knob", "what it is", "default", "searched", "may be set to")
+    knobs = (*SHARED_HYPERPARAMETERS, SWITCH_AT, SWITCH_RATE, *DISTILL_HYPERPARAMETERS)
+    yield from _table(head, (_knob(knob) for knob in knobs))
 
 
 def _knob(knob: Hyperparameter) -> Sequence[str]:

@@ -20,7 +20,7 @@ SWITCH_RATE = Hyperparameter(
     # Each sequence has a default of its own: the ratio of its stages' own learning rates.
     domain=Fixed(value=1.0),
     default=1.0,
-    help="learning rate of the first stage as a factor of the trial's",
+    help="learning rate of the first stage as a factor of the trial's; by default the ratio of the stages' own",
     allowed=Range(low=1e-6, high=1e6),
 )
 
