@@ -152,6 +152,8 @@ def run_worker(
     max_trials: int | None = None,
     lease: float = 90.0,
     heartbeat: float = 15.0,
+    hang_after: float = 300.0,
+    outage: float = 900.0,
 ) -> WorkerSummary:
     """Train trials here until the studies are finished. Any number of workers may run at once, on any boxes.
 
@@ -165,6 +167,9 @@ def run_worker(
         max_trials: Return after this many runs.
         lease: Seconds after which another worker takes over a trial of a worker that died.
         heartbeat: Seconds between two signs of life.
+        hang_after: Seconds of silence that are never held against a run; one that is silent for longer, and for ten times its own longest
+            silence, is ended and tried again.
+        outage: Seconds for which a database that is gone is waited for; training goes on meanwhile.
 
     Raises:
         NotFoundError: If a named study does not exist.
@@ -195,6 +200,8 @@ def run_worker(
         max_trials=max_trials,
         lease=lease,
         heartbeat=heartbeat,
+        hang_after=hang_after,
+        outage=outage,
     )
     return supervisor.run_worker(options, display=PlainDisplay(sys.stderr))
 

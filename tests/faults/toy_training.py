@@ -45,6 +45,7 @@ def run_trial(
         recall(epoch, {plan.spec.objective.metric: quality(plan.params, epoch)})
     verdict = Verdict.GO_ON
     for epoch in range(max(done, 1), plan.spec.training.epochs + 1):
+        _misbehave(plan, epoch, released=released)
         if epoch > done:
             time.sleep(random.uniform(0.5, 1.5) * EPOCH_SECONDS)
             _save(folder, epoch)
@@ -67,6 +68,18 @@ def run_trial(
         device="toy",
         checkpoint=str(folder / "state.json") if verdict is Verdict.GO_ON else "",
     )
+
+
+def _misbehave(plan: TrialPlan, epoch: int, *, released: Callable[[], Verdict | None]) -> None:
+    """What the study's name asks for, in the second epoch of its trials' first attempts."""
+    if epoch != 2 or plan.resume_from:
+        return
+    if plan.spec.name == "hangs":
+        time.sleep(10_000)
+    if plan.spec.name == "crawls":  # slow, and says so between its batches
+        for _ in range(60):
+            time.sleep(0.1)
+            released()
 
 
 def _epochs_in(folder: Path) -> int:

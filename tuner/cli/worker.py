@@ -49,6 +49,18 @@ def start(
         float,
         typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most"),
     ] = 15.0,
+    hang_after: Annotated[
+        float,
+        typer.Option(
+            "--hang-after", metavar="SECONDS", help="a silent run is never ended before this; its stacks are kept"
+        ),
+    ] = 300.0,
+    outage: Annotated[
+        float,
+        typer.Option(
+            "--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"
+        ),
+    ] = 900.0,
     files: Files = None,
     storage: Storage = None,
 ) -> None:
@@ -80,6 +92,8 @@ def start(
         max_trials=max_trials,
         lease=lease,
         heartbeat=heartbeat,
+        hang_after=hang_after,
+        outage=outage,
     )
     summary = supervisor.run_worker(options, display=choose_display(sys.stderr))
     status = conclude(summary, storage=storage)

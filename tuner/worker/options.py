@@ -49,6 +49,10 @@ class WorkerOptions:
                 f"lease {self.lease:g} s must be at least 3 x heartbeat {self.heartbeat:g} s",
                 fix="raise --lease or lower --heartbeat",
             )
+        if self.hang_after <= 0 or self.outage < 0:
+            raise UsageError(
+                f"--hang-after must be above 0 and --outage not below, got {self.hang_after:g} and {self.outage:g}"
+            )
         if self.per_device < 1:
             raise UsageError(f"--per-device must be at least 1, got {self.per_device}")
         if self.max_trials is not None and self.max_trials < 1:
