@@ -167,8 +167,7 @@ def run_worker(
         max_trials: Return after this many runs.
         lease: Seconds after which another worker takes over a trial of a worker that died.
         heartbeat: Seconds between two signs of life.
-        hang_after: Seconds of silence that are never held against a run; one that is silent for longer, and for ten times its own longest
-            silence, is ended and tried again.
+        hang_after: Seconds of silence that are never held against a run; see :mod:`tuner.worker.watchdog`.
         outage: Seconds for which a database that is gone is waited for; training goes on meanwhile.
 
     Raises:
@@ -178,8 +177,7 @@ def run_worker(
 
     Example:
         >>> import tuner
-        >>> summary = tuner.run_worker(studies=["example"], storage="sqlite:///tuner.db", devices="cpu")
-        >>> summary.studies["example"].value
+        >>> tuner.run_worker(studies=["example"], storage="sqlite:///tuner.db", devices="cpu").studies["example"].value
         'finished'
     """
     import sys
@@ -189,9 +187,8 @@ def run_worker(
     from tuner.worker.display import PlainDisplay
     from tuner.worker.options import WorkerOptions
 
-    url = location.storage_url(storage)
     options = WorkerOptions(
-        storage=url,
+        storage=(url := location.storage_url(storage)),
         files=location.files_dir(files, url),
         studies=tuple(studies),
         devices=devices,

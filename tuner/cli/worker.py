@@ -13,6 +13,23 @@ from tuner.cli.output import emit, line, message, next_steps, terminal_width
 if TYPE_CHECKING:
     from tuner.worker.supervisor import WorkerSummary
 
+Lease = Annotated[
+    float, typer.Option("--lease", metavar="SECONDS", help="a trial of a dead worker is taken over after this")
+]
+HeartbeatInterval = Annotated[
+    float, typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most")
+]
+HangAfter = Annotated[
+    float,
+    typer.Option(
+        "--hang-after", metavar="SECONDS", help="a silent run is never ended before this; its stacks are kept"
+    ),
+]
+OutageBudget = Annotated[
+    float,
+    typer.Option("--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"),
+]
+
 app = typer.Typer(
     help="""Train trials here, and see who trains.
 
@@ -42,25 +59,10 @@ def start(
     max_trials: Annotated[
         int | None, typer.Option("--max-trials", metavar="N", show_default=False, help="return after this many runs")
     ] = None,
-    lease: Annotated[
-        float, typer.Option("--lease", metavar="SECONDS", help="a trial of a dead worker is taken over after this")
-    ] = 90.0,
-    heartbeat: Annotated[
-        float,
-        typer.Option("--heartbeat", metavar="SECONDS", help="between two signs of life; a third of --lease at most"),
-    ] = 15.0,
-    hang_after: Annotated[
-        float,
-        typer.Option(
-            "--hang-after", metavar="SECONDS", help="a silent run is never ended before this; its stacks are kept"
-        ),
-    ] = 300.0,
-    outage: Annotated[
-        float,
-        typer.Option(
-            "--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"
-        ),
-    ] = 900.0,
+    lease: Lease = 90.0,
+    heartbeat: HeartbeatInterval = 15.0,
+    hang_after: HangAfter = 300.0,
+    outage: OutageBudget = 900.0,
     files: Files = None,
     storage: Storage = None,
 ) -> None:
