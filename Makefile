@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off --no-warn-conflicts --constraint constraints.txt
 # One line for each package, instead of nothing for minutes or a page for each.
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
+# Whole files to as many processes as there are cores: the servers that tests start are shared within one.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 CODE := tuner tests $(wildcard benchmarks)
 
 .PHONY: help venv venv-dev demo test check quick lint types format docs secrets clean
@@ -28,13 +30,13 @@ demo: $(VENV)/.installed  ## run a real search on real data, from the study file
 	$(BIN)/tuner demo
 
 test: lint types  ## everything that must hold: linters, types, all tests, coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 check: lint  ## the quick part of `test`, in less than three minutes
 	@$(MAKE) --no-print-directory -j2 types quick
 
 quick: $(VENV)/.installed-dev  ## the quick tests only
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev  ## linters only
 	$(BIN)/ruff check $(CODE)
