@@ -55,6 +55,8 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     [
         ({"model_type": "roberta", "max_position_embeddings": 514}, 512),
         ({"model_type": "bert", "max_position_embeddings": -1}, None),
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "t5", "n_positions": 512}, None),
         ({"model_type": 3, "architectures": "x"}, None),
         ({}, None),
     ],

@@ -3,17 +3,34 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    CamembertConfig,
+    Data2VecTextConfig,
+    EsmConfig,
+    GPT2Config,
+    LongformerConfig,
+    MPNetConfig,
+    MptConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaXLConfig,
+    XLNetConfig,
+)
 
 from tests.training.samples import CONFIGS, LABELS, study, tensors_of, write_model
 from tuner.errors import ConfigurationError, DataError
+from tuner.study.positions import token_limit
 from tuner.tasks import TASKS
 from tuner.training.cache import WarmCache
-from tuner.training.model import BaseModel, build_model, load_base, load_tokenizer, with_dropout
+from tuner.training.model import BaseModel, build_model, load_base, load_classifier, load_tokenizer, with_dropout
 
 
 def base(folder: Path, *, kind: str = "bert", **changes: object) -> BaseModel:
@@ -109,8 +126,59 @@ def test_an_unknown_model_is_one_line(tmp_path: Path) -> None:
 
 
 def test_longer_texts_than_the_model_has_positions(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="max_length 65 exceeds the model's 64 positions"):
+    with pytest.raises(ConfigurationError, match="max_length 65 exceeds the 64 tokens that the model can read"):
         base(tmp_path, training={"max_length": 65})
+
+
+_SIZE: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 20,
+    "max_position_embeddings": 32,
+}
+_SHORT: dict[str, PretrainedConfig] = {
+    "bert": BertConfig(**_SIZE),
+    "camembert": CamembertConfig(**_SIZE, pad_token_id=0),
+    "data2vec": Data2VecTextConfig(**_SIZE),
+    "esm": EsmConfig(**_SIZE, pad_token_id=1, mask_token_id=4),
+    "gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=32, vocab_size=20, pad_token_id=0),
+    "longformer": LongformerConfig(**_SIZE, attention_window=[4]),
+    "mpnet": MPNetConfig(**_SIZE),
+    "mpt": MptConfig(d_model=16, n_layers=1, n_heads=2, max_seq_len=32, vocab_size=20, pad_token_id=0),
+    "roberta": RobertaConfig(**_SIZE, pad_token_id=1),
+    "xlm-roberta-xl": XLMRobertaXLConfig(**_SIZE),
+}
+
+
+@pytest.mark.parametrize("family", _SHORT)
+def test_the_limit_is_what_the_model_can_really_read(family: str) -> None:
+    limit = token_limit(_SHORT[family].to_dict())
+    assert limit is not None
+    model = AutoModelForSequenceClassification.from_config(_SHORT[family]).eval()
+    model(input_ids=torch.full((1, limit), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, limit + 1), 5))
+
+
+def test_models_without_an_end_read_any_length(tmp_path: Path) -> None:
+    write_model(tmp_path / "model-bert")
+    config = XLNetConfig(vocab_size=23, d_model=16, n_layer=1, n_head=2, d_inner=16, pad_token_id=0)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "model-bert")
+    found = base(tmp_path, training={"max_length": 5000})
+    assert found.max_positions > 5000
+
+
+def test_positions_that_are_never_used_do_not_count(tmp_path: Path) -> None:
+    write_model(tmp_path / "model-bert")
+    AutoModel.from_config(_SHORT["roberta"]).save_pretrained(tmp_path / "model-bert")
+    assert base(tmp_path, training={"max_length": 30}).max_positions == 30
+    with pytest.raises(ConfigurationError, match="max_length 31 exceeds the 30 tokens"):
+        base(tmp_path, training={"max_length": 31})
+    AutoModelForSequenceClassification.from_config(_SHORT["roberta"]).save_pretrained(tmp_path / "model-bert")
+    spec = study(tmp_path)
+    assert load_classifier(spec, task=TASKS[spec.task], pad=1).max_positions == 30
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path) -> None:

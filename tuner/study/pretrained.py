@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import DataError
+from tuner.study.positions import token_limit
 from tuner.study.ranges import Findings
 from tuner.study.rules import is_path
 from tuner.study.sources import is_package, resolve_package
@@ -33,8 +34,6 @@ _TOKENIZERS = (
     "tokenizer.model",
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# These number their positions from 2 on (padding_idx + 1), so that two of the positions are never used.
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "roberta-prelayernorm", "xlm-roberta-xl"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +45,7 @@ class ModelFacts:
         parameters: Number of stored weights.
         architecture: Class that wrote it, such as ``BertForMaskedLM``; empty if the configuration does not say.
         model_type: Family, such as ``bert``.
-        max_tokens: Longest input in tokens, None where the configuration does not say.
+        max_tokens: Longest input in tokens, None where the configuration sets no bound.
         revision: Commit of a hub model; empty for a folder.
         folder: Where its files are on this machine; empty for a hub model that was not fetched yet.
         labels: The classes that it tells apart, by index; empty if its configuration names none.
@@ -113,16 +112,12 @@ def _facts(
 ) -> ModelFacts:
     architectures = config.get("architectures")
     model_type = config.get("model_type")
-    tokens = config.get("max_position_embeddings")
-    if isinstance(tokens, int) and model_type in _OFFSET_POSITIONS:
-        tokens -= 2
     return ModelFacts(
         source=source,
         parameters=parameters,
         architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
         model_type=model_type if isinstance(model_type, str) else "",
-        # Absolute positions alone bound the length; -1 and the like stand for "no bound".
-        max_tokens=tokens if isinstance(tokens, int) and tokens > 0 else None,
+        max_tokens=token_limit(config),
         revision=revision,
         folder=folder,
         labels=_labels(config),

@@ -23,13 +23,14 @@ from transformers.utils import logging as transformers_logging
 
 from tuner.errors import ConfigurationError
 from tuner.strategies.base import backbone_of
+from tuner.study.positions import token_limit
 from tuner.study.sources import is_package, resolve_package
 from tuner.study.spec import StudySpec
 from tuner.tasks import Task
 from tuner.training.cache import WarmCache
 from tuner.training.device import seed_everything
 
-_UNBOUNDED = 1_000_000  # tokenizers without a limit say 1e30
+_UNBOUNDED = 1_000_000  # tokens; more than any text has
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,14 +118,14 @@ def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, c
             weights=weights,
             fresh=fresh,
             parameters=model.num_parameters(),
-            max_positions=int(getattr(config, "max_position_embeddings", None) or _UNBOUNDED),
+            max_positions=token_limit(config.to_dict()) or _UNBOUNDED,
             fingerprint=fingerprint_of(weights),
         )
 
     base = cache.get(("base", spec.model, spec.revision, spec.task, tuple(labels)), build)
     if spec.training.max_length > base.max_positions:
         raise ConfigurationError(
-            f"training.max_length {spec.training.max_length} exceeds the model's {base.max_positions} positions",
+            f"training.max_length {spec.training.max_length} exceeds the {base.max_positions} tokens that the model can read",
             fix=f"lower training.max_length to {base.max_positions}",
         )
     return base
@@ -213,7 +214,7 @@ def load_classifier(spec: StudySpec, *, task: Task, pad: int) -> Classifier:
     return Classifier(
         model=model,
         labels=tuple(str(names[index]) for index in sorted(names)),
-        max_positions=int(getattr(model.config, "max_position_embeddings", None) or _UNBOUNDED),
+        max_positions=token_limit(model.config.to_dict()) or _UNBOUNDED,
         fingerprint=fingerprint_of(model.state_dict()),
     )
 
