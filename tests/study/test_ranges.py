@@ -114,3 +114,17 @@ def test_a_stepped_range_ends_on_its_grid(low: float, width: float, step: float)
         noise = 16 * sys.float_info.epsilon * max(abs(found.low), abs(found.high))
         assert abs(steps - round(steps)) <= 2e-6 + noise / step
         assert low + width - step * (1 + 2e-6) - noise <= found.high <= low + width
+
+
+def test_words_without_limits_must_be_those_that_are_searched() -> None:
+    knob = Hyperparameter(name="a.part", domain=Choice(options=("all", "output")), default="all", help="")
+    findings = Findings()
+    assert read_domain(["all", "outptu"], key="space.a.part", knob=knob, findings=findings) is None
+    assert [problem.message for problem in findings.problems] == [
+        'space.a.part: unknown value "outptu"; did you mean "output"? (one of all, output)'
+    ]
+    findings = Findings()
+    assert read_domain("none", key="space.a.part", knob=knob, findings=findings) is None
+    assert [problem.message for problem in findings.problems] == [
+        'space.a.part: unknown value "none" (one of all, output)'
+    ]

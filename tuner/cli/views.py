@@ -24,7 +24,10 @@ def ago(moment: float, *, now: float) -> str:
 
 def number(value: Value) -> str:
     """A hyperparameter's value, short."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.3g}"
+    return f"{value:.6g}" if short == "1" else short  # a decay of 0.9999 is not 1
 
 
 def params_words(params: Mapping[str, Value]) -> str:

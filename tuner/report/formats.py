@@ -61,7 +61,9 @@ def format_value(value: Value) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     if value == 0.0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        short = f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        # A decay of 0.9999 is not 1.
+        return f"{value:.6g}" if float(short) == 1.0 else short
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 

@@ -89,6 +89,8 @@ def _settled_headline(facts: Facts, winner: Winner) -> str:
         return f"{name} scores best, how surely cannot be told: {score}, {difference} against {recipe}"
     if facts.baseline.is_worse:
         return f"{name} wins on validation, but {recipe} is better on test: {score}, {difference}"
+    if facts.baseline.difference < 0:
+        return f"{name} leads on validation, and cannot be told from {recipe} on test: {score}, {difference}"
     return f"{name} wins, but not clearly: {score}, {difference} against {recipe}"
 
 

@@ -152,6 +152,10 @@ def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings
             if strange:
                 verb = "is" if len(strange) == 1 else "are"
                 findings.refuse(f"data.{name}", f"label {_some(strange)} {verb} not among the training labels")
+            missing = sorted(set(classes) - set(_labels(tables[name], spec)))
+            if missing:
+                only = f"has no row of {len(missing)} of the {len(classes)} classes ({_some(missing)})"
+                findings.warn(f"data.{name}", f"{only}; its figures say nothing about them")
     return classes
 
 

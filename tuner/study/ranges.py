@@ -11,7 +11,7 @@ from tuner.errors import Problem
 from tuner.study.document import KeyProblem
 from tuner.study.domains import Choice, Domain, Fixed, Hyperparameter, Range, Value
 from tuner.study.messages import label_of, looks_like_number, quoted, shown
-from tuner.study.names import did_you_mean, printable
+from tuner.study.names import did_you_mean, nearest, printable
 
 _RANGE_KEYS = ("low", "high", "log", "step")
 _ROUNDING = 1e-6  # of a step: what float arithmetic may add or take when steps are counted
@@ -119,12 +119,10 @@ def _number(raw: Any, *, key: str, whole: bool, findings: Findings) -> int | flo
 
 def _allowed(value: Value, *, key: str, knob: Hyperparameter, findings: Findings) -> bool:
     """Whether a value lies in the widest domain that makes sense; if not, that is noted."""
-    allowed = knob.allowed
+    allowed = _limits(knob)
     if isinstance(allowed, Choice) and value not in allowed.options:
         known = [str(option) for option in allowed.options]
-        findings.refuse(
-            key, f"unknown value {_repeated(value)}{did_you_mean(str(value), known)} (one of {', '.join(known)})"
-        )
+        findings.refuse(key, f"unknown value {_repeated(value)}{_meant(str(value), known)} (one of {', '.join(known)})")
         return False
     if isinstance(allowed, Fixed) and value != allowed.value:
         findings.refuse(key, f"can only be {allowed.value}, got {shown(value)}")
@@ -135,6 +133,21 @@ def _allowed(value: Value, *, key: str, knob: Hyperparameter, findings: Findings
         )
         return False
     return True
+
+
+def _limits(knob: Hyperparameter) -> Domain | None:
+    """What a value may be at most; where nothing else is said, words must be those that are searched."""
+    is_words = isinstance(knob.domain, Choice) and not any(_is_number(option) for option in knob.domain.options)
+    return knob.domain if knob.allowed is None and is_words else knob.allowed
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near is not None else ""
 
 
 def _figure(value: float) -> str:
@@ -170,7 +183,7 @@ def _choice(raw: Sequence[Any], *, key: str, knob: Hyperparameter, findings: Fin
 
 def _range(raw: Mapping[str, Any], *, key: str, knob: Hyperparameter, findings: Findings) -> Domain | None:
     kind = _kind(knob)
-    if kind not in ("whole number", "number") or isinstance(knob.allowed, Choice):
+    if kind not in ("whole number", "number") or isinstance(_limits(knob), Choice):
         findings.refuse(key, f"cannot be a range; give one value or a list{_options(knob)}")
         return None
     if not _range_keys(raw, key=key, findings=findings):
@@ -203,8 +216,8 @@ def _range(raw: Mapping[str, Any], *, key: str, knob: Hyperparameter, findings: 
 
 
 def _options(knob: Hyperparameter) -> str:
-    if isinstance(knob.allowed, Choice):
-        return f" of {', '.join(str(option) for option in knob.allowed.options)}"
+    if isinstance(limits := _limits(knob), Choice):
+        return f" of {', '.join(str(option) for option in limits.options)}"
     return ""
 
 
