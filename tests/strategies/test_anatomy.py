@@ -29,6 +29,7 @@ OTHERS: dict[str, PretrainedConfig] = {
     "deberta": transformers.DebertaV2Config(**_SIZES, relative_attention=True),
     "electra": transformers.ElectraConfig(**_SIZES, embedding_size=16),
     "mpnet": transformers.MPNetConfig(**_SIZES),
+    "phi3": transformers.Phi3Config(**_SIZES, num_key_value_heads=1, bos_token_id=1, eos_token_id=2),
     "qwen3": transformers.Qwen3Config(**_SIZES, num_key_value_heads=2, head_dim=8),
     "bart": transformers.BartConfig(
         vocab_size=30,
@@ -91,6 +92,7 @@ FIRST = {
         ("intermediate.dense",),
         "output.dense",
     ),
+    "phi3": ("self_attn", ("self_attn.qkv_proj",), "self_attn.o_proj", ("mlp.gate_up_proj",), "mlp.down_proj"),
     "bart": (
         "self_attn",
         ("self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"),
@@ -139,6 +141,20 @@ def test_layers_are_told_apart(kind: str) -> None:
         return tuple(f"{block.name}.{name}" for name in names)
 
     assert found == (*full((core,)), full(inputs), *full((output,)), full(into), *full((out,)))
+
+
+def test_a_gate_is_no_output() -> None:
+    config = transformers.MiniMaxConfig(
+        **_SIZES, layer_types=["linear_attention", "full_attention"], num_local_experts=2
+    )
+    attention = find_blocks(transformers.AutoModel.from_config(config))[0].attentions[0]
+    assert attention.output.endswith("out_proj")
+    assert [name.rpartition(".")[2] for name in attention.inputs] == ["qkv_proj"]
+
+
+def test_an_attention_without_a_linear_output_is_none() -> None:
+    config = transformers.JetMoeConfig(**_SIZES, num_local_experts=2, kv_channels=8, num_key_value_heads=2)
+    assert not any(block.attentions for block in find_blocks(transformers.AutoModel.from_config(config)))
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])

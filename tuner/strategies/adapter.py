@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from tuner.errors import TrialInfeasible, UsageError
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tuner.strategies.anatomy import Block
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """An attention or a feed-forward, by module names.
+
+    Attributes:
+        asked: What is called with the hidden states that the block reads as its first argument.
+        reads: A linear layer that is as wide as these.
+        writes: The linear layer that writes the result.
+    """
+
+    asked: str
+    reads: str
+    writes: str
 
 
 class Adapter(Strategy):
@@ -91,8 +107,8 @@ class Adapter(Strategy):
                 why=f"its blocks have no {'attention and no ' if houlsby else ''}feed-forward made of linear layers",
                 fix="take adapter out of strategies",
             )
-        for first, last in places:
-            reads, writes = model.get_submodule(first), model.get_submodule(last)
+        for place in places:
+            reads, writes = model.get_submodule(place.reads), model.get_submodule(place.writes)
             outputs = layer_size(writes)[1]
             is_parallel = self.value(params, "adapter.form") == "parallel"
             bottleneck = Bottleneck(
@@ -104,10 +120,10 @@ class Adapter(Strategy):
                 like=next(writes.parameters()),
             )
             if is_parallel:
-                bottleneck.bypass(reads, writes)
+                bottleneck.bypass(model.get_submodule(place.asked), writes, place=place.writes)
             else:
                 bottleneck.follow(writes)
-            parent, _, child = last.rpartition(".")
+            parent, _, child = place.writes.rpartition(".")
             model.get_submodule(parent).add_module(f"{child}_adapter", bottleneck)
         return model
 
@@ -120,12 +136,17 @@ class Adapter(Strategy):
         raise UsageError("adapter cannot be merged", why="there is an activation between its two layers")
 
 
-def _places(block: Block, *, attentions: bool) -> Iterator[tuple[str, str]]:
-    """The first and the last linear layer of what gets a bottleneck, by name."""
+def _places(block: Block, *, attentions: bool) -> Iterator[_Place]:
+    """What gets a bottleneck."""
     if attentions:
         for attention in block.attentions:
             # Of an attention to the encoder, only the queries are made from what the block reads.
-            query = (name for name in attention.inputs if "q" in name.rpartition(".")[2].lower())
-            yield next(query, attention.inputs[0]), attention.output
+            query = next(
+                (name for name in attention.inputs if "q" in name.rpartition(".")[2].lower()), attention.inputs[0]
+            )
+            # DeBERTa makes queries of its relative positions too, Longformer turns rows and tokens round before: what the
+            # block reads is known where the whole attention is called, not where a layer of it is.
+            yield _Place(asked=attention.core, reads=query, writes=attention.output)
     if block.feed_forward is not None:
-        yield block.feed_forward.inputs[0], block.feed_forward.output
+        first = block.feed_forward.inputs[0]
+        yield _Place(asked=first, reads=first, writes=block.feed_forward.output)

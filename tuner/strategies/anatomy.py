@@ -1,9 +1,9 @@
 """Where the parts of a pretrained backbone are: its blocks, and in each block the attention and the feed-forward.
 
-Hugging Face has one module tree for each family, and none of them says which layer is which. Three facts hold in all
-of them, and are all that is used here: the repeated layers stand in a list of modules of one class; what belongs to an
-attention is under a module whose class speaks of attention; and the last linear layer of an attention or a feed-forward
-writes its result.
+Hugging Face has one module tree for each family, and none of them says which layer is which. Used here is what holds in
+all of them: the repeated layers stand in a list of modules of one class; what belongs to an attention is under a module
+whose class speaks of attention; the layer that writes an attention's result has one of a few names, or is the last one;
+and the last linear layer of a feed-forward writes its result.
 """
 
 from __future__ import annotations
@@ -15,11 +15,31 @@ from transformers.pytorch_utils import Conv1D
 
 from tuner.strategies.base import backbone_of
 from tuner.strategies.inserted import Inserted
+from tuner.strategies.targets import made_by
 
 LINEAR = (nn.Linear, Conv1D)
 """A layer that multiplies by a matrix; GPT-2's ``Conv1D`` keeps the matrix transposed, (inputs, outputs)."""
 
 _CROSS = ("cross", "encdec", "encoder_attn")
+
+_OUTPUTS = frozenset(
+    (
+        "o_proj",
+        "out_proj",
+        "output_proj",
+        "out_lin",
+        "post_proj",
+        "c_proj",
+        "to_out",
+        "proj",
+        "dense",
+        "wo",
+        "out",
+        "output",
+        "o",
+    )
+)
+"""Last parts of the names of the layers that write an attention's result, in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +47,8 @@ class Attention:
     """One attention, by full module names.
 
     Attributes:
-        core: The module that computes queries, keys and values and calls the attention function.
+        core: The module that computes queries, keys and values and calls the attention function. The first argument of
+            its forward is what the block reads; in an attention to the encoder, what the queries are made from.
         inputs: The linear layers that make queries, keys and values; one or three.
         output: The linear layer that writes the result, before the residual is added.
         is_cross: Whether it looks at the encoder's output.
@@ -146,16 +167,36 @@ def _block(model: nn.Module, name: str) -> Block:
         groups.setdefault(_attention_above(block, child), []).append(child)
     attentions = []
     for group, layers in groups.items():
-        if group and len(layers) > 1:
+        if group and (ends := _ends(block, layers)):
+            inputs, output = ends
             attentions.append(
                 Attention(
-                    core=f"{name}.{layers[0].rpartition('.')[0]}",
-                    inputs=tuple(f"{name}.{layer}" for layer in layers[:-1]),
-                    output=f"{name}.{layers[-1]}",
+                    core=f"{name}.{inputs[0].rpartition('.')[0]}",
+                    inputs=tuple(f"{name}.{layer}" for layer in inputs),
+                    output=f"{name}.{output}",
                     is_cross=any(word in layers[0].lower() for word in _CROSS),
                 )
             )
     return Block(name=name, attentions=tuple(attentions), feed_forward=_feed_forward(block, name, groups.get("", [])))
+
+
+def _ends(block: nn.Module, layers: list[str]) -> tuple[list[str], str] | None:
+    """The layers of an attention that make queries, keys and values, and the one that writes the result.
+
+    The order alone does not tell: Phi-3 lists the output first, WavLM and MiniMax have a gate after it.
+
+    Returns:
+        None if there are no two such layers: JetMoE's experts are no linear layers.
+    """
+    makers = [layer for layer in layers if made_by(layer)]
+    others = [layer for layer in layers if layer not in makers]
+    width = layer_size(block.get_submodule((makers or layers)[0]))[0]  # the result is added to what was read
+    fitting = [layer for layer in others if layer_size(block.get_submodule(layer))[1] == width]
+    named = [layer for layer in others if layer.rpartition(".")[2].lower() in _OUTPUTS]
+    both = [layer for layer in named if layer in fitting]
+    found = both or named or fitting or ([] if makers else layers)
+    inputs = [layer for layer in makers or layers if layer not in found[-1:]]
+    return (inputs, found[-1]) if found and inputs else None
 
 
 def _feed_forward(block: nn.Module, name: str, layers: list[str]) -> FeedForward | None:

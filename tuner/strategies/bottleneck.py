@@ -8,9 +8,14 @@ it comes later.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from tuner.errors import TrialInfeasible
 from tuner.strategies.inserted import Inserted
 
 
@@ -42,6 +47,7 @@ class Bottleneck(Inserted):
         self.activation: nn.Module = ACT2FN[activation]
         self.scale = scale
         self._read: Tensor | None = None
+        self._argument = self._place = ""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """What is added to the layer's output, (..., outputs)."""
@@ -52,21 +58,38 @@ class Bottleneck(Inserted):
         """Read what the layer writes (Houlsby et al. 2019)."""
         layer.register_forward_hook(self._add_to_output)
 
-    def bypass(self, first: nn.Module, last: nn.Module) -> None:
-        """Read what the first layer reads, and add to what the last one writes (He et al. 2022)."""
-        first.register_forward_pre_hook(self._remember)
+    def bypass(self, asked: nn.Module, last: nn.Module, *, place: str) -> None:
+        """Read what one module is called with, and add to what a layer inside or behind it writes (He et al. 2022).
+
+        Args:
+            asked: Its first argument is read.
+            last: Its output is added to, in the same forward.
+            place: The name of ``last``, for messages.
+        """
+        self._place = place
+        self._argument = next(iter(inspect.signature(asked.forward).parameters))
+        asked.register_forward_pre_hook(self._remember, with_kwargs=True)
         last.register_forward_hook(self._add_beside)
 
     def _add_to_output(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         total: Tensor = output + self(output)
         return total
 
-    def _remember(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._read = inputs[0]
+    def _remember(self, _asked: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        self._read = inputs[0] if inputs else named.get(self._argument)
 
     def _add_beside(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         read, self._read = self._read, None  # kept no longer than needed: it holds the graph of the layers before
         if read is None:
-            raise RuntimeError("the last layer of a bypass ran before the first one")
+            raise self._misplaced("which writes more than once, or before the hidden states are read")
+        if read.shape != (*output.shape[:-1], self.down.in_features):
+            raise self._misplaced(f"which reads {tuple(read.shape)} and writes {tuple(output.shape)}")
         total: Tensor = output + self(read)
         return total
+
+    def _misplaced(self, what: str) -> TrialInfeasible:
+        return TrialInfeasible(
+            f"adapter cannot stand beside {self._place}, {what}",
+            why="in parallel it adds to each hidden state what it makes of the same one",
+            fix="set space.adapter.form to sequential, or take adapter out of strategies",
+        )

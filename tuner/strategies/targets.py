@@ -101,16 +101,7 @@ def refuse_wrapped(
             raise TrialInfeasible(f"{method} cannot adapt {name}, which another strategy has wrapped", why=why, fix=fix)
 
 
-def _pick(attention: Attention, roles: str) -> Iterable[str]:
-    for name in attention.inputs:
-        made = {"q", "k", "v"} if len(attention.inputs) == 1 else _made_by(name)
-        if made & set(roles):
-            yield name
-    if "o" in roles:
-        yield attention.output
-
-
-def _made_by(name: str) -> set[str]:
+def made_by(name: str) -> set[str]:
     """What of q, k and v a layer makes, as its name says: BART lists keys first, so the order says nothing."""
     last = name.rpartition(".")[2].lower()
     spelled = {word[0] for word in _SPELLED if word in last}
@@ -118,6 +109,15 @@ def _made_by(name: str) -> set[str]:
         return spelled
     found = _LETTERS.match(last)
     return set(found[1]) if found else set()
+
+
+def _pick(attention: Attention, roles: str) -> Iterable[str]:
+    for name in attention.inputs:
+        made = {"q", "k", "v"} if len(attention.inputs) == 1 else made_by(name)
+        if made & set(roles):
+            yield name
+    if "o" in roles:
+        yield attention.output
 
 
 def _frozen_layers(model: nn.Module) -> dict[str, nn.Module]:
