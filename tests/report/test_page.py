@@ -19,6 +19,7 @@ from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudySta
 from tuner.study.domains import Value
 from tuner.study.plan import Confusion
 from tuner.study.space import SearchSpace, StrategySpace
+from tuner.study.spec import DistillSpec
 
 HOSTILE = "</script><script>alert('%s')</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
 MEGABYTE = 1_000_000
@@ -273,3 +274,10 @@ def test_a_report_goes_through_no_link_and_onto_no_folder(snapshot: StudySnapsho
     with pytest.raises(UnavailableError, match="cannot write"):
         write_report(snapshot, target / "report.html")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report.html", "secret.txt"]
+
+
+def test_the_teacher_is_named(snapshot: StudySnapshot) -> None:
+    spec = snapshot.study.spec.model_copy(update={"distill": DistillSpec(teacher="big/3")})
+    taught = replace(snapshot, study=replace(snapshot.study, spec=spec))
+    assert "taught by big/3" in render_page(taught)
+    assert "taught by" not in render_page(snapshot)

@@ -40,6 +40,15 @@ def test_facts_of_three_files(tmp_path: Path) -> None:
     assert facts == DataFacts(train_rows=4, validation_rows=2, test_rows=3, classes={"a": 2, "b": 2})
 
 
+def test_rows_that_lack_classes_are_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", numbered("aabbcc"))
+    write_rows(tmp_path / "v.csv", numbered("abc", start=10))
+    write_rows(tmp_path / "t.csv", numbered("aaa", start=20))
+    _, problems, warnings = read(changed("validation: 0.2", "validation: v.csv\n  test: t.csv"), tmp_path)
+    assert not problems
+    assert warnings == ['data.test: has no row of 2 of the 3 classes ("b", "c"); its figures say nothing about them']
+
+
 def test_missing_files_are_all_told(tmp_path: Path) -> None:
     facts, problems, _ = read(changed("validation: 0.2", "validation: v.csv\n  test: t.csv"), tmp_path)
     assert facts is None

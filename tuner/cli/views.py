@@ -68,6 +68,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("state", f"{study.state.value}{reason}"),
         ("task", study.spec.task),
         ("model", study.spec.model),
+        *([("teacher", study.spec.distill.teacher)] if study.spec.distill is not None else []),
         ("data", study.spec.data.train),
         ("objective", f"{study.metric}, {'more' if study.maximize else 'less'} is better"),
         ("strategies", ", ".join(study.space.names)),
