@@ -186,3 +186,44 @@ def test_depth_grows_from_the_embeddings_to_the_head(kind: str) -> None:
         depth == top for name, depth in found.items() if name.startswith(("classifier", "score", "classification"))
     )
     assert all(depth == 0 for name, depth in found.items() if "embed" in name)
+
+
+_DEBERTA: dict[str, Any] = {"norm_rel_ebd": "layer_norm", "conv_kernel_size": 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            transformers.OPTConfig(
+                vocab_size=30,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                ffn_dim=32,
+                word_embed_proj_dim=8,
+            ),
+            {"model.decoder.project_in": 0, "model.decoder.final_layer_norm": 3, "model.decoder.project_out": 3},
+        ),
+        (
+            transformers.DebertaV2Config(**_SIZES, relative_attention=True, **_DEBERTA),
+            {
+                "deberta.encoder.rel_embeddings": 0,
+                "deberta.encoder.LayerNorm": 0,
+                "deberta.encoder.conv": 1,
+                "deberta.encoder.layer.1": 2,
+                "pooler": 3,
+            },
+        ),
+        (OTHERS["mpnet"], {"mpnet.encoder.relative_attention_bias": 0, "mpnet.encoder.layer.1": 2}),
+        (CONFIGS["t5"], {"transformer.encoder.final_layer_norm": 2, "transformer.decoder.final_layer_norm": 5}),
+    ],
+    ids=["opt", "deberta", "mpnet", "t5"],
+)
+def test_what_is_in_no_block_has_its_place(config: PretrainedConfig, expected: dict[str, int]) -> None:
+    config = copy.deepcopy(config)
+    config.pad_token_id = 0
+    found = depths(AutoModelForSequenceClassification.from_config(config))
+    assert {prefix: {found[name] for name in found if name.startswith(f"{prefix}.")} for prefix in expected} == {
+        prefix: {depth} for prefix, depth in expected.items()
+    }

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import AutoModel, DebertaV2Config, OPTConfig, PretrainedConfig
 
 from tests.contract.architectures import KINDS, build, build_on_meta
 from tests.training.samples import tensors_of
@@ -56,6 +57,21 @@ def test_exactly_the_upper_half_of_the_backbone_is_drawn_anew(kind: str, prefixe
     after, changed = drawn(pretrained(kind))
     assert {prefix for prefix in prefixes for name in changed if name.startswith(prefix)} == set(prefixes)
     assert changed == {name for name in after if name.startswith(prefixes)}
+
+
+def test_what_every_block_reads_is_kept() -> None:
+    """DeBERTa's encoder itself has the norm of the relative positions, and OPT lists its last norm first."""
+    relative: dict[str, Any] = {"norm_rel_ebd": "layer_norm", "conv_kernel_size": 3}
+    sizes: dict[str, Any] = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    deberta = DebertaV2Config(**sizes, intermediate_size=32, relative_attention=True, **relative)
+    opt = OPTConfig(**sizes, ffn_dim=32, word_embed_proj_dim=16)
+    for config, again in ((deberta, ("encoder.layer.1.",)), (opt, ("decoder.layers.1.", "decoder.final_layer_norm."))):
+        model = AutoModel.from_config(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(3.0)
+        after, changed = drawn(model)
+        assert changed == {name for name in after if name.startswith(again)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

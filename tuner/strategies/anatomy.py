@@ -8,6 +8,7 @@ and the last linear layer of a feed-forward writes its result.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -40,6 +41,11 @@ _OUTPUTS = frozenset(
     )
 )
 """Last parts of the names of the layers that write an attention's result, in lower case."""
+
+_LAST = re.compile(r"(?:^|[._])(?:final|last|ln_f|norm_f|post_layernorm|project_out|pooler)")
+"""In the names of what comes after the last block."""
+
+_RELATIVE = ".rel_embeddings."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,26 +110,45 @@ def find_blocks(model: nn.Module) -> tuple[Block, ...]:
 def depths(model: nn.Module) -> dict[str, int]:
     """How far from the input each parameter is, by parameter name.
 
+    What stands in no block is placed by its name where that tells (OPT lists its last norm before its layers, MPNet the
+    relative positions that all layers read behind them), else by the order in which it is listed.
+
     Returns:
-        0 for the embeddings, 1 to n for the n blocks, n + 1 for what comes after them, the head included. Norms between
-        an encoder and a decoder count with the last block before them.
+        0 for the embeddings and what else all blocks read, 1 to n for the n blocks, n + 1 for what comes after them, the
+        head included. Norms between an encoder and a decoder count with the last block before them.
     """
     blocks = _block_names(model)
+    backbone = backbone_of(model)
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    tables = {id(module.weight) for module in backbone.modules() if isinstance(module, nn.Embedding)}
+    relative = tuple(f"{name.partition(_RELATIVE)[0]}." for name, _ in model.named_parameters() if _RELATIVE in name)
     found: dict[str, int] = {}
-    depth = 0
-    for name, _ in model.named_parameters():
-        inside = [number for number, block in enumerate(blocks, start=1) if name.startswith(f"{block}.")]
-        if inside:
-            depth = found[name] = inside[0]
-        elif blocks and depth == len(blocks):
-            found[name] = 0 if _is_embedding(name) else depth + 1
+    below = 0  # the last block that was listed before
+    for name, parameter in model.named_parameters():
+        number = next((number for number, block in enumerate(blocks, start=1) if name.startswith(f"{block}.")), None)
+        if number is not None:
+            below = found[name] = number
+        elif id(parameter) not in inside:
+            found[name] = len(blocks) + 1
+        elif id(parameter) in tables or "embed" in name.lower():
+            found[name] = 0
+        elif relative and name.startswith(relative):
+            # DeBERTa's encoder itself has the norm of the relative positions, and a convolution beside the first block.
+            found[name] = 1 if ".conv." in name else 0
         else:
-            found[name] = 0 if _is_embedding(name) else depth
+            below_it = _blocks_below(name, blocks) if _LAST.search(name.lower()) else below
+            found[name] = below_it + 1 if blocks and below_it == len(blocks) else below_it
     return found
 
 
-def _is_embedding(name: str) -> bool:
-    return "embed" in name.lower()
+def _blocks_below(name: str, blocks: list[str]) -> int:
+    """The number of the last block beside what comes after all blocks that stand beside it."""
+    while name:
+        name = name.rpartition(".")[0]
+        beside = [number for number, block in enumerate(blocks, start=1) if not name or block.startswith(f"{name}.")]
+        if beside:
+            return beside[-1]
+    return 0
 
 
 def _block_names(model: nn.Module) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tuner.errors import TrialInfeasible
-from tuner.strategies.base import Strategy, backbone_of
+from tuner.strategies.base import Strategy
 from tuner.study.catalogue import StrategyInfo
 from tuner.study.domains import Hyperparameter, Range, Value
 
@@ -76,8 +76,6 @@ def distances(model: nn.Module, *, strategy: str) -> dict[str, int]:
     Raises:
         TrialInfeasible: If the backbone has no blocks.
     """
-    from torch import nn
-
     from tuner.strategies.anatomy import depths, find_blocks
 
     blocks = len(find_blocks(model))
@@ -87,17 +85,4 @@ def distances(model: nn.Module, *, strategy: str) -> dict[str, int]:
             why="its backbone has no repeated layers",
             fix=f"take {strategy} out of strategies",
         )
-    backbone = backbone_of(model)
-    inside = {id(parameter) for parameter in backbone.parameters()}
-    # What all blocks read belongs below them, wherever it stands: MPNet has its relative positions after the last one.
-    embeddings = {id(module.weight) for module in backbone.modules() if isinstance(module, nn.Embedding)}
-    parameters = {name: id(parameter) for name, parameter in model.named_parameters()}
-    found: dict[str, int] = {}
-    for name, depth in depths(model).items():
-        if parameters[name] not in inside:
-            found[name] = 0
-        elif depth > blocks and parameters[name] in embeddings:
-            found[name] = blocks + 1
-        else:
-            found[name] = blocks + 1 - depth
-    return found
+    return {name: blocks + 1 - depth for name, depth in depths(model).items()}
