@@ -108,7 +108,7 @@ def test_r_drop_adds_the_disagreement_of_two_passes(tmp_path: Path, micro_batch:
 def test_penalties_on_weights_are_added_once(tmp_path: Path, micro_batch: int) -> None:
     objective, layer, _ = objective_of(tmp_path, weighted=False, l1=0.1, l2_sp=0.2)
     start = torch.ones(3, 6)
-    objective = replace(objective, pretrained={"layer.weight": start})
+    objective = replace(objective, starts={"layer.weight": start})
 
     def loss(vectors: Tensor, targets: Tensor) -> Tensor:
         distance = (layer.weight - start).square().sum() + layer.bias.square().sum()

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.strategies.reference import adapted
 from tests.training.samples import Recorder, plan, run, study
 from tuner.errors import ConflictError
 from tuner.study.domains import Choice
@@ -17,6 +18,7 @@ from tuner.study.plan import Verdict
 from tuner.training.checkpoint import WEIGHTS
 from tuner.training.optimizer import (
     build_optimizer,
+    is_vector,
     load_optimizer_state,
     optimizer_state,
     set_learning_rate,
@@ -51,6 +53,32 @@ def test_vectors_are_not_decayed() -> None:
         "2.bias": 0.0,
     }
     assert math.isclose(optimizer.param_groups[0]["lr"], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((), True),
+        ((3,), True),
+        ((3, 1), True),
+        ((1, 3, 1, 1), True),
+        ((1, 1), True),
+        ((3, 2), False),
+        ((2, 1, 3), False),
+    ],
+)
+def test_a_vector_is_one_row_however_it_is_stored(shape: tuple[int, ...], expected: bool) -> None:
+    assert is_vector(torch.zeros(shape)) == expected
+
+
+@pytest.mark.parametrize("kind", ["bert", "resnet"])
+def test_factors_that_begin_at_one_stay_there(kind: str) -> None:
+    module = adapted("ia3", kind)
+    factors = [parameter for name, parameter in module.named_parameters() if "ia3_l" in name]
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    build_optimizer(module, learning_rate=0.5, weight_decay=0.5).step()
+    assert factors and all(bool((factor == 1.0).all()) for factor in factors)
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -104,13 +132,14 @@ def test_saved_moments_go_on_bit_for_bit(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "decoupled"), [("adamw", True), ("lion", True), ("adafactor", True), ("adam", False)])
 def test_decay_is_decoupled_or_an_l2_penalty(kind: str, decoupled: bool) -> None:
-    module = nn.Linear(1, 1, bias=False)
+    module = nn.Linear(2, 2, bias=False)
     nn.init.constant_(module.weight, 4.0)
     optimizer = build_optimizer(module, learning_rate=0.1, weight_decay=0.5, kind=kind)
-    module.weight.grad = torch.zeros(1, 1)
+    module.weight.grad = torch.zeros(2, 2)
     optimizer.step()
     # Decoupled: w (1 - lr wd). As a penalty its gradient is all there is, and Adam's first step has the size of the rate.
-    assert module.weight.item() == pytest.approx(4.0 * (1 - 0.1 * 0.5) if decoupled else 4.0 - 0.1)
+    expected = 4.0 * (1 - 0.1 * 0.5) if decoupled else 4.0 - 0.1
+    torch.testing.assert_close(module.weight.detach(), torch.full((2, 2), expected))
 
 
 def test_lion_steps_by_the_sign() -> None:
@@ -122,6 +151,22 @@ def test_lion_steps_by_the_sign() -> None:
         optimizer.step()
     # Chen et al. 2023: c = .9 m + .1 g with m = .01 g of the step before; (.027 - .03, -.00009 + .05).
     torch.testing.assert_close(module.weight.detach(), torch.tensor([[1.0, 1.0]]))
+
+
+def test_adafactors_rate_is_relative_and_capped() -> None:
+    found = {}
+    for rate in (0.01, 0.5, 0.9):
+        module = nn.Linear(2, 1, bias=False)
+        nn.init.constant_(module.weight, 4.0)
+        optimizer = build_optimizer(module, learning_rate=rate, weight_decay=0.0, kind="adafactor")
+        for _ in range(9):
+            before = module.weight.detach().clone()
+            module.weight.grad = torch.ones(1, 2)
+            optimizer.step()
+        found[rate] = (1 - module.weight.detach() / before).tolist()[0]
+    assert found[0.01] == pytest.approx([0.01, 0.01], rel=1e-3)  # a hundredth of the weight
+    assert found[0.5] == pytest.approx([1 / 3, 1 / 3], rel=1e-3)  # 1/sqrt(9) and no more
+    assert found[0.9] == pytest.approx([1 / 3, 1 / 3], rel=1e-3)
 
 
 def test_moments_of_other_parameters_are_refused() -> None:

@@ -17,15 +17,15 @@ ON: dict[str, Any] = {"l1": 1e-2, "l2_sp": 1e-2, "mixup": 0.4, "r_drop": 1.0, "f
 
 def test_l1_counts_matrices() -> None:
     matrix, vector = torch.tensor([[1.0, -2.0], [0.5, 0.0]], requires_grad=True), torch.ones(3)
-    value = l1([matrix, vector])
+    value = l1([matrix, vector, torch.ones(3, 1), torch.ones(1, 3)])
     value.backward()
     assert value.item() == 3.5
     assert matrix.grad is not None and matrix.grad.tolist() == [[1.0, -1.0], [1.0, 0.0]]
 
 
-def test_l2_sp_pulls_to_the_pretrained_weights_and_new_ones_to_zero() -> None:
+def test_l2_sp_pulls_to_the_start_and_what_has_none_to_zero() -> None:
     old, new = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
-    value = l2_sp({"old": old, "new": new}, pretrained={"old": torch.tensor([0.0, 4.0])})
+    value = l2_sp({"old": old, "new": new}, starts={"old": torch.tensor([0.0, 4.0])})
     value.backward()
     assert value.item() == 0.5 * (1.0 + 4.0) + 0.5 * 9.0
     assert old.grad is not None and old.grad.tolist() == [1.0, -2.0]

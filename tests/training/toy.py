@@ -77,7 +77,7 @@ def a_run(
         task=TASKS["text-classification"],
         train=examples(30, scale=scale),
         class_weights=None,
-        pretrained={},
+        starts={},
         teacher=None,
         scaler=CPU.scaler(),
         compute=CPU,

@@ -38,7 +38,10 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         name="optimizer",
         domain=Fixed(value="adamw"),
         default="adamw",
-        help="what turns gradients into steps; sgd has momentum 0.9",
+        help=(
+            "what turns gradients into steps; sgd has momentum 0.9; adafactor moves weights by the rate times their own size, "
+            "the rate capped at 1/sqrt(step) whatever the schedule says"
+        ),
         allowed=Choice(options=tuple(OPTIMIZER_RATES)),
     ),
     Hyperparameter(
@@ -52,7 +55,10 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         name="weight_decay",
         domain=Range(low=1e-4, high=0.3, log=True),
         default=0.01,
-        help="weight decay, biases and norms exempt; decoupled (Loshchilov & Hutter 2019), L2 in adam, sgd and rmsprop",
+        help=(
+            "weight decay of matrices, LoRA's and virtual tokens too; vectors (biases, norms, IA3's factors) exempt; "
+            "decoupled (Loshchilov & Hutter 2019), L2 in adam, sgd and rmsprop"
+        ),
         allowed=Range(low=0.0, high=10.0),
     ),
     Hyperparameter(
@@ -94,14 +100,17 @@ SHARED_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
         name="l1",
         domain=Fixed(value=0.0),
         default=0.0,
-        help="factor of the sum of absolute weights in the loss, biases and norms exempt (1e-7 to 1e-4); 0: off",
+        help="factor of the sum of absolute weights in the loss, vectors exempt as in weight_decay (1e-7 to 1e-4); 0: off",
         allowed=Range(low=0.0, high=1.0),
     ),
     Hyperparameter(
         name="l2_sp",
         domain=Fixed(value=0.0),
         default=0.0,
-        help="factor of half the squared distance to the pretrained weights (Li et al. 2018; 1e-4 to 1); 0: off",
+        help=(
+            "factor of half the squared distance to the pretrained weights, of inserted parts to where they began, of a new "
+            "head's matrices to 0 (Li et al. 2018; 1e-4 to 1); 0: off"
+        ),
         allowed=Range(low=0.0, high=100.0),
     ),
     Hyperparameter(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from tuner.strategies import resolve
@@ -14,6 +13,7 @@ from tuner.strategies.state import trained_names
 from tuner.study.domains import Value
 from tuner.training.device import seed_everything
 from tuner.training.model import BaseModel, build_model
+from tuner.training.optimizer import is_vector
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,18 +24,24 @@ class Adapted:
         model: The model; all that is ever trained requires gradients.
         strategy: How it was adapted.
         trained: Names of all parameters that are ever trained.
-        origins: Name in the pretrained model of each trained parameter that was there before.
+        drawn: Those of them that the model itself has, but the checkpoint had not: the head, as a rule.
     """
 
     model: nn.Module
     strategy: Strategy
     trained: frozenset[str]
-    origins: Mapping[str, str]
+    drawn: frozenset[str]
 
-    def pretrained(self, base: BaseModel, *, device: torch.device) -> dict[str, Tensor]:
-        """The pretrained weights of what is trained, by the names it has now; they are only read."""
+    def starts(self) -> dict[str, Tensor]:
+        """Copies of what is trained, before any step: the weights that training should not leave without need.
+
+        Pretrained weights and what a strategy inserted or drew anew are in it: factors begin at 1, updates at 0. The matrices
+        of a new head are not: where they begin says nothing (Li et al. 2018 pull them to 0); its norms and biases are.
+        """
         return {
-            name: base.weights[origin].to(device) for name, origin in self.origins.items() if origin in base.weights
+            name: parameter.detach().clone()
+            for name, parameter in self.model.named_parameters()
+            if name in self.trained and (is_vector(parameter) or name not in self.drawn)
         }
 
 
@@ -62,5 +68,5 @@ def adapt(base: BaseModel, *, strategy: str, params: Mapping[str, Value], dropou
         model=model,
         strategy=method,
         trained=trained_names(model),
-        origins={name: names[id(parameter)] for name, parameter in trained.items() if id(parameter) in names},
+        drawn=frozenset(name for name, parameter in trained.items() if names.get(id(parameter)) in base.fresh),
     )

@@ -31,7 +31,7 @@ class Objective:
         task: What is minimised and measured.
         train: Rows to learn from.
         class_weights: Weight of each class in the loss, on the device, or None.
-        pretrained: Where the trained weights came from, by name, on the device; what is new is not in it.
+        starts: Where ``l2_sp`` pulls the trained weights to, by name, on the device; 0 what is not in it.
         teacher: What the teacher says about each row, (rows, classes), on the device, or None.
         scaler: Gradient scaler; does nothing outside float16.
         compute: Device and precision.
@@ -44,7 +44,7 @@ class Objective:
     task: Task
     train: Examples
     class_weights: Tensor | None
-    pretrained: Mapping[str, Tensor]
+    starts: Mapping[str, Tensor]
     teacher: Tensor | None
     scaler: torch.amp.GradScaler
     compute: Compute
@@ -178,7 +178,7 @@ class Objective:
         if self.settings.l1:
             yield self.settings.l1 * l1(trained.values())
         if self.settings.l2_sp:
-            yield self.settings.l2_sp * l2_sp(trained, pretrained=self.pretrained)
+            yield self.settings.l2_sp * l2_sp(trained, starts=self.starts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

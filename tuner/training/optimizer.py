@@ -35,8 +35,13 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer over everything that requires gradients, fused into one kernel where torch can.
 
-    Vectors (biases, norms) are not decayed: pulling them to zero is no regularisation of the function. AdamW, Adafactor
-    and Lion decay the weights themselves; Adam, SGD and RMSprop add the decay to the gradient, which is an L2 penalty.
+    Vectors (:func:`is_vector`) are not decayed: pulling them to zero is no regularisation of the function. Everything else
+    is, the matrices of low-rank updates and the vectors of several virtual tokens among it, as in PEFT's own recipes. AdamW,
+    Adafactor and Lion decay the weights themselves; Adam, SGD and RMSprop add the decay to the gradient, which is an L2
+    penalty.
+
+    Adafactor's step is relative: the rate times the root mean square of the tensor (0.001 at least). Torch caps the rate
+    at 1/sqrt(step), whatever the schedule says; its decay knows no cap.
 
     Args:
         model: An adapted model, on its device.
@@ -47,8 +52,8 @@ def build_optimizer(
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for name, parameter in sorted(trained, key=lambda entry: entry[1].ndim < 2):  # matrices first
-        key = ((factors or {}).get(name, 1.0), parameter.ndim >= 2)
+    for name, parameter in sorted(trained, key=lambda entry: is_vector(entry[1])):  # matrices first
+        key = ((factors or {}).get(name, 1.0), not is_vector(parameter))
         groups.setdefault(key, []).append(parameter)
     build, has_fused = _OPTIMIZERS[kind]
     fused: dict[str, Any] = {}
@@ -62,6 +67,14 @@ def build_optimizer(
         lr=learning_rate,
         **fused,
     )
+
+
+def is_vector(parameter: Tensor) -> bool:
+    """Whether a parameter is one row of numbers, whatever shape it is stored in: a bias, a norm's weight, a scale.
+
+    IA3's factors are (n, 1) or (1, n) and begin at 1. The price: a low-rank update of rank 1 has no matrices.
+    """
+    return parameter.numel() == max(parameter.shape, default=1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

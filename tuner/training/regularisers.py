@@ -16,20 +16,21 @@ from torch.nn.functional import kl_div, log_softmax
 
 from tuner.training.device import derived_seed
 from tuner.training.embeddings import Change
+from tuner.training.optimizer import is_vector
 
 
 def l1(parameters: Iterable[Tensor]) -> Tensor:
-    """The sum of the absolute values of all matrices; as with weight decay, biases and norms are exempt."""
-    matrices = (parameter.abs().sum() for parameter in parameters if parameter.ndim >= 2)
+    """The sum of the absolute values of all matrices; as with weight decay, vectors (biases, norms, factors) are exempt."""
+    matrices = (parameter.abs().sum() for parameter in parameters if not is_vector(parameter))
     return sum(matrices, start=torch.zeros(()))  # in a phase in which biases alone are trained there is none
 
 
-def l2_sp(parameters: Mapping[str, Tensor], *, pretrained: Mapping[str, Tensor]) -> Tensor:
-    """Half the squared distance to where the weights came from: the pretrained ones, or 0 for what is new.
+def l2_sp(parameters: Mapping[str, Tensor], *, starts: Mapping[str, Tensor]) -> Tensor:
+    """Half the squared distance to where the weights came from.
 
     Args:
         parameters: What is trained, by name.
-        pretrained: The starting point of those that were pretrained.
+        starts: Where each of them is pulled to; 0 for those that are missing.
 
     Source: Li et al. 2018, Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """
@@ -37,7 +38,7 @@ def l2_sp(parameters: Mapping[str, Tensor], *, pretrained: Mapping[str, Tensor])
         0.5
         * torch.stack(
             [
-                (parameter - pretrained[name] if name in pretrained else parameter).square().sum()
+                (parameter - starts[name] if name in starts else parameter).square().sum()
                 for name, parameter in parameters.items()
             ]
         ).sum()

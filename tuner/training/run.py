@@ -119,7 +119,7 @@ class _Trial:
     cache: WarmCache
     data: StudyData
     adapted: Adapted
-    pretrained: Mapping[str, Tensor]
+    starts: Mapping[str, Tensor]
     lessons: Lessons | None
     pad: int
     identity: str
@@ -167,7 +167,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
         cache=cache,
         data=data,
         adapted=adapted,
-        pretrained=adapted.pretrained(base, device=compute.device) if settings.l2_sp else {},
+        starts=adapted.starts() if settings.l2_sp else {},
         lessons=lessons,
         pad=pad,
         identity=run_identity(
@@ -255,7 +255,7 @@ def _assemble(trial: _Trial, rows: Mapping[str, Examples]) -> Run:
         task=TASKS[plan.spec.task],
         train=rows["train"],
         class_weights=None if weights is None else weights.to(trial.compute.device),
-        pretrained=trial.pretrained,
+        starts=trial.starts,
         teacher=None if trial.lessons is None else trial.lessons.logits,
         scaler=trial.compute.scaler(),
         compute=trial.compute,

@@ -23,14 +23,14 @@ class Settings:
         learning_rate: Peak learning rate.
         optimizer: What turns gradients into steps.
         batch_size: Rows of one optimizer step.
-        weight_decay: Decay of matrices.
+        weight_decay: Decay of all but vectors.
         dropout: Probability of every dropout of the architecture.
         label_smoothing: Probability mass spread over the other classes.
         warmup_ratio: Share of all steps with a rising learning rate.
         schedule: Learning rate after the warmup.
         max_grad_norm: Gradients are clipped to this norm; 0 does not clip.
         l1: Factor of the sum of absolute weights.
-        l2_sp: Factor of half the squared distance to the pretrained weights.
+        l2_sp: Factor of half the squared distance to where the weights began.
         mixup: Alpha of the Beta distribution that rows are mixed by.
         r_drop: Factor of the disagreement of two passes.
         fgm: Length of the adversarial change of the embeddings.
