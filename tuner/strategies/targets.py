@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tuner.strategies.anatomy import Attention
 
 _SPELLED = ("query", "key", "value")
+_ROUTERS = frozenset(("gate", "router"))
 _LETTERS = re.compile(r"(?:w_?|to_?)?([qkv]+)(?![a-z])")  # q, k_proj, v_lin, Wqkv, qkv_proj, to_q
 
 
@@ -27,7 +28,8 @@ def linear_targets(model: nn.Module) -> dict[str, nn.Module]:
 
     The head is trained in full and needs no adapter. ResNet's backbone is one without a linear layer. Skipped are layers
     that another strategy inserted, and the projection inside ``nn.MultiheadAttention``, whose forward reads the weight
-    directly and would pass an adapter by.
+    directly and would pass an adapter by. So are gates of one output, as beside Qwen2-MoE's experts, routers, and heads for
+    another task (ESM's for contacts): a low rank has no room there.
 
     Returns:
         Name and pretrained layer, in the model's order; the layer itself also where it is wrapped.
@@ -35,7 +37,9 @@ def linear_targets(model: nn.Module) -> dict[str, nn.Module]:
     from tuner.strategies.anatomy import LINEAR
 
     frozen = _frozen_layers(model)
-    linear: dict[str, nn.Module] = {name: layer for name, layer in frozen.items() if isinstance(layer, LINEAR)}
+    linear: dict[str, nn.Module] = {
+        name: layer for name, layer in frozen.items() if isinstance(layer, LINEAR) and not _is_aside(name, layer)
+    }
     return linear or {name: layer for name, layer in frozen.items() if getattr(layer, "groups", 1) == 1}
 
 
@@ -118,6 +122,14 @@ def _pick(attention: Attention, roles: str) -> Iterable[str]:
             yield name
     if "o" in roles:
         yield attention.output
+
+
+def _is_aside(name: str, layer: nn.Module) -> bool:
+    """Whether a layer makes no features: a gate, a router, or a head for another task."""
+    from tuner.strategies.anatomy import layer_size
+
+    *above, last = name.split(".")
+    return layer_size(layer)[1] == 1 or last in _ROUTERS or any(part.endswith("_head") for part in above)
 
 
 def _frozen_layers(model: nn.Module) -> dict[str, nn.Module]:
