@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, RobertaConfig
 
 from tests.study.samples import CATALOGUE
 from tests.training.samples import CONFIGS, LABELS, study, write_model
 from tuner.strategies import resolve
+from tuner.strategies.anatomy import find_blocks
 from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
 from tuner.study.build import build_space
@@ -154,6 +156,97 @@ def test_strategy_that_breaks_does_not_break_the_others(tmp_path: Path, monkeypa
     assert proofs["bitfit"].unknown == "KeyError: 'query'"
     assert proofs["bitfit"].works
     assert proofs["head"].trainable is not None
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_strategy_that_breaks_the_forward_pass_does_not_work(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def narrow(_self: object, model: nn.Module, _params: object) -> nn.Module:
+        block = model.get_submodule(find_blocks(model)[0].name)
+        block.register_forward_pre_hook(lambda _block, given: (given[0][..., :-1], *given[1:]))
+        return model
+
+    spec = study(tmp_path, kind=kind, strategies=["head", "bitfit"])
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", narrow)
+    proofs = prove(spec)
+    assert proofs["head"].works
+    assert not proofs["bitfit"].works
+    message = proofs["bitfit"].refusals[0].message
+    assert message.startswith(f"bitfit does not run on {type(really(spec, 'head')).__name__} - RuntimeError: ")
+    assert message.endswith("; take bitfit out of strategies")
+
+
+def test_value_that_breaks_the_forward_pass_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow(_self: object, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        block = model.get_submodule(find_blocks(model)[0].name)
+        if params["lora.r"] == 4:
+            block.register_forward_pre_hook(lambda _block, given: (given[0][..., :-1], *given[1:]))
+        return model
+
+    spec = study(tmp_path, strategies=["lora"], space={"lora": {"r": [2, 4, 8]}})
+    monkeypatch.setattr("tuner.strategies.lora.Lora.apply", narrow)
+    proof = prove(spec)["lora"]
+    assert proof.works
+    assert [(refusal.knob, refusal.value) for refusal in proof.refusals] == [("lora.r", 4)]
+
+
+def test_strategy_that_looks_at_the_content_of_tensors_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_self: object, model: nn.Module, _params: object) -> nn.Module:
+        model.get_submodule(find_blocks(model)[0].name).register_forward_pre_hook(
+            lambda _block, given: (given[0] * given[0].sum().item(), *given[1:])
+        )
+        return model
+
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", look)
+    proof = prove(study(tmp_path, strategies=["bitfit"]))["bitfit"]
+    assert proof.works
+    assert not proof.refusals
+    assert not proof.is_memory_counted
+
+
+def short_roberta(folder: Path) -> None:
+    """A model of 62 positions in place of BERT's."""
+    write_model(folder / "model-bert")
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    config = RobertaConfig(**size, vocab_size=23, pad_token_id=1, max_position_embeddings=64)
+    AutoModel.from_config(config).save_pretrained(folder / "model-bert")
+
+
+def test_strategy_works_if_all_values_at_their_lowest_do(tmp_path: Path) -> None:
+    short_roberta(tmp_path)
+    space = {"prompt": {"length": [8, 16]}, "prefix": {"length": [8, 16]}}
+    spec = study(tmp_path, strategies=["prompt+prefix"], training={"max_length": 40}, space=space)
+    searched = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    block = searched.strategies[0]
+    long = replace(block, recipe={**block.recipe, "prompt.length": 16, "prefix.length": 16})
+    proof = probe_study(spec, space=replace(searched, strategies=(long,)), classes=LABELS, folder=spec.model)[0]
+    assert proof.works
+    assert proof.trainable is not None
+    assert [(refusal.knob, refusal.value) for refusal in proof.refusals] == [
+        ("", None),
+        ("prompt.length", 16),
+        ("prefix.length", 16),
+    ]
+    assert proof.refusals[0].message == (
+        "40 tokens, prompt.length 16 and prefix.length 16 exceed the model's positions together; "
+        "lower training.max_length to 30, or space.prompt.length or space.prefix.length"
+    )
+
+
+@pytest.mark.parametrize(("tokens", "works"), [(30, True), (31, False)])
+def test_length_that_is_recommended_is_the_longest_that_works(tokens: int, works: bool, tmp_path: Path) -> None:
+    short_roberta(tmp_path)
+    space = {"prompt": {"length": 16}, "prefix": {"length": 16}}
+    spec = study(tmp_path, strategies=["prompt+prefix"], training={"max_length": tokens}, space=space)
+    assert prove(spec)["prompt+prefix"].works == works
 
 
 def test_configuration_alone_is_enough(tmp_path: Path) -> None:
