@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.training.samples import Recorder, plan, run, study
 from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
-from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop, side_by_side
+from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop
 
 OFF: dict[str, Any] = {"l1": 0.0, "l2_sp": 0.0, "mixup": 0.0, "r_drop": 0.0, "fgm": 0.0, "ema": 0.0, "patience": 0}
 ON: dict[str, Any] = {"l1": 1e-2, "l2_sp": 1e-2, "mixup": 0.4, "r_drop": 1.0, "fgm": 1.0, "ema": 0.9}
@@ -48,14 +48,6 @@ def test_a_mixing_depends_on_seed_and_step_alone() -> None:
     shares = torch.tensor([Mixing.draw(alpha=0.4, rows=2, seed=0, step=step).share for step in range(2000)])
     assert shares.mean().item() == pytest.approx(0.5, abs=0.03)
     assert shares.var().item() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.1)  # of a Beta(a, a)
-
-
-def test_the_halves_are_equally_wide_and_hide_nothing() -> None:
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 1, 1]])
-    own, other = side_by_side({"input_ids": torch.arange(12).view(4, 3), "attention_mask": mask})
-    assert own["input_ids"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert other["input_ids"].tolist() == [[6, 7, 8], [9, 10, 11]]
-    assert own["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
 @pytest.mark.parametrize("frozen", [True, False])

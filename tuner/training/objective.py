@@ -15,8 +15,8 @@ from tuner.tasks import Task
 from tuner.training.batches import Examples
 from tuner.training.device import Compute, is_out_of_memory
 from tuner.training.distill import distillation
-from tuner.training.embeddings import Change, embed, logits_of
-from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop, side_by_side
+from tuner.training.embeddings import Change, logits_of
+from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop
 from tuner.training.settings import Settings
 
 
@@ -114,29 +114,17 @@ class Objective:
 
     def _loss(self, part: _Part, *, change: Change | None) -> Tensor:
         """A part's share of the batch's mean loss."""
-        inputs, change = self._inputs(part, change=change)
+        mix = None if part.mixing is None else part.mixing.mix
+        inputs = self.train.inputs(part.rows if mix is None else torch.cat([part.rows, part.partners]))
         with self.compute.autocast():
-            logits = logits_of(self.model, inputs, change=change)
+            logits = logits_of(self.model, inputs, change=change, mix=mix)
         loss = self._fit(logits, part)
         if self.settings.r_drop:
             with self.compute.autocast():
-                again = logits_of(self.model, inputs, change=change)
+                again = logits_of(self.model, inputs, change=change, mix=mix)
             loss = 0.5 * (loss + self._fit(again, part))
             loss = loss + self.settings.r_drop / part.size * r_drop(logits, again)
         return loss
-
-    def _inputs(self, part: _Part, *, change: Change | None) -> tuple[Mapping[str, Tensor], Change | None]:
-        """The model's arguments for a part, and what happens to its embeddings: they are mixed first."""
-        if (mixing := part.mixing) is None:
-            return self.train.inputs(part.rows), change
-        own, others = side_by_side(self.train.inputs(torch.cat([part.rows, part.partners])))
-        embedded_partners = embed(self.model, others)
-
-        def mix(embedded: Tensor) -> Tensor:
-            mixed = mixing.mix(embedded, embedded_partners)
-            return mixed if change is None else change(mixed)
-
-        return own, mix
 
     def _fit(self, logits: Tensor, part: _Part) -> Tensor:
         """How far a part's logits are from what they should be, as a share of the batch's mean."""

@@ -97,16 +97,6 @@ class Mixing:
         return self.share * own + (1.0 - self.share) * other
 
 
-def side_by_side(inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The first half of the rows and the second one; both are as wide, and none hides what the other shows."""
-    half = len(next(iter(inputs.values()))) // 2
-    own = {name: values[:half] for name, values in inputs.items()}
-    other = {name: values[half:] for name, values in inputs.items()}
-    if "attention_mask" in inputs:
-        own["attention_mask"] = torch.maximum(own["attention_mask"], other["attention_mask"])
-    return own, other
-
-
 @dataclass(kw_only=True, slots=True)
 class Adversary:
     """The small change of the embeddings that raises the loss most.
