@@ -14,6 +14,7 @@ from tuner.search.driver import StudyDriver
 from tuner.search.teacher import find_trial, plan_teacher
 from tuner.store import studies
 from tuner.store.database import Database
+from tuner.store.queries import load_snapshot
 from tuner.study.plan import TeacherPlan
 from tuner.study.teacher import TaughtLabels, TrialName
 
@@ -39,7 +40,8 @@ def complete(db: Database, *, checkpoint: str) -> None:
 
 def test_complete_trial_tells_its_classes(db: Database, tmp_path: Path) -> None:
     complete(db, checkpoint=str(tmp_path))
-    assert find_trial(db, name=TEACHER) == TaughtLabels(task="text-classification", labels=("a", "b"))
+    spec = load_snapshot(db, "toy").study.spec
+    assert find_trial(db, name=TEACHER) == TaughtLabels(spec=spec, labels=("a", "b"))
 
 
 def test_trials_that_cannot_teach(db: Database) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.study.samples import CATALOGUE, CONFIG, changed, numbered, write_model, write_rows
+from tests.study.samples import CATALOGUE, CONFIG, STUDY, changed, numbered, write_model, write_rows
 from tuner.errors import ConflictError
 from tuner.study.check import CheckReport, check_study
-from tuner.study.file import load_study_file, locate
-from tuner.study.teacher import FindTrial, TaughtLabels, TrialName
+from tuner.study.file import load_study_file, locate, parse_study
+from tuner.study.teacher import FindTrial, TaughtLabels, TrialName, has_seen, places
 
 CLASSIFIER = CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": {"1": "b", "0": "a"}}
 
@@ -72,6 +72,14 @@ def test_teacher_is_read_as_any_model_is(tmp_path: Path) -> None:
     ]
 
 
+def taught(*, task: str = "text-classification", labels: tuple[str, ...] = ("a", "b"), **data: Any) -> TaughtLabels:
+    """A trial of a study like the one under test; ``seed`` and what its ``data`` says may differ."""
+    spec = parse_study(STUDY, source="s", base=Path("/elsewhere"), catalogue=CATALOGUE)
+    training = spec.training.model_copy(update={"seed": data.pop("seed", 0)})
+    changes = {"task": task, "training": training, "data": spec.data.model_copy(update=data)}
+    return TaughtLabels(spec=spec.model_copy(update=changes), labels=labels)
+
+
 class Trials:
     """One trial, or an error."""
 
@@ -87,7 +95,7 @@ class Trials:
 
 
 def test_trial_is_looked_up(tmp_path: Path) -> None:
-    trials = Trials(TaughtLabels(task="text-classification", labels=("a", "b")))
+    trials = Trials(taught(labels=("a", "b")))
     assert not told(check(tmp_path, "big/3", find_trial=trials), tmp_path)
     assert trials.asked == ["big/3"]
 
@@ -96,10 +104,10 @@ def test_trial_is_looked_up(tmp_path: Path) -> None:
     ("found", "why"),
     [
         (
-            TaughtLabels(task="image-classification", labels=("a", "b")),
+            taught(task="image-classification"),
             "trial big/3 is of another task, image-classification",
         ),
-        (TaughtLabels(task="text-classification", labels=("a",)), "big/3 does not know the class b; it knows a"),
+        (taught(labels=("a",)), "big/3 does not know the class b; it knows a"),
         (ConflictError("trial big/3 is running", fix="wait"), "trial big/3 is running; wait"),
     ],
 )
@@ -107,6 +115,44 @@ def test_trials_that_cannot_teach(tmp_path: Path, found: TaughtLabels | Conflict
     report = check(tmp_path, "big/3", find_trial=Trials(found))
     assert told(report, tmp_path) == [(15, 12, f"distill.teacher: {why}")]
     assert report.problems
+
+
+@pytest.mark.parametrize("labels", [("A", "b"), ("b ", " a"), ("A", "a", "b")])
+def test_case_and_blanks_of_classes_do_not_count(labels: tuple[str, ...], tmp_path: Path) -> None:
+    assert not told(check(tmp_path, "big/3", find_trial=Trials(taught(labels=labels))), tmp_path)
+
+
+def test_class_of_the_same_name_comes_before_one_of_another_case() -> None:
+    assert places(["a", "B", "c"], known=["A", "b", "a"]) == [2, 1, None]
+
+
+@pytest.mark.parametrize(
+    ("differs", "is_told"),
+    [
+        ({"seed": 0}, False),
+        ({"seed": 3}, True),
+        ({"validation": 0.1}, True),
+        ({"validation": "val.csv"}, True),
+        ({"label": "other"}, True),
+        ({"train_rows": 50}, False),  # the sample is taken of what the split leaves
+        ({"text": "other", "balance": "oversample"}, False),
+        ({"seed": 3, "train": "/elsewhere/other.csv"}, False),
+    ],
+)
+def test_teacher_that_was_trained_on_validation_rows(differs: dict[str, Any], is_told: bool, tmp_path: Path) -> None:
+    trials = Trials(taught(**{"train": str(tmp_path / "train.csv")} | differs))
+    report = check(tmp_path, "big/3", find_trial=trials)
+    assert not report.problems
+    messages = [problem.message for problem in report.warnings]
+    assert bool(messages) == is_told
+    assert all("was trained on rows that are validation rows here" in message for message in messages)
+
+
+def test_teacher_that_was_trained_on_a_validation_or_test_file() -> None:
+    ours = taught(validation="/a.csv", test="/b.csv").spec
+    assert has_seen(taught(train="/a.csv").spec, ours) == "validation"
+    assert has_seen(taught(train="/b.csv").spec, ours) == "test"
+    assert not has_seen(taught(train=ours.data.train, seed=8).spec, ours)
 
 
 def test_trial_without_a_database_only_warns(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def find_trial(db: Database, *, name: TrialName) -> TaughtLabels:
     """
     snapshot, trial = _complete_trial(db, name)
     labels = trial.confusion.labels if trial.confusion is not None else ()
-    return TaughtLabels(task=snapshot.study.spec.task, labels=labels)
+    return TaughtLabels(spec=snapshot.study.spec, labels=labels)
 
 
 def plan_teacher(db: Database, *, spec: StudySpec) -> TeacherPlan | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.study.domains import Fixed, Hyperparameter, Range
+from tuner.study.spec import StudySpec
 
 DISTILL_HYPERPARAMETERS: tuple[Hyperparameter, ...] = (
     Hyperparameter(
@@ -45,11 +47,11 @@ class TaughtLabels:
     """What a trial can teach.
 
     Attributes:
-        task: Its study's task.
+        spec: Its study.
         labels: The classes that it tells apart.
     """
 
-    task: str
+    spec: StudySpec
     labels: tuple[str, ...]
 
 
@@ -69,3 +71,38 @@ def named_trial(teacher: str) -> TrialName | None:
     """The trial that ``STUDY/NUMBER`` names, or None if it names a model. No model on the hub has a number for a name."""
     match = _TRIAL.fullmatch(teacher)
     return None if match is None else TrialName(study=match[1], number=int(match[2]))
+
+
+def places(labels: Sequence[str], *, known: Sequence[str]) -> list[int | None]:
+    """Which of a teacher's classes each label is: the one of the same name, else the one that differs in case alone.
+
+    Args:
+        labels: Of the study that is taught.
+        known: The teacher's classes, by index.
+
+    Returns:
+        An index for each label, None where the teacher does not know it.
+    """
+    found = {name.strip().casefold(): index for index, name in enumerate(known)}
+    exact = {name.strip(): index for index, name in enumerate(known)}
+    return [exact.get(label.strip(), found.get(label.strip().casefold())) for label in labels]
+
+
+def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
+    """Which rows of a study a trial of another one may have been trained on, though they judge the first one's trials.
+
+    The rows that a share holds out follow from the file, its labels, the share and ``training.seed``; what else the
+    studies differ in does not change them.
+
+    Returns:
+        ``validation`` or ``test``; empty if neither.
+    """
+    ours, theirs = spec.data, teacher.data
+    if isinstance(ours.validation, str):
+        is_seen = ours.validation == theirs.train
+    else:
+        held_out = (ours.label, ours.validation, spec.training.seed)
+        is_seen = ours.train == theirs.train and held_out != (theirs.label, theirs.validation, teacher.training.seed)
+    if is_seen:
+        return "validation"
+    return "test" if ours.test is not None and ours.test == theirs.train else ""

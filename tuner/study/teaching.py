@@ -12,7 +12,7 @@ from tuner.study.pretrained import ModelFacts, hub_labels, read_model
 from tuner.study.ranges import Findings
 from tuner.study.rules import is_path
 from tuner.study.spec import DistillSpec, StudySpec
-from tuner.study.teacher import FindTrial, TrialName, named_trial
+from tuner.study.teacher import FindTrial, TrialName, has_seen, named_trial, places
 
 _KEY = "distill.teacher"
 
@@ -68,9 +68,17 @@ def _trial(
     except TunerError as error:
         findings.refuse(_KEY, error.message)
         return None
-    if found.task != spec.task:
-        findings.refuse(_KEY, f"trial {trial} is of another task, {found.task}")
+    if found.spec.task != spec.task:
+        findings.refuse(_KEY, f"trial {trial} is of another task, {found.spec.task}")
         return None
+    if rows := has_seen(found.spec, spec):
+        cure = f"set training.seed {found.spec.training.seed} and data.validation {found.spec.data.validation} as there"
+        if rows == "test" or isinstance(spec.data.validation, str) or isinstance(found.spec.data.validation, str):
+            cure = "take a teacher that was trained on other rows"
+        findings.warn(
+            _KEY,
+            f"trial {trial} was trained on rows that are {rows} rows here, so that the figures will be too good; {cure}",
+        )
     return TeacherFacts(labels=found.labels)
 
 
@@ -90,7 +98,7 @@ def _model(spec: StudySpec, distill: DistillSpec, *, findings: Findings) -> Teac
 
 
 def _compare(teacher: str, labels: Sequence[str], *, classes: Sequence[str], findings: Findings) -> None:
-    unknown = [name for name in classes if name not in labels]
+    unknown = [name for name, place in zip(classes, places(classes, known=labels), strict=True) if place is None]
     if not unknown:
         return
     wanted = printable(listed(unknown))

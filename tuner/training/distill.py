@@ -21,6 +21,7 @@ from tuner.errors import ConfigurationError
 from tuner.strategies.state import load_trainable_state
 from tuner.study.plan import TeacherPlan, TrialPlan
 from tuner.study.spec import StudySpec
+from tuner.study.teacher import places
 from tuner.tasks import TASKS
 from tuner.training.adapt import adapt
 from tuner.training.batches import TokenExamples, evaluation_batches
@@ -233,9 +234,8 @@ def _reading(spec: StudySpec, *, model: str, revision: str | None, max_length: i
 
 def _columns(teacher: _Teacher, labels: Sequence[str]) -> list[int]:
     """Which of the teacher's classes each label of the study is, by name; case does not count."""
-    known = {label.strip().casefold(): index for index, label in enumerate(teacher.labels)}
-    known |= {label.strip(): index for index, label in enumerate(teacher.labels)}
-    missing = [label for label in labels if label not in known and label.casefold() not in known]
+    found = places(labels, known=teacher.labels)
+    missing = [label for label, place in zip(labels, found, strict=True) if place is None]
     if missing:
         raise ConfigurationError(
             f"the teacher {teacher.name} does not know the label{'s' if len(missing) > 1 else ''} "
@@ -243,4 +243,4 @@ def _columns(teacher: _Teacher, labels: Sequence[str]) -> list[int]:
             why=f"its labels are {', '.join(teacher.labels[:8])}{' …' if len(teacher.labels) > 8 else ''}",
             fix="name a teacher that was trained on these labels, or rename the labels of the rows",
         )
-    return [known.get(label, known.get(label.casefold(), 0)) for label in labels]
+    return [place for place in found if place is not None]
