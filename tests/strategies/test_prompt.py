@@ -5,19 +5,26 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from peft import PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
+    AutoModelForSequenceClassification,
     BartConfig,
     BartForSequenceClassification,
     BeitConfig,
     BeitForImageClassification,
     BloomConfig,
     BloomForSequenceClassification,
+    IBertConfig,
+    LongformerConfig,
+    MBartConfig,
+    MBartModel,
     ModernBertConfig,
+    PretrainedConfig,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -35,6 +42,9 @@ from tuner.strategies.virtual_tokens import VirtualTokens
 from tuner.study.domains import Value
 
 LENGTH = 5
+SMALL: dict[str, Any] = {
+    "vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+}  # fmt: skip
 TRANSFORMERS = ("bert", "distilbert", "modernbert", "gpt2", "llama", "t5", "vit")
 KINDS: Mapping[str, tuple[Strategy, Mapping[str, Value]]] = {
     "prompt": (Prompt(), {"prompt.length": LENGTH}),
@@ -252,6 +262,39 @@ def test_prompt_and_prefix_share_the_positions(order: str) -> None:
     table.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     logits(model, rows)
     assert seen[0].flatten().tolist() == list(range(7, 7 + LENGTH + 6))
+
+
+def test_a_decoder_without_a_first_token_begins_as_its_architecture_says() -> None:
+    config = MBartConfig(
+        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32, pad_token_id=1,
+    )  # fmt: skip
+    assert config.decoder_start_token_id is None
+    ids = torch.tensor([[5, 6, 2, 9], [7, 2, 9, 1]])  # the last real token says the language
+    torch.manual_seed(0)
+    model = MBartModel(config).eval()
+    Prompt().apply(model, {"prompt.length": 3})
+    found = model(input_ids=ids).last_hidden_state
+    expected = model(input_ids=ids, decoder_input_ids=torch.tensor([[9, 5, 6, 2], [9, 7, 2, 9]])).last_hidden_state
+    assert torch.equal(found, expected)
+    model.config.pad_token_id = None
+    with pytest.raises(TrialInfeasible, match="has no pad_token_id; take prompt and p_tuning out of strategies"):
+        model(input_ids=ids)
+
+
+@pytest.mark.parametrize("name", ["prompt", "p_tuning"])
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (IBertConfig(**SMALL), "its QuantEmbedding is no plain table of vectors"),
+        (LongformerConfig(**SMALL, attention_window=[4]), "it picks the tokens that see all others by their places"),
+    ],
+    ids=["ibert", "longformer"],
+)
+def test_inputs_of_another_kind_are_refused(name: str, config: PretrainedConfig, why: str) -> None:
+    model = freeze_backbone(AutoModelForSequenceClassification.from_config(config))
+    with pytest.raises(TrialInfeasible, match=f"{why}; take {name} out of strategies"):
+        KINDS[name][0].apply(model, {})
 
 
 def test_what_reads_neither_tokens_nor_patches_is_refused() -> None:

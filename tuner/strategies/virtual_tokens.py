@@ -151,7 +151,7 @@ class VirtualTokens(Inserted):
             tokens = backbone.get_input_embeddings()(ids)
         refuse_tokens(tokens.shape[1], length=self.length, known=self._known, knob=self.knob)
         if ids is not None and "decoder_input_ids" in self._names and given.get("decoder_input_ids") is None:
-            given["decoder_input_ids"] = _shifted(ids, start=backbone.config.decoder_start_token_id)
+            given["decoder_input_ids"] = _shifted(ids, backbone=backbone)
         given |= {"input_ids": None, "inputs_embeds": torch.cat([self(len(tokens), like=tokens), tokens], dim=1)}
         if (mask := given.get("attention_mask")) is not None:
             given["attention_mask"] = nn.functional.pad(mask, (self.length, 0), value=1)
@@ -207,11 +207,22 @@ def own_vectors(model: nn.Module, *, name: str) -> Tensor:
         name: The strategy's.
 
     Raises:
-        TrialInfeasible: If it has neither, as a convolutional network, or if windows say which patches see each other.
+        TrialInfeasible: If it has neither, as a convolutional network, or if windows say which patches see each other; if
+            its embeddings give more than vectors (I-BERT), or single tokens are told to see all others (Longformer).
     """
     if reads_text(model):
-        table: Tensor = backbone_of(model).get_input_embeddings().weight  # type: ignore[operator]
-        return table.detach()
+        backbone = backbone_of(model)
+        table: nn.Module = backbone.get_input_embeddings()  # type: ignore[operator]
+        looks_far = "global_attention_mask" in inspect.signature(backbone.forward).parameters
+        if looks_far or not isinstance(table, nn.Embedding):
+            raise TrialInfeasible(
+                f"{name} cannot adapt {type(model).__name__}",
+                why="it picks the tokens that see all others by their places"
+                if looks_far
+                else f"its {type(table).__name__} is no plain table of vectors",
+                fix=f"take {name} out of strategies",
+            )
+        return table.weight.detach()
     token: Tensor | None = getattr(getattr(backbone_of(model), "embeddings", None), "cls_token", None)
     has_windows = any("relative_position" in parameter for parameter, _ in model.named_parameters())
     if token is None or has_windows:
@@ -237,9 +248,25 @@ def _counts_tokens(model: nn.Module) -> bool:
     return is_causal or hasattr(model, "score")  # older decoders do not say that they are; their heads have this name
 
 
-def _shifted(ids: Tensor, *, start: int) -> Tensor:
-    """What a decoder reads where nobody says: the encoder's text, one place later. BART would ask the ids for it."""
-    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], dim=1)
+def _shifted(ids: Tensor, *, backbone: Any) -> Tensor:
+    """What a decoder reads where nobody says, by its architecture's own rule, which asks for the encoder's ids.
+
+    Most begin with a token of their own; mBART has none, and begins with the last token of the text.
+    """
+    rule = getattr(inspect.getmodule(type(backbone)), "shift_tokens_right", None)
+    asked = 2 if rule is None else len(inspect.signature(rule).parameters) - 1
+    names = ("pad_token_id", "decoder_start_token_id")[:asked]
+    tokens: list[Any] = [getattr(backbone.config, name, None) for name in names]
+    if missing := [name for name, token in zip(names, tokens, strict=True) if token is None]:
+        raise TrialInfeasible(
+            f"nothing says what the decoder of {type(backbone).__name__} reads",
+            why=f"the model's configuration has no {' and no '.join(missing)}",
+            fix="take prompt and p_tuning out of strategies",
+        )
+    if rule is None:
+        return torch.cat([torch.full_like(ids[:, :1], tokens[1]), ids[:, :-1]], dim=1)
+    shifted: Tensor = rule(ids, *tokens)
+    return shifted
 
 
 def fixed_generator() -> torch.Generator:
