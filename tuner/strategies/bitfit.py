@@ -31,9 +31,8 @@ class BitFit(Strategy):
         Raises:
             TrialInfeasible: If the backbone has no bias, as in Llama, T5 and ModernBERT.
         """
-        biases = [
-            parameter for name, parameter in backbone_of(model).named_parameters() if name.rpartition(".")[2] == "bias"
-        ]
+        # DeBERTa calls those of its queries and values q_bias and v_bias.
+        biases = [parameter for name, parameter in backbone_of(model).named_parameters() if name.endswith("bias")]
         if not biases:
             raise TrialInfeasible(
                 f"bitfit cannot adapt {type(model).__name__}",
