@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import CTRLConfig, CTRLForSequenceClassification
 
 from tests.contract.architectures import build, inputs, logits
 from tests.strategies.reference import adapted, shaken
 from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
-from tuner.strategies.base import backbone_of
+from tuner.strategies.base import backbone_of, freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
 from tuner.strategies.subspace import Subspace, frozen_weights
 
@@ -141,3 +142,13 @@ def test_more_coordinates_than_weights_are_refused() -> None:
         adapted("intrinsic", "bert", {"intrinsic.dimension": 16000})
     with pytest.raises(TrialInfeasible, match="take intrinsic out of strategies"):
         resolve("intrinsic").apply(resolve("full").apply(build("bert"), {}), {})
+
+
+def test_embeddings_may_be_scaled_in_place() -> None:
+    config = CTRLConfig(vocab_size=30, n_embd=16, n_layer=1, n_head=2, dff=32, n_positions=16, pad_token_id=0)
+    model = freeze_backbone(CTRLForSequenceClassification(config))
+    resolve("intrinsic").apply(model, {"intrinsic.dimension": 20})
+    model(input_ids=torch.tensor([[3, 4, 5]])).logits.sum().backward()
+    gradient = backbone_of(model).get_parameter("subspace.coordinates").grad
+    assert gradient is not None
+    assert gradient.abs().max() > 0

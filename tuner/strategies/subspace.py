@@ -144,7 +144,9 @@ class _Move(torch.autograd.Function):
         """The moved weight, of weight, table, scale and slots."""
         weight, table, scale, slots = inputs
         ctx.save_for_backward(table, scale, slots)
-        return table.index_select(0, slots.reshape(-1).int()).view_as(weight).mul_(scale).add_(weight)
+        moved = torch.empty(weight.shape, dtype=table.dtype, device=table.device)  # no view: CTRL scales it in place
+        torch.index_select(table, 0, slots.reshape(-1).int(), out=moved.view(-1))
+        return moved.mul_(scale).add_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
