@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 from peft import LoHaConfig, LoKrConfig, OFTConfig, PeftConfig, VeraConfig
+from transformers import ConvNextConfig, ConvNextForImageClassification
 
 from tests.contract.architectures import build, inputs, logits
 from tests.strategies.reference import adapted, by_peft, shaken
 from tuner.errors import TrialInfeasible
+from tuner.strategies import resolve
+from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
 from tuner.study.domains import Value
 
@@ -73,3 +76,16 @@ def test_a_block_must_divide_the_inputs_of_every_layer(block: int, kind: str) ->
 def test_a_layer_of_another_kind_is_named(name: str, kind: str, layer: str) -> None:
     with pytest.raises(TrialInfeasible, match=rf"has no layer for {layer}; take {name} out of strategies"):
         adapted(name, kind)
+
+
+def test_rotations_before_linear_layers_that_read_pictures() -> None:
+    """ConvNeXt's have inputs of four dimensions."""
+    config = ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2)
+    torch.manual_seed(0)
+    model = freeze_backbone(ConvNextForImageClassification(config).eval())
+    pixels = torch.randn(2, 3, 16, 16)
+    expected = model(pixels).logits
+    shaken(resolve("oft").apply(model, {"oft.block_size": 4}))
+    found = model(pixels).logits
+    assert (found - expected).abs().max() > 1e-3
+    torch.testing.assert_close(resolve("oft").merge(model)(pixels).logits, found, rtol=1e-4, atol=1e-5)

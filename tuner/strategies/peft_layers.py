@@ -17,7 +17,7 @@ from tuner.study.domains import Choice, Fixed, Hyperparameter, Range, Value
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class PeftLayers(Strategy):
@@ -177,6 +177,14 @@ class Oft(PeftLayers):
                 )
         return OFTConfig(oft_block_size=block, target_modules=list(targets))
 
+    def insert(self, model: nn.Module, targets: Mapping[str, nn.Module], config: PeftConfig) -> None:
+        """Put them in; PEFT's takes an input of four dimensions for a picture, even before a linear layer."""
+        inject(model, config)
+        for name in targets:  # ConvNeXt's linear layers read (batch, height, width, channels)
+            layer = model.get_submodule(name)
+            layer.register_forward_pre_hook(_wrap_picture)
+            layer.register_forward_hook(_unwrap_picture)
+
 
 class Loha(PeftLayers):
     """Updates that are the elementwise product of two low-rank matrices: of rank r² with the parameters of rank 2r."""
@@ -265,6 +273,15 @@ class Lokr(PeftLayers):
             decompose_factor=int(self.value(params, "lokr.factor")),
             target_modules=list(targets),
         )
+
+
+def _wrap_picture(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    hidden, *others = inputs
+    return (hidden[None] if hidden.ndim >= 4 else hidden, *others)
+
+
+def _unwrap_picture(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output[0] if output.ndim > 4 else output
 
 
 def _kind(layer: nn.Module) -> str:
