@@ -111,3 +111,9 @@ class AdaLora(Strategy):
 
         final = int(self.value(params, "adalora.r"))
         allocate(model, schedule=Schedule.of_run(steps), step=step, ranks=(round(_SPARE * final), final))
+
+    def constrain(self, model: nn.Module, params: Mapping[str, Value]) -> None:
+        """Keep away the components that were taken away for good: an average remembers them."""
+        from tuner.strategies.rank_budget import keep_away
+
+        keep_away(model)

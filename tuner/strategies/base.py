@@ -112,6 +112,14 @@ class Strategy(ABC):
             steps: Steps of the whole run.
         """
 
+    def constrain(self, model: nn.Module, params: Mapping[str, Value]) -> None:  # noqa: B027 - see above
+        """Give averaged weights what every step gives the weights themselves, in place.
+
+        Args:
+            model: An adapted model that has the averages of its weights just now, and its own buffers.
+            params: As in :meth:`apply`.
+        """
+
     def value(self, params: Mapping[str, Value], name: str) -> Value:
         """The trial's value of one of this strategy's own hyperparameters, or its default."""
         defaults = {knob.name: knob.default for knob in self.info.hyperparameters}

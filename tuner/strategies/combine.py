@@ -98,6 +98,11 @@ class Combination(Strategy):
         for component in self.in_order:
             component.after_step(model, params, step=step, steps=steps)
 
+    def constrain(self, model: nn.Module, params: Mapping[str, Value]) -> None:
+        """What each component does, in the same order."""
+        for component in self.in_order:
+            component.constrain(model, params)
+
 
 def inserts(strategy: Strategy) -> bool:
     """Whether a strategy puts new modules into a model; what has nothing to merge only unfreezes."""

@@ -27,7 +27,8 @@ class Schedule:
 
     Attributes:
         first: The last step at which all layers have their first rank; PEFT's ``tinit``.
-        last: The step at which the ranks are final: PEFT's ``total_step - tfinal``.
+        last: The step at which the ranks are final: PEFT's ``total_step - tfinal``. If it is not taken, because float16
+            overflowed, the first one that is taken afterwards.
         interval: Steps between two allocations; PEFT's ``deltaT``.
     """
 
@@ -55,8 +56,8 @@ class Schedule:
         return int((first - final) * left**3 + final)
 
     def is_due(self, step: int) -> bool:
-        """Whether ranks are taken away after this step."""
-        return step == self.last or (self.first < step < self.last and step % self.interval == 0)
+        """Whether ranks are taken away for a while after this step."""
+        return self.first < step < self.last and step % self.interval == 0
 
 
 class Memory(Inserted):
@@ -75,6 +76,7 @@ class Memory(Inserted):
             self.register_buffer(f"spread_{part}", torch.zeros_like(weight, requires_grad=False))
         kept = torch.ones_like(_weight(layer, "lora_E"), dtype=torch.bool, requires_grad=False)
         self.register_buffer("kept", kept)
+        self.is_final = False  # whether the ranks are known to be, so that the device need not be asked at every step
 
     def update(self, layer: AdaLoraLayer) -> None:
         """Take in the gradients of a step."""
@@ -117,13 +119,19 @@ def allocate(model: nn.Module, *, schedule: Schedule, step: int, ranks: tuple[in
     if step < schedule.last:
         for layer in layers:
             layer.memory.update(layer)
-    if schedule.is_due(step):
+    elif _are_final(layers):
+        keep_away(model)
+        return
+    if step >= schedule.last or schedule.is_due(step):
         first, final = (rank * len(layers) for rank in ranks)
         budget = schedule.budget(step, first=first, final=final)
-        _take_away(layers, count=first - budget, for_good=step == schedule.last)
-    elif step > schedule.last:
-        for layer in layers:
-            _weight(layer, "lora_E").data.masked_fill_(~layer.memory.kept, 0.0)
+        _take_away(layers, count=first - budget, for_good=step >= schedule.last)
+
+
+def keep_away(model: nn.Module) -> None:
+    """Set the components to zero that were taken away for good; before that there are none."""
+    for layer in _layers(model):
+        _weight(layer, "lora_E").data.masked_fill_(~layer.memory.kept, 0.0)
 
 
 def orthogonality(model: nn.Module) -> Tensor:
@@ -146,6 +154,15 @@ def _take_away(layers: list[Any], *, count: int, for_good: bool) -> None:
         _weight(layer, "lora_E").data.masked_fill_(score <= threshold, 0.0)
         if for_good:
             layer.memory.kept.copy_(score > threshold)
+
+
+def _are_final(layers: list[Any]) -> bool:
+    """Whether components were taken away for good, in this attempt or in one that was resumed."""
+    if not layers[0].memory.is_final:
+        is_final = not bool(torch.stack([layer.memory.kept.all() for layer in layers]).all())
+        for layer in layers:
+            layer.memory.is_final = is_final
+    return bool(layers[0].memory.is_final)
 
 
 def _layers(model: nn.Module) -> Iterator[Any]:

@@ -137,6 +137,8 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         watch.look()
 
         with run.average.in_place():
+            if run.average.is_kept:
+                strategy.constrain(model, params)
             scores = evaluate(
                 model,
                 task=objective.task,
