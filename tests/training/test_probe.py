@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification, RobertaConfig
+from transformers import AutoModel, AutoModelForSequenceClassification, DebertaV2Config, RobertaConfig
 
 from tests.study.samples import CATALOGUE
 from tests.training.samples import CONFIGS, LABELS, study, write_model
+from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
 from tuner.strategies.anatomy import find_blocks
 from tuner.strategies.base import freeze_backbone
@@ -175,6 +176,51 @@ def test_strategy_that_breaks_the_forward_pass_does_not_work(
     message = proofs["bitfit"].refusals[0].message
     assert message.startswith(f"bitfit does not run on {type(really(spec, 'head')).__name__} - RuntimeError: ")
     assert message.endswith("; take bitfit out of strategies")
+
+
+def short_deberta(folder: Path) -> None:
+    """A model that looks at its masks before the first block, so that it cannot be run on shapes, in place of BERT."""
+    write_model(folder / "model-bert")
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    more: dict[str, Any] = {"pooler_hidden_size": 16, "relative_attention": True, "position_buckets": 8}
+    config = DebertaV2Config(**size, **more, vocab_size=23)
+    AutoModel.from_config(config).save_pretrained(folder / "model-bert")
+
+
+def test_model_that_needs_content_is_tried_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow(_self: object, model: nn.Module, _params: object) -> nn.Module:
+        block = model.get_submodule(find_blocks(model)[0].name)
+        block.register_forward_pre_hook(lambda _block, given: (given[0][..., :-1], *given[1:]))
+        return model
+
+    short_deberta(tmp_path)
+    spec = study(tmp_path, strategies=["full", "lora", "adapter", "bitfit"])
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", narrow)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    proofs = prove(spec)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert [name for name, proof in proofs.items() if not proof.works] == ["bitfit"]
+    message = proofs["bitfit"].refusals[0].message
+    assert message.startswith("bitfit does not run on DebertaV2ForSequenceClassification - RuntimeError: ")
+
+
+def test_strategy_for_which_the_small_copy_has_too_few_blocks_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def four(_self: object, model: nn.Module, _params: object) -> nn.Module:
+        if len(find_blocks(model)) < 4:
+            raise TrialInfeasible("there are too few blocks")
+        return model
+
+    short_deberta(tmp_path)
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", four)
+    assert prove(study(tmp_path, strategies=["bitfit"]))["bitfit"].works
 
 
 def test_value_that_breaks_the_forward_pass_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from tuner.study.space import SearchSpace, StrategySpace
 from tuner.study.spec import StudySpec
 from tuner.tasks import TASKS
 from tuner.training.model import load_shapes
+from tuner.training.rehearsal import Rehearsal, rehearse
 
 _FLOAT = 4  # bytes; master weights, gradients and moments are float32 in every precision
 _MOMENTS = {"adamw": 2, "adam": 2, "adafactor": 0, "rmsprop": 1, "sgd": 1, "lion": 1}
@@ -39,13 +40,17 @@ _SAVED_PER_LAYER = 21
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Shapes:
-    """The model to try strategies on, the size of a batch, and how far the model comes as it is."""
+    """The model to try strategies on, the size of a batch, and how far the model comes as it is.
+
+    Where that is not to the end of its blocks, a small copy is run in earnest.
+    """
 
     model: nn.Module
     fresh: frozenset[str]
     tokens: int
     micro_batch: int | None
     reach: _Reach
+    rehearsal: Rehearsal | None
 
 
 def probe_study(
@@ -68,7 +73,14 @@ def probe_study(
     tokens = spec.training.max_length
     with torch.no_grad():
         reach = _pass(model, rows=1, tokens=tokens).reach
-    shapes = _Shapes(model=model, fresh=fresh, tokens=tokens, micro_batch=spec.training.micro_batch, reach=reach)
+    shapes = _Shapes(
+        model=model,
+        fresh=fresh,
+        tokens=tokens,
+        micro_batch=spec.training.micro_batch,
+        reach=reach,
+        rehearsal=rehearse(model, tokens=tokens) if reach < _Reach.BACKBONE else None,
+    )
     tried: set[str] = set()
     return tuple(_prove(block, space=space, shapes=shapes, tried=tried) for block in space.strategies)
 
@@ -280,9 +292,13 @@ def _breakage(passed: _Pass, *, block: StrategySpace, model: nn.Module, shapes: 
         return ""
     if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
         return ""
+    return _does_not_run(block, model=model, why=_in_short(error))
+
+
+def _does_not_run(block: StrategySpace, *, model: nn.Module, why: str) -> str:
     return TrialInfeasible(
         f"{block.strategy} does not run on {type(model).__name__}",
-        why=_in_short(error),
+        why=why,
         fix=f"take {block.strategy} out of strategies",
     ).message
 
@@ -302,6 +318,8 @@ def _facts(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -
         return _too_long(error, block=block, params=params, model=model, tokens=shapes.tokens)
     if message := _breakage(passed, block=block, model=model, shapes=shapes):
         return message
+    if shapes.rehearsal is not None and (why := shapes.rehearsal.failure(block.strategy, params)):
+        return _does_not_run(block, model=model, why=why)
     trainable, total = count_parameters(model)
     copies = _MOMENTS.get(str(params.get("optimizer")), 2)
     copies += sum(float(params.get(name, 0.0)) > 0.0 for name in ("ema", "l2_sp"))  # each keeps weights of its own
