@@ -16,7 +16,6 @@ from transformers.pytorch_utils import Conv1D
 
 from tuner.strategies.base import backbone_of
 from tuner.strategies.inserted import Inserted
-from tuner.strategies.targets import made_by
 
 LINEAR = (nn.Linear, Conv1D)
 """A layer that multiplies by a matrix; GPT-2's ``Conv1D`` keeps the matrix transposed, (inputs, outputs)."""
@@ -44,6 +43,9 @@ _OUTPUTS = frozenset(
 
 _LAST = re.compile(r"(?:^|[._])(?:final|last|ln_f|norm_f|post_layernorm|project_out|pooler)")
 """In the names of what comes after the last block."""
+
+_SPELLED = ("query", "key", "value")
+_LETTERS = re.compile(r"(?:w_?|to_?)?([qkv]+)(?![a-z])")  # q, k_proj, v_lin, Wqkv, qkv_proj, to_q
 
 _RELATIVE = ".rel_embeddings."
 
@@ -272,3 +274,13 @@ def layer_size(layer: nn.Module) -> tuple[int, int]:
     weight: Tensor = base.weight  # type: ignore[assignment]
     rows, columns = weight.shape
     return (rows, columns) if isinstance(base, Conv1D) else (columns, rows)
+
+
+def made_by(name: str) -> set[str]:
+    """What of q, k and v a layer makes, as its name says: BART lists keys first, so the order says nothing."""
+    last = name.rpartition(".")[2].lower()
+    spelled = {word[0] for word in _SPELLED if word in last}
+    if spelled:
+        return spelled
+    found = _LETTERS.match(last)
+    return set(found[1]) if found else set()

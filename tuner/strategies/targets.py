@@ -6,7 +6,6 @@ layer that PEFT has wrapped for another strategy goes by the name of its wrapper
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from tuner.errors import TrialInfeasible
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 
     from tuner.strategies.anatomy import Attention
 
-_SPELLED = ("query", "key", "value")
 _ROUTERS = frozenset(("gate", "router"))
-_LETTERS = re.compile(r"(?:w_?|to_?)?([qkv]+)(?![a-z])")  # q, k_proj, v_lin, Wqkv, qkv_proj, to_q
 
 
 def linear_targets(model: nn.Module) -> dict[str, nn.Module]:
@@ -105,17 +102,9 @@ def refuse_wrapped(
             raise TrialInfeasible(f"{method} cannot adapt {name}, which another strategy has wrapped", why=why, fix=fix)
 
 
-def made_by(name: str) -> set[str]:
-    """What of q, k and v a layer makes, as its name says: BART lists keys first, so the order says nothing."""
-    last = name.rpartition(".")[2].lower()
-    spelled = {word[0] for word in _SPELLED if word in last}
-    if spelled:
-        return spelled
-    found = _LETTERS.match(last)
-    return set(found[1]) if found else set()
-
-
 def _pick(attention: Attention, roles: str) -> Iterable[str]:
+    from tuner.strategies.anatomy import made_by
+
     for name in attention.inputs:
         made = {"q", "k", "v"} if len(attention.inputs) == 1 else made_by(name)
         if made & set(roles):
