@@ -85,7 +85,7 @@ def test_a_study_compares_it(project: Path, tmp_path: Path) -> None:
 def test_the_contract_asks_for_the_refusal_and_then_passes(project: Path) -> None:
     command = block("bash", holding="-k attention").strip()
     before = run(command, project=project, folder=project, expected=1)
-    assert re.findall(r"FAILED \S+\[(\S+)\]", before) == ["attention-resnet"]
+    assert re.findall(r"FAILED \S+\[(\S+)\]", before) == ["attention-resnet", "attention.part-output-resnet"]
     line = block("text", holding='"attention": {"resnet"')
     add_line(project / "tests" / "contract" / "matrix.py", line, above='    "bitfit": ')
     assert re.search(r"\b8 passed", run(command, project=project, folder=project))
