@@ -28,7 +28,7 @@ def catalogue() -> Catalogue:
     Example:
         >>> import tuner
         >>> sorted(tuner.catalogue().strategies)[:2]
-        ['bitfit', 'full']
+        ['adalora', 'adapter']
     """
     from tuner.strategies import STRATEGIES
     from tuner.study.catalogue import Catalogue

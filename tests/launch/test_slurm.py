@@ -241,7 +241,10 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(box: Box,
 
 
 @pytest.mark.slow
-def test_a_time_limit_comes_by_itself_and_not_for_ever(box: Box, tmp_path: Path) -> None:
+def test_a_time_limit_comes_by_itself_and_not_for_ever(tmp_path: Path) -> None:
+    # Longer than two time limits, however fast the machine is.
+    longer = {"training": {"epochs": 5000, "max_length": 32}, "budget": {"trials": 4}}
+    box = Box(tmp_path, f"sqlite:///{tmp_path}/tuner.db", **longer)
     command = command_for(box.url, files=str(box.files), studies=(box.study,), gpus=0, alone=True)
     wanted = options(tmp_path / "logs", minutes=1, notice=50, requeues=1, gpus=0)  # signalled after 10 s
     (job,) = slurm.run_here(command, options=wanted)
