@@ -54,10 +54,10 @@ HOLDER = Holder(worker="w-1", host="box-1", slot="cpu/0", lease=600.0)
 
 
 def _end(driver: StudyDriver, lease: Lease, ends: Ends) -> None:
-    bad = {Outcome.FAILED: ends.failed, Outcome.INFEASIBLE: ends.infeasible}
+    bad = {Outcome.ERRORED: ends.failed, Outcome.INFEASIBLE: ends.infeasible}
     for outcome, numbers in bad.items():
         if lease.purpose == "search" and lease.number in numbers:
-            reason = "loss became non-finite" if outcome is Outcome.FAILED else "out of memory at one row"
+            reason = "loss became non-finite" if outcome is Outcome.ERRORED else "out of memory at one row"
             driver.fail(lease, outcome=outcome, reason=reason, seconds=1.0, log_tail="the last words")
             return
     rng = random.Random(f"{lease.number}-{lease.seed}")

@@ -47,7 +47,7 @@ def validate(document: Any, name: str) -> None:
 def test_show_has_what_the_documentation_says(run: Run, finished: str) -> None:
     document = json.loads(run("study", "show", "played", "--json", "--storage", finished).stdout)
     validate(document, "study-show")
-    assert document["trials"]["failed"] == 1
+    assert document["trials"]["errored"] == 1
     assert document["trials"]["infeasible"] == 1
     assert sum(document["trials"].values()) == 8
     assert document["best"]["values"].keys() == {"macro_f1"}
@@ -75,7 +75,7 @@ def test_trials_have_what_the_documentation_says(run: Run, finished: str) -> Non
     assert [record["epoch"] for record in complete["epochs"]] == [1, 2, 3]
     assert complete["epochs"][0]["metrics"]["macro_f1"] > 0.5
     assert complete["trainable_params"] == 1026
-    assert failed["state"] == "failed"
+    assert failed["state"] == "errored"
     assert failed["values"] == {}
     assert failed["attempts"][0]["log_tail"] == "the last words"
     running = json.loads(run("study", "trials", "running", "--json", "--storage", finished).stdout)

@@ -173,15 +173,15 @@ def test_trials_say_why_they_are_in_their_state(run: Run, finished: str) -> None
 
 
 def test_trials_can_be_filtered_by_state(run: Run, finished: str) -> None:
-    result = run("study", "trials", "played", "--state", "failed", "--storage", finished)
+    result = run("study", "trials", "played", "--state", "errored", "--storage", finished)
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["TRIAL", "4"]
     assert "no waiting trials" in run("study", "trials", "played", "--state", "waiting", "--storage", finished).stderr
 
 
 def test_trials_guess_a_mistyped_state(run: Run, finished: str) -> None:
-    result = run("study", "trials", "played", "--state", "faild", "--storage", finished)
+    result = run("study", "trials", "played", "--state", "errord", "--storage", finished)
     assert result.exit_code == 2
-    assert result.stderr.rstrip().endswith('did you mean "failed"?')
+    assert result.stderr.rstrip().endswith('did you mean "errored"?')
 
 
 def test_watch_prints_one_line_for_each_change(run: Run, sqlite_url: str) -> None:

@@ -127,7 +127,7 @@ def test_a_lost_lease_writes_nothing(db: Database, plain_optuna: Callable[[], op
     with pytest.raises(LeaseLost):
         driver.finish(zombie, result=toy_result(0.9))
     with pytest.raises(LeaseLost):
-        driver.fail(zombie, outcome=Outcome.FAILED, reason="x", seconds=1.0, log_tail="")
+        driver.fail(zombie, outcome=Outcome.ERRORED, reason="x", seconds=1.0, log_tail="")
     with pytest.raises(LeaseLost):
         leases.release(db, zombie, reason="x", seconds=1.0)
     assert leases.renew(db, held=[(zombie, 1.0), (heir, 1.0)], lease=LEASE) == [zombie]
@@ -166,7 +166,7 @@ def test_a_released_run_waits_and_goes_on(db: Database, plain_optuna: Callable[[
     trial = load_snapshot(db, "toy").trial(0)
     assert [(record.epoch, record.attempt, record.seconds) for record in trial.epochs] == [(1, 2, 6.5), (2, 2, 10.0)]
     assert trial.seconds == 10.5
-    assert [attempt.outcome for attempt in trial.attempts] == [Outcome.RELEASED, Outcome.COMPLETE]
+    assert [attempt.outcome for attempt in trial.attempts] == [Outcome.PREEMPTED, Outcome.COMPLETE]
 
 
 def test_a_run_that_kills_its_process_is_given_up(db: Database) -> None:
@@ -179,7 +179,7 @@ def test_a_run_that_kills_its_process_is_given_up(db: Database) -> None:
         outcomes.append(
             leases.lose(db, lease, reason="the runner was killed by SIGKILL", seconds=1.0, log_tail="last words")
         )
-    assert outcomes == [Outcome.WAITING, Outcome.WAITING, Outcome.FAILED]
+    assert outcomes == [Outcome.WAITING, Outcome.WAITING, Outcome.ERRORED]
     trial = load_snapshot(db, "toy").trial(0)
     assert trial.reason == "the runner was killed by SIGKILL; given up after 3 attempts"
     assert trial.attempts[0].log_tail == "last words"
@@ -260,7 +260,7 @@ def test_a_study_made_anew_is_not_touched_by_the_old_ones_worker(db: Database) -
     with pytest.raises(LeaseLost):
         driver.report(zombie, epoch=1, metrics={"f1": 0.9}, seconds=1.0, extend=LEASE)
     with pytest.raises(LeaseLost):
-        driver.fail(zombie, outcome=Outcome.FAILED, reason="x", seconds=1.0, log_tail="")
+        driver.fail(zombie, outcome=Outcome.ERRORED, reason="x", seconds=1.0, log_tail="")
     assert leases.renew(db, held=[(zombie, 1.0), (heir, 1.0)], lease=LEASE) == [zombie]
     assert driver.claim(holder()) is None
     with pytest.raises(NotFoundError, match="deleted and made anew"):

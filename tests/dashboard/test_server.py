@@ -97,7 +97,7 @@ def test_the_dashboard_counts_trials_as_the_snapshot_does(sqlite_url: str) -> No
     assert len(states) == sum(study.counts.values()) == 8
     assert states.count("Complete") == study.counts["complete"]
     assert states.count("Pruned") == study.counts["pruned"]
-    assert states.count("Fail") == study.counts["failed"] + study.counts["infeasible"]
+    assert states.count("Fail") == sum(study.counts[end] for end in ("diverged", "errored", "infeasible"))
 
 
 WRITES = [

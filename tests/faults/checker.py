@@ -132,7 +132,7 @@ def _differing(snapshot: StudySnapshot, *, url: str) -> int:
     states = {
         Outcome.COMPLETE: optuna.trial.TrialState.COMPLETE,
         Outcome.PRUNED: optuna.trial.TrialState.PRUNED,
-        Outcome.FAILED: optuna.trial.TrialState.FAIL,
+        Outcome.ERRORED: optuna.trial.TrialState.FAIL,
         Outcome.INFEASIBLE: optuna.trial.TrialState.FAIL,
         Outcome.WAITING: optuna.trial.TrialState.WAITING,
         Outcome.RUNNING: optuna.trial.TrialState.RUNNING,

@@ -234,7 +234,7 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(box: Box,
     again = [trial for trial in snapshot.trials if len(trial.attempts) > 1]
     assert again
     assert len({attempt.worker for trial in snapshot.trials for attempt in trial.attempts}) >= 2
-    assert {attempt.outcome for trial in again for attempt in trial.attempts[:-1]} == {Outcome.RELEASED}
+    assert {attempt.outcome for trial in again for attempt in trial.attempts[:-1]} == {Outcome.PREEMPTED}
     for job in jobs:
         assert "draining" in log_of(job)
         assert "Requeued job" in log_of(job)

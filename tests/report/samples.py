@@ -356,7 +356,7 @@ def _search_trial(number: int, *, rng: random.Random, epochs: int, earlier: list
     seconds = kind.seconds * rng.uniform(0.9, 1.1)
     make = partial(make_trial, number, strategy=strategy, params=params, seconds=seconds, is_recipe=number < len(KINDS))
     if number == 9:
-        return make(outcome=Outcome.FAILED, values=tuple(curve[:2]), reason="loss became nan at epoch 3")
+        return make(outcome=Outcome.ERRORED, values=tuple(curve[:2]), reason="loss became nan at epoch 3")
     if number == 17:
         return make(outcome=Outcome.INFEASIBLE, values=(), reason="out of memory at batch size 32")
     for rung in (1, 3):

@@ -34,7 +34,7 @@ def test_best_so_far_counts_every_ended_trial_in_the_order_of_the_ends() -> None
         make_trial(2, values=(0.8,), seconds=5.0),
         make_trial(3, values=(0.7,), seconds=7.0),
         make_trial(4, outcome=Outcome.RUNNING, values=(0.95,), seconds=11.0),
-        make_trial(5, strategy="full", outcome=Outcome.FAILED, values=()),
+        make_trial(5, strategy="full", outcome=Outcome.ERRORED, values=()),
     )
     (trace,) = trace_best(snapshot)
     assert trace.strategy == "lora"
@@ -53,7 +53,7 @@ def test_best_so_far_of_a_minimised_metric() -> None:
 
 def test_learning_curves_know_where_they_were_resumed() -> None:
     snapshot = snapshot_of(
-        make_trial(0, values=(0.1, 0.2, 0.3), resumed_at=3), make_trial(1, outcome=Outcome.FAILED, values=())
+        make_trial(0, values=(0.1, 0.2, 0.3), resumed_at=3), make_trial(1, outcome=Outcome.ERRORED, values=())
     )
     (curve,) = trace_learning(snapshot)
     assert curve.epochs == (1, 2, 3)
@@ -68,7 +68,7 @@ def test_parameters_and_points() -> None:
         )
         for index, (rate, size) in enumerate([(1e-4, 32), (1e-2, 8), (1e-3, 8)])
     ]
-    trials.append(make_trial(3, outcome=Outcome.FAILED, params={"learning_rate": 1.0, "batch_size": 16}))
+    trials.append(make_trial(3, outcome=Outcome.ERRORED, params={"learning_rate": 1.0, "batch_size": 16}))
     snapshot = snapshot_of(*trials)
     points = list_points(snapshot)
     assert [point.number for point in points] == [0, 1, 2]

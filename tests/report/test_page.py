@@ -170,7 +170,7 @@ def test_no_text_of_a_user_becomes_code(page: Page) -> None:
 
 @pytest.mark.parametrize("state", list(StudyState))
 def test_studies_without_results_have_a_page(state: StudyState) -> None:
-    failed = make_trial(0, strategy="full", outcome=Outcome.FAILED, values=(), reason="loss became nan")
+    failed = make_trial(0, strategy="full", outcome=Outcome.ERRORED, values=(), reason="loss became nan")
     waiting = replace(make_trial(1, outcome=Outcome.WAITING, values=()), strategy="", params={}, ended_at=None)
     one = make_trial(0, strategy="head", values=(0.5,))
     for trials in ((), (failed, waiting), (one,)):

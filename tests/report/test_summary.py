@@ -198,7 +198,7 @@ def test_a_recipe_that_alone_was_confirmed_is_not_called_unbeaten() -> None:
     assert summary.cheaper is None
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.FAILED, Outcome.WAITING])
+@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.ERRORED, Outcome.WAITING])
 def test_an_incomplete_confirmation_compares_common_seeds_alone(outcome: Outcome) -> None:
     best = make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93), accuracy=(0.90, 0.92, 0.91))
     recipe = make_finalist(0, rank=2, validation=(0.78, 0.80, 0.99), accuracy=(0.70, 0.74, 0.99), is_baseline=True)
@@ -323,7 +323,7 @@ def test_an_unconfirmed_leader_promises_nothing(state: StudyState) -> None:
 
 
 def test_no_complete_trial() -> None:
-    failed = make_trial(1, strategy="full", outcome=Outcome.FAILED, values=(), reason="loss became nan at epoch 1")
+    failed = make_trial(1, strategy="full", outcome=Outcome.ERRORED, values=(), reason="loss became nan at epoch 1")
     pruned = make_trial(2, outcome=Outcome.PRUNED, values=(0.3,))
     study = make_study(spec=make_spec(), trials=(failed, pruned))
     summary = summarise(StudySnapshot(study=study, trials=(failed, pruned), finalists=()))

@@ -75,7 +75,7 @@ def test_an_unfinished_confirmation_is_provisional() -> None:
     assert winner.runner_up is None
 
 
-@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.FAILED, Outcome.INFEASIBLE, Outcome.WAITING])
+@pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.WAITING])
 @pytest.mark.parametrize("state", [StudyState.FINISHED, StudyState.STOPPED])
 def test_a_confirmation_that_lacks_a_score_is_incomplete(outcome: Outcome, state: StudyState) -> None:
     recipe = make_finalist(0, rank=2, validation=(0.79, 0.81), is_baseline=True)
@@ -127,7 +127,7 @@ def test_without_a_common_seed_finalists_are_ranked_by_their_own() -> None:
 
 
 def test_failed_retrainings_leave_the_search_as_the_only_ground() -> None:
-    failed = replace(make_finalist(1, rank=1, validation=(0.9,)).runs[0], outcome=Outcome.FAILED, metrics={})
+    failed = replace(make_finalist(1, rank=1, validation=(0.9,)).runs[0], outcome=Outcome.ERRORED, metrics={})
     finalists = (FinalistRecord(number=1, rank=1, is_baseline=False, runs=(failed,)),)
     winner = choose_winner(snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists))
     assert winner is not None

@@ -62,7 +62,7 @@ def test_a_pruned_baseline_competes_all_the_same_and_a_failed_one_does_not(snaps
     def _with(outcome: Outcome) -> list[object]:
         return [replace(t, outcome=outcome, value=None) if t.number == 1 else t for t in snapshot.trials]
 
-    pruned, failed = _with(Outcome.PRUNED), _with(Outcome.FAILED)
+    pruned, failed = _with(Outcome.PRUNED), _with(Outcome.ERRORED)
     assert find_baseline(pruned, study=snapshot.study) is not None  # type: ignore[arg-type]
     assert find_baseline(failed, study=snapshot.study) is None  # type: ignore[arg-type]
 

@@ -30,7 +30,7 @@ def test_a_study_whose_first_trials_all_fail_is_paused(db: Database) -> None:
     claimed = 0
     while (lease := driver.claim(holder())) is not None:
         claimed += 1
-        driver.fail(lease, outcome=Outcome.FAILED, reason="KeyError: 'text'", seconds=0.1, log_tail="Traceback …")
+        driver.fail(lease, outcome=Outcome.ERRORED, reason="KeyError: 'text'", seconds=0.1, log_tail="Traceback …")
     study = driver.advance()
     assert claimed == 5
     assert study.state is StudyState.PAUSED
@@ -107,7 +107,7 @@ def test_a_sampler_that_fails_pauses_the_study(db: Database, monkeypatch: pytest
     study = driver.advance()
     assert study.state is StudyState.PAUSED
     assert study.state_reason == "sampler auto failed: ZeroDivisionError: a bug in a sampler"
-    assert (study.counts["failed"], study.counts["running"]) == (1, 0)
+    assert (study.counts["errored"], study.counts["running"]) == (1, 0)
 
 
 def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:

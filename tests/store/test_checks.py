@@ -111,7 +111,7 @@ def _goes_on(db: Database) -> None:
     ("name", "check"),
     [
         ("no_value", lambda trial: trial.outcome is Outcome.COMPLETE and trial.value is not None),
-        ("no_value at all", lambda trial: trial.outcome is Outcome.FAILED and trial.reason == "its value was lost"),
+        ("no_value at all", lambda trial: trial.outcome is Outcome.ERRORED and trial.reason == "its value was lost"),
     ],
 )
 def test_a_lost_value_is_taken_from_the_result(db: Database, name: str, check: Callable[[object], bool]) -> None:

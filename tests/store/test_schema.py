@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from optuna.storages._rdb import models as optuna_models
 
-from tests.store.toy import sql, toy_study
+from tests.store.toy import holder, sql, toy_study
 from tuner.errors import ConfigurationError
-from tuner.store import schema
+from tuner.store import leases, schema
 from tuner.store.database import Database
 from tuner.store.location import parse_url
-from tuner.store.tables import metadata
+from tuner.store.records import BudgetUse, Outcome
+from tuner.store.tables import attempts, metadata, workers
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_a_foreign_database_is_not_touched(bare: Database) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "message"),
-    [("9999", "newer than this tuner's 0001; upgrade tuner")],
+    [("9999", "newer than this tuner's 0002; upgrade tuner")],
 )
 def test_another_schema_is_refused(bare: Database, revision: str, message: str) -> None:
     schema.initialise(bare)
@@ -100,3 +103,75 @@ def test_the_file_of_a_sqlite_study_is_in_write_ahead_mode(tmp_path: Path) -> No
     with Database.open(f"sqlite:///{tmp_path}/x.db", create=True) as database:
         mode = database.read(lambda tx: tx.exec_driver_sql("PRAGMA journal_mode").scalar_one())
     assert mode == "wal"
+
+
+def test_an_older_schema_is_upgraded_where_it_stands(bare: Database) -> None:
+    """Stored ends get their new names, and an upgrade that died in the middle of its changes is gone on with."""
+    schema.initialise(bare)
+    ended = {
+        "worker_id": "w",
+        "host": "h",
+        "boot": "b",
+        "pid": 1,
+        "process_started": 0.0,
+        "devices": "[]",
+        "version": "1",
+    }
+    ended |= {
+        "code": "",
+        "beat": 0,
+        "asked": "",
+        "state": "running",
+        "started_at": 0.0,
+        "seen_at": 0.0,
+        "expires_at": 0.0,
+    }
+    bare.write(lambda tx: tx.execute(sqlalchemy.insert(workers).values(ended)))
+    bare.write(lambda tx: _migrate(tx, command.downgrade, "0001"))
+    bare.write(sql("ALTER TABLE tuner_studies ADD COLUMN code VARCHAR(80) NOT NULL DEFAULT ''"))
+    with pytest.raises(ConfigurationError, match=r"has schema 0001, this tuner needs 0002.*tuner db upgrade"):
+        schema.require_current(bare)
+    assert schema.upgrade(bare).is_current
+    assert bare.read(lambda tx: tx.execute(sqlalchemy.select(workers.c.worker_id, workers.c.beat)).all()) == [("w", 0)]
+
+
+def test_ends_are_told_by_their_new_names(bare: Database) -> None:
+    schema.initialise(bare)
+    study = toy_study(bare)
+    lease = leases.claim(
+        bare,
+        study_id=study.study_id,
+        uid=study.uid,
+        holder=holder(),
+        quota=_no_end,
+        limit=_no_limit,
+        recipes=(),
+        epochs=1,
+        seed=0,
+    )
+    assert lease is not None
+    leases.finish(bare, lease, outcome=Outcome.ERRORED, reason="", seconds=1.0)
+    bare.write(lambda tx: _migrate(tx, command.downgrade, "0001"))
+    assert bare.read(_ends) == ["failed"]
+    schema.upgrade(bare)
+    assert bare.read(_ends) == ["errored"]
+
+
+def _no_end(_use: BudgetUse) -> str:
+    return ""
+
+
+def _no_limit(_use: BudgetUse, _is_search: bool) -> str:
+    return ""
+
+
+def _ends(tx: sqlalchemy.Connection) -> list[str]:
+    return [row.outcome for row in tx.execute(sqlalchemy.select(attempts.c.outcome))]
+
+
+def _migrate(tx: sqlalchemy.Connection, move: Callable[[Config, str], None], revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", "tuner.store:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = tx
+    move(config, revision)

@@ -22,7 +22,7 @@ from tuner.worker.events import (
     WorkerStarted,
 )
 
-COUNTS = {"complete": 0, "pruned": 0, "failed": 0, "infeasible": 0, "running": 0, "waiting": 0}
+COUNTS = {"complete": 0, "pruned": 0, "diverged": 0, "errored": 0, "infeasible": 0, "running": 0, "waiting": 0}
 
 
 def started() -> WorkerStarted:

@@ -17,7 +17,7 @@ MESSAGES: list[protocol.Message] = [
     protocol.Progress(key="1:2", epoch=1, fraction=0.5),
     protocol.Report(key="1:2", epoch=1, metrics={"f1": 0.25}, seconds=1.5),
     protocol.Finished(key="1:2", result={"ended_by": "epochs"}),
-    protocol.Failed(key="1:2", outcome="failed", reason="why", seconds=1.0, traceback="Traceback…", recycle=True),
+    protocol.Failed(key="1:2", outcome="errored", reason="why", seconds=1.0, traceback="Traceback…", recycle=True),
 ]
 
 

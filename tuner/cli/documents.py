@@ -17,7 +17,7 @@ from tuner.store.records import (
 )
 from tuner.study.domains import Choice, Domain, Fixed
 
-OUTCOMES = ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+OUTCOMES = ("complete", "pruned", "diverged", "errored", "infeasible", "running", "waiting")
 """Keys of every count of trials, in the order in which they are shown."""
 
 

@@ -236,7 +236,7 @@ def trials(
     *,
     name: StudyName,
     state: Annotated[
-        str | None, typer.Option("--state", metavar="STATE", help="only complete, pruned, failed, infeasible, ...")
+        str | None, typer.Option("--state", metavar="STATE", help="only complete, pruned, diverged, errored, ...")
     ] = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -246,7 +246,7 @@ def trials(
     \b
     Examples:
       tuner study trials my-study
-      tuner study trials my-study --state failed
+      tuner study trials my-study --state errored
       tuner study trials my-study --json | jq '.trials[] | select(.state == "complete")'
     """
     from tuner import api

@@ -206,7 +206,7 @@ def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | No
             study.state.value,
             str(study.counts["complete"]),
             str(study.counts["pruned"]),
-            str(study.counts["failed"] + study.counts["infeasible"]),
+            str(sum(study.counts[end] for end in ("diverged", "errored", "infeasible"))),
             str(study.counts["running"]),
             budget_words(study),
             ago(study.created_at, now=now),

@@ -16,7 +16,8 @@ from tuner.study.space import SearchSpace
 OUTCOMES = (
     Outcome.COMPLETE,
     Outcome.PRUNED,
-    Outcome.FAILED,
+    Outcome.DIVERGED,
+    Outcome.ERRORED,
     Outcome.INFEASIBLE,
     Outcome.RUNNING,
     Outcome.WAITING,

@@ -132,7 +132,9 @@ def _no_result(snapshot: StudySnapshot) -> tuple[str, ...]:
     if not present:
         return (f"Start a worker: tuner worker start --study {snapshot.study.name}",)
     sentences = [f"Trials so far: {', '.join(present)}."]
-    bad = [trial for trial in snapshot.trials if trial.outcome in (Outcome.FAILED, Outcome.INFEASIBLE)]
+    bad = [
+        trial for trial in snapshot.trials if trial.outcome in (Outcome.DIVERGED, Outcome.ERRORED, Outcome.INFEASIBLE)
+    ]
     if bad:
         last = bad[-1]
         sentences.append(f"The last that ended badly is {name_trial(last)}: {last.reason or last.outcome.value}.")

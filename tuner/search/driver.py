@@ -263,7 +263,7 @@ class StudyDriver:
         """A sampler that cannot propose would fail every worker in turn: pause the study and say why."""
         first = (str(error).splitlines() or [""])[0]
         reason = f"sampler {self.study.spec.search.sampler.name} failed: {type(error).__name__}: {first}"
-        leases.finish(self._db, lease, outcome=Outcome.FAILED, reason=reason, seconds=0.0)
+        leases.finish(self._db, lease, outcome=Outcome.ERRORED, reason=reason, seconds=0.0)
         studies.pause_study(self._db, lease.study_id, reason=reason)
 
     def _sampler(self, number: int) -> BaseSampler:

@@ -190,6 +190,7 @@ def _create(
             attempt=1,
             token=token,
             losses=0,
+            asked="",
             worker_id=holder.worker,
             expires_at=db_now() + holder.lease,
             reserved_epochs=epochs,
@@ -346,7 +347,7 @@ def release(db: Database, lease: Lease, *, reason: str, seconds: float) -> None:
 
     def _release(tx: Connection) -> None:
         guard(tx, lease, {"outcome": Outcome.WAITING.value, "reason": reason, "worker_id": None, "expires_at": None})
-        _update_attempt(tx, lease, outcome=Outcome.RELEASED.value, reason=reason, ended_at=db_now(), seconds=seconds)
+        _update_attempt(tx, lease, outcome=Outcome.PREEMPTED.value, reason=reason, ended_at=db_now(), seconds=seconds)
         if lease.purpose == "search":
             optuna_rows.set_state(tx, lease.trial_id, Outcome.WAITING)
         _record(tx, lease, kind="run_released", text=reason)
@@ -358,7 +359,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
     """Say that an attempt ended without a word: its process died. The run waits for another attempt, or is given up.
 
     Returns:
-        WAITING, or FAILED after :data:`MOST_LOSSES` losses.
+        WAITING, or ERRORED after :data:`MOST_LOSSES` losses.
 
     Raises:
         LeaseLost: If the lease does not hold.
@@ -371,7 +372,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
         return mark_lost(tx, row, reason=reason)
 
     outcome = db.write(_lose)
-    if outcome is Outcome.FAILED:
+    if outcome is Outcome.ERRORED:
         _check_hope(db, lease.study_id, reason=reason)
     return outcome
 
@@ -400,7 +401,7 @@ def finish(
     """End a run for good: our row, its attempt and Optuna's trial in one transaction.
 
     Args:
-        outcome: COMPLETE, PRUNED, INFEASIBLE or FAILED.
+        outcome: COMPLETE, PRUNED, INFEASIBLE, DIVERGED or ERRORED.
         reason: Why, in words; empty for a plain end.
         seconds: Device seconds of this attempt.
         value: The objective: required for COMPLETE.
@@ -433,7 +434,7 @@ def finish(
         _record(tx, lease, kind=f"run_{outcome.value}", text=reason)
 
     db.write(_finish)
-    if outcome is Outcome.FAILED:
+    if outcome is Outcome.ERRORED:
         _check_hope(db, lease.study_id, reason=reason)
 
 
@@ -495,7 +496,7 @@ def _reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
     ).all()
     for row in expired:
         reason = f"worker {row.worker_id} fell silent"
-        if mark_lost(tx, row, reason=reason) is Outcome.FAILED:
+        if mark_lost(tx, row, reason=reason) is Outcome.ERRORED:
             pause_if_hopeless(tx, study_id, reason=reason)
     return len(expired)
 
@@ -503,8 +504,8 @@ def _reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
 def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
     """Take a run from its owner. The caller holds the study's lock or the lease."""
     losses = row.losses + (row.strategy is not None)  # before its values were bound they cannot be to blame
-    outcome = Outcome.FAILED if losses >= MOST_LOSSES else Outcome.WAITING
-    if outcome is Outcome.FAILED:
+    outcome = Outcome.ERRORED if losses >= MOST_LOSSES else Outcome.WAITING
+    if outcome is Outcome.ERRORED:
         reason = f"{reason}; given up after {losses} attempts"
     values: dict[str, Any] = {
         "outcome": outcome.value,
@@ -513,7 +514,7 @@ def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
         "worker_id": None,
         "expires_at": None,
     }
-    if outcome is Outcome.FAILED:
+    if outcome is Outcome.ERRORED:
         values["ended_at"] = db_now()
     taken = tx.execute(
         update(runs)

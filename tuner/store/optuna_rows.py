@@ -38,7 +38,8 @@ STATE_OF_OUTCOME: Mapping[Outcome, TrialState] = {
     Outcome.COMPLETE: TrialState.COMPLETE,
     Outcome.PRUNED: TrialState.PRUNED,
     Outcome.INFEASIBLE: TrialState.FAIL,
-    Outcome.FAILED: TrialState.FAIL,
+    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.ERRORED: TrialState.FAIL,
 }
 """How a trial of ours looks to Optuna."""
 

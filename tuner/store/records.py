@@ -38,14 +38,19 @@ class Outcome(Enum):
     COMPLETE = "complete"  # it has a result
     PRUNED = "pruned"  # it was losing and was stopped; its curve counts
     INFEASIBLE = "infeasible"  # this configuration cannot run here
-    FAILED = "failed"  # it diverged, or data or code raised an error; see the reason
-    RELEASED = "released"  # attempts only: a draining worker gave it back
+    DIVERGED = "diverged"  # its loss or its gradients were no longer numbers
+    ERRORED = "errored"  # data or code raised an error, or its process died again and again; see the reason
+    PREEMPTED = "preempted"  # attempts only: a worker that was told to stop gave it back
     LOST = "lost"  # attempts only: its worker died or lost the lease
 
     @property
     def is_finished(self) -> bool:
         """Whether the trial will not run again by itself."""
-        return self in (Outcome.COMPLETE, Outcome.PRUNED, Outcome.INFEASIBLE, Outcome.FAILED)
+        return self in FINISHED
+
+
+FINISHED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.ERRORED)
+"""The ends of a trial."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,7 +227,7 @@ class StudyRecord:
         maximize: Whether more is better.
         state: What workers do with it.
         state_reason: Why, in words: ``budget of 30 trials is used``.
-        counts: Trials by outcome: complete, pruned, failed, infeasible, running, waiting; every key is present.
+        counts: Trials by outcome: complete, pruned, diverged, errored, infeasible, running, waiting; every key is present.
     """
 
     study_id: int

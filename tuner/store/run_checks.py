@@ -181,7 +181,7 @@ def _value_of(tx: Connection, row: Row[Any], *, metric: str) -> float | None:
 def _set_value(tx: Connection, *, row: Row[Any], value: float | None) -> None:
     changes: dict[str, Any] = {"value": value}
     if value is None:
-        changes |= {"outcome": Outcome.FAILED.value, "reason": "its value was lost"}
+        changes |= {"outcome": Outcome.ERRORED.value, "reason": "its value was lost"}
     tx.execute(update(runs).where(runs.c.run_id == row.run_id).values(changes))
 
 

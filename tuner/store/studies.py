@@ -20,7 +20,7 @@ from tuner.store.tables import events as events_table
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
-COUNTED = ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+COUNTED = ("complete", "pruned", "diverged", "errored", "infeasible", "running", "waiting")
 """The outcomes that a trial may have, in the order in which people read them."""
 
 
@@ -57,6 +57,7 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
                 uid=uuid.uuid4().hex,
                 spec=_dump(spec.model_dump(mode="json")),
                 space=_dump(space.to_json()),
+                code="",
                 metric=spec.objective.metric,
                 maximize=maximize,
                 state=StudyState.SEARCHING.value,
@@ -225,7 +226,7 @@ def pause_if_hopeless(tx: Connection, study_id: int, *, reason: str) -> None:
             .group_by(runs.c.outcome)
         ).all()
     )
-    failed = int(counts.get(Outcome.FAILED.value, 0))
+    failed = int(counts.get(Outcome.ERRORED.value, 0))
     if counts.get(Outcome.COMPLETE.value) or counts.get(Outcome.PRUNED.value) or failed < _HOPELESS_FAILURES:
         return
     text = f"the first {failed} trials failed, the last with: {reason}"

@@ -43,6 +43,9 @@ studies = Table(
     Column("uid", String(32), nullable=False),  # ids are used again after a deletion on SQLite; this is not
     Column("spec", _LongText, nullable=False),
     Column("space", _LongText, nullable=False),
+    Column(
+        "code", String(80), nullable=False
+    ),  # what made it: version and digest of the training code; empty: not known
     Column("metric", String(100), nullable=False),
     Column("maximize", Boolean, nullable=False),
     Column("state", String(16), nullable=False),
@@ -65,6 +68,11 @@ workers = Table(
     Column("process_started", _Double, nullable=False),
     Column("devices", _LongText, nullable=False),
     Column("version", String(32), nullable=False),
+    Column("code", String(80), nullable=False),  # as in tuner_studies
+    Column(
+        "beat", Integer, nullable=False
+    ),  # grows with each heartbeat: a smaller one than was written is an older backup
+    Column("asked", String(16), nullable=False),  # what a person asks of it: drain, or nothing
     Column("state", String(16), nullable=False),
     Column("started_at", _Double, nullable=False),
     Column("seen_at", _Double, nullable=False),
@@ -90,6 +98,9 @@ runs = Table(
     Column("attempt", Integer, nullable=False),  # the fencing epoch: grows with every claim
     Column("token", String(32), nullable=False),  # of the newest claim, random: a deleted study's ids may be used again
     Column("losses", Integer, nullable=False),  # attempts that ended without a word
+    Column(
+        "asked", String(16), nullable=False
+    ),  # what a person asks of the worker that runs it: stop, release, or nothing
     Column("worker_id", String(64)),
     Column("expires_at", _Double),
     Column("reserved_epochs", Integer, nullable=False),
@@ -136,6 +147,18 @@ metrics = Table(
     Column("value", _Double, nullable=False),
 )
 
+# What was learnt about memory, over all studies: a later trial starts with a micro-batch that fits.
+fits = Table(
+    "tuner_fits",
+    metadata,
+    Column("model", String(64), primary_key=True),  # fingerprint of the model's source and revision
+    Column("strategy", String(200), primary_key=True),
+    Column("length", Integer, primary_key=True, autoincrement=False),  # most tokens, or pixels of a side, of a row
+    Column("device", String(100), primary_key=True),  # kind and memory of the device
+    Column("micro_batch", Integer, nullable=False),  # rows
+    Column("at", _Double, nullable=False),
+)
+
 events = Table(
     "tuner_events",
     metadata,
@@ -145,6 +168,7 @@ events = Table(
     Column("number", Integer),
     Column("run_id", Integer),
     Column("worker_id", String(64)),
+    Column("who", String(200)),  # the person who asked for it, as user@host; null: the worker by itself
     Column("kind", String(32), nullable=False),
     Column("text", _LongText, nullable=False),
     Index("tuner_events_by_study", "study_id", "event_id"),

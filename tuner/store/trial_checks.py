@@ -74,7 +74,7 @@ def _strangers(tx: Connection, scope: Scope) -> Iterator[Problem]:
 
 
 def _fail_stranger(tx: Connection, *, trial_id: int) -> None:
-    optuna_rows.set_state(tx, trial_id, Outcome.FAILED)
+    optuna_rows.set_state(tx, trial_id, Outcome.ERRORED)
     optuna_rows.set_user_attributes(tx, trial_id, {"tuner:reason": "no run stood behind it"})
 
 
@@ -112,7 +112,7 @@ def _gaps(tx: Connection, scope: Scope) -> Iterator[Problem]:
 
 def _fill(tx: Connection, *, scope: Scope, number: int) -> None:
     trial_id = optuna_rows.insert_trial(tx, study_id=scope.study_id, number=number)
-    optuna_rows.set_state(tx, trial_id, Outcome.FAILED)
+    optuna_rows.set_state(tx, trial_id, Outcome.ERRORED)
     tx.execute(
         insert(runs).values(
             study_id=scope.study_id,
@@ -120,7 +120,7 @@ def _fill(tx: Connection, *, scope: Scope, number: int) -> None:
             number=number,
             purpose="search",
             seed=0,
-            outcome=Outcome.FAILED.value,
+            outcome=Outcome.ERRORED.value,
             reason="the rows of this trial were lost",
             is_recipe=False,
             attempt=0,

@@ -100,7 +100,7 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
                 outcome, reason = Outcome.PRUNED, job.prune_reason
             elif job.stop_asked_at is not None and not job.kill_reason:
                 leases.release(desk.db, job.lease, reason=reason, seconds=job.seconds)
-                outcome = Outcome.RELEASED
+                outcome = Outcome.PREEMPTED
             else:
                 outcome = leases.lose(desk.db, job.lease, reason=reason, seconds=job.seconds, log_tail=tail)
                 if outcome is Outcome.WAITING:
@@ -197,7 +197,7 @@ def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Ver
     except TrialError as error:
         driver.fail(
             job.lease,
-            outcome=Outcome.FAILED,
+            outcome=Outcome.ERRORED,
             reason=str(error),
             seconds=message.seconds,
             log_tail=slot.log_tail(job.log_start),
@@ -232,7 +232,7 @@ def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
         if job.is_lost or result.ended_by == Verdict.STOP.value:
             reason = job.kill_reason or reason
         elif result.ended_by == Verdict.RELEASE.value:
-            outcome, reason = Outcome.RELEASED, "the worker was told to stop"
+            outcome, reason = Outcome.PREEMPTED, "the worker was told to stop"
             leases.release(desk.db, job.lease, reason=reason, seconds=result.seconds)
         else:
             is_pruned = result.ended_by == Verdict.PRUNE.value

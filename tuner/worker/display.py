@@ -32,8 +32,15 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_COUNTED = ("complete", "pruned", "failed", "infeasible", "running", "waiting")
-_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "magenta", "running": "cyan"}
+_COUNTED = ("complete", "pruned", "diverged", "errored", "infeasible", "running", "waiting")
+_STYLES = {
+    "complete": "green",
+    "pruned": "yellow",
+    "diverged": "magenta",
+    "errored": "red",
+    "infeasible": "magenta",
+    "running": "cyan",
+}
 _REDRAW_SECONDS = 0.1
 _RECENT = 6
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tuner.errors import TrialInfeasible, TunerError
+from tuner.errors import TrialDiverged, TrialInfeasible, TunerError
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.worker import protocol
 
@@ -151,7 +151,7 @@ def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
     recycle = is_infeasible or "CUDA" in str(error)
     return protocol.Failed(
         key=key,
-        outcome="infeasible" if is_infeasible else "failed",
+        outcome="infeasible" if is_infeasible else "diverged" if isinstance(error, TrialDiverged) else "errored",
         reason=reason[:2000],
         seconds=seconds,
         traceback="" if is_ours else "".join(lines)[-8000:],
