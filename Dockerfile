@@ -13,7 +13,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY studies ./studies
 COPY tuner ./tuner
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --no-input --constraint constraints.txt --no-build-isolation ".[mysql,postgres,vision]"
+    pip install --no-input --constraint constraints.txt --no-build-isolation ".[gcs,mysql,postgres,s3,vision]"
 
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 tuner \

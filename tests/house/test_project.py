@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 import tuner
 from tests.source_tree import ROOT, modules
 
-EXTRAS = ("mysql", "postgres", "ray", "slurm", "test", "vision")
+EXTRAS = ("gcs", "mysql", "postgres", "ray", "s3", "slurm", "test", "vision")
 
 
 @pytest.fixture(scope="module")
