@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --pro
 # One line for each package, instead of nothing for minutes or a page for each.
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
 # Whole files to as many processes as there are cores: the servers that tests start are shared within one.
-PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CODE := tuner tests $(wildcard benchmarks)
 
 .PHONY: help venv venv-dev demo test check quick lint types format docs secrets clean
