@@ -13,32 +13,27 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TemporaryError, UnavailableError
-from tuner.search.budget import used_share
-from tuner.search.driver import StudyDriver
 from tuner.store import leases, studies, workers
 from tuner.store.database import Database
-from tuner.store.leases import Holder, Lease
-from tuner.store.queries import read_progress
+from tuner.store.leases import Lease
 from tuner.store.records import StudyState
-from tuner.study.plan import TrialPlan, Verdict
-from tuner.worker import protocol
+from tuner.study.plan import Verdict
+from tuner.worker.claiming import Claiming
 from tuner.worker.dealing import Desk, catch_up, deal, deal_with_death, interrupt, needs_database
 from tuner.worker.devices import find_slots
-from tuner.worker.events import Display, Notice, RunClaimed, StudySeen, WorkerStarted
+from tuner.worker.events import Display, Notice, WorkerStarted
 from tuner.worker.heartbeat import Heartbeat, Held
 from tuner.worker.options import WorkerOptions
 from tuner.worker.outage import Outage
+from tuner.worker.showing import Showing
 from tuner.worker.signals import StopSignals
-from tuner.worker.slot import Job, Slot
+from tuner.worker.slot import Slot
 from tuner.worker.watchdog import end_hung, why_hung
 
 _ROUND_SECONDS = 0.2
-_SHOW_SECONDS = 2.0
 _BUDGET_SECONDS = 1.0
-_IDLE_SECONDS = 1.0  # between two looks for work where there was none
 _DRAIN_SECONDS = 15.0  # then runners are killed; their last checkpoints are whole
 _STOP_SECONDS = 30.0  # a runner that was told to drop its run and does not is killed
 _START_SECONDS = 600.0  # imports from a slow network disk take minutes; a runner that is not ready then never will be
@@ -105,14 +100,13 @@ class Supervisor:
         self._places = places
         self._outage = Outage(show=display.show, budget=options.outage)
         self._desk = Desk(db=db, show=display.show, lease=options.lease, outage=self._outage)
-        self._drivers: dict[str, StudyDriver] = {}
-        self._claimed = 0
+        self._claiming = Claiming(db, options=options, identity=self.identity, outage=self._outage, show=display.show)
+        self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show)
         self._ended = 0
         self._signals = StopSignals()
         self._draining_since: float | None = None
         self._gave_up = False
-        self._next_claim = self._next_show = self._next_budget = 0.0
-        self._refused: set[str] = set()
+        self._next_budget = 0.0
 
     def run(self) -> WorkerSummary:
         """Go round until there is a reason to stop."""
@@ -165,11 +159,11 @@ class Supervisor:
             with self._outage.noticed():
                 self._watch_budgets()
                 self._start_runners()
-                self._claim()
+                self._claiming.fill(self.slots)
         self._end_the_deaf()
         if not self._outage.is_on:
             with self._outage.noticed():
-                self._show_studies()
+                self._showing.show_studies()
 
     # What the runners say
 
@@ -199,7 +193,8 @@ class Supervisor:
                     self._give_up(slot, error)
             if had_job and slot.job is None:
                 self._ended += 1
-                self._next_claim = self._next_show = 0.0
+                self._claiming.look_again()
+                self._showing.hurry()
 
     def _deal_with(self, slot: Slot) -> None:
         if not self._outage.is_on:
@@ -243,96 +238,6 @@ class Supervisor:
                 except OSError as error:
                     raise UnavailableError(f"cannot start the runner of {slot.name}: {error.strerror}") from error
 
-    def _claim(self) -> None:
-        now = time.monotonic()
-        if now < self._next_claim:
-            return
-        for slot in self.slots:
-            if not slot.is_free or self._has_reached_limit():
-                continue
-            if not self._claim_for(slot):
-                self._next_claim = now + _IDLE_SECONDS
-                return
-
-    def _claim_for(self, slot: Slot) -> bool:
-        holder = Holder(worker=self.identity.worker, host=self.identity.host, slot=slot.name, lease=self._options.lease)
-        grace = self._options.lease if self._outage.was_on_within(self._options.lease) else 0.0
-        for name in studies.open_studies(self._db, self._options.studies):
-            driver = self._driver(name)
-            if driver is None:
-                continue
-            for _ in range(2):  # again after the study moved on from the search to its confirmation
-                try:
-                    lease = driver.claim(holder, grace=grace)
-                    if lease is not None:
-                        self._give(slot, driver, lease)
-                        return True
-                    driver.advance(grace=grace)
-                except LeaseLost:
-                    continue
-                except NotFoundError:
-                    del self._drivers[name]
-                    break
-        return False
-
-    def _driver(self, name: str) -> StudyDriver | None:
-        if name in self._refused:
-            return None
-        if name not in self._drivers:
-            try:
-                self._drivers[name] = StudyDriver(self._db, name=name)
-            except ConfigurationError as error:
-                if self._options.studies:
-                    raise
-                self._refused.add(name)
-                self._display.show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
-                return None
-            except NotFoundError:
-                return None  # deleted a moment ago
-        return self._drivers[name]
-
-    def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:
-        assert lease.strategy is not None
-        assert lease.params is not None
-        folder = self._folder(driver, lease)
-        plan = TrialPlan(
-            spec=driver.study.spec,
-            number=lease.number,
-            strategy=lease.strategy,
-            params=lease.params,
-            seed=lease.seed,
-            checkpoint_dir=str(folder / f"attempt-{lease.attempt}"),
-            score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
-            resume_from=tuple(str(folder / f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
-            teacher=driver.teacher,
-        )
-        slot.job = Job(
-            lease=lease,
-            driver=driver,
-            claimed_at=time.monotonic(),
-            log_start=slot.log_size(),
-            folder=Path(plan.checkpoint_dir),
-        )
-        self._claimed += 1
-        slot.send(protocol.Run(key=slot.job.key, plan=plan.to_json()))
-        self._display.show(
-            RunClaimed(
-                study=driver.study.name,
-                number=lease.number,
-                seed=slot.job.seed,
-                slot=slot.name,
-                attempt=lease.attempt,
-                strategy=lease.strategy,
-                params=driver.study.space.searched(lease.strategy, lease.params),
-                epochs=driver.study.spec.training.epochs,
-            )
-        )
-
-    def _folder(self, driver: StudyDriver, lease: Lease) -> Path:
-        seed = f"-seed-{lease.seed}" if lease.purpose == "confirm" else ""
-        study = f"{driver.study.name}-{driver.study.uid[:8]}"
-        return self._options.files / "checkpoints" / study / f"trial-{lease.number}{seed}"
-
     # Ends
 
     def _watch_budgets(self) -> None:
@@ -359,6 +264,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         self._draining_since = time.monotonic()
+        self._claiming.is_draining = True
         busy = [slot for slot in self.slots if slot.job is not None]
         numbers = ", ".join(str(slot.job.lease.number) for slot in busy if slot.job is not None)
         what = "nothing is running"
@@ -394,18 +300,14 @@ class Supervisor:
             # Where the database is gone too, leases run out by themselves.
             since = self._draining_since
             return since is not None and time.monotonic() - since > _DRAIN_SECONDS + 5.0
-        if self._draining_since is not None or self._has_reached_limit():
+        if self._draining_since is not None or self._claiming.has_reached_limit:
             return True
-        if not self._options.until_done or self._next_claim == 0.0:
+        if not self._options.until_done or not self._claiming.is_idle:
             return False
         left: list[str] | None = None
         with self._outage.noticed():
-            names = studies.open_studies(self._db, self._options.studies)
-            left = [name for name in names if name not in self._refused]
+            left = self._claiming.open_studies()
         return left == []
-
-    def _has_reached_limit(self) -> bool:
-        return self._options.max_trials is not None and self._claimed >= self._options.max_trials
 
     def _leave(self) -> None:
         """End all runners, give back what is still held, sign off."""
@@ -430,38 +332,11 @@ class Supervisor:
         held = [(job.lease, job.seconds) for job in jobs if job is not None and not job.is_lost]
         return "draining" if self._draining_since is not None else "running", held
 
-    def _show_studies(self) -> None:
-        now = time.monotonic()
-        if now < self._next_show:
-            return
-        self._next_show = now + _SHOW_SECONDS
-        for name in list(self._drivers):
-            try:
-                progress = read_progress(self._db, name)
-            except NotFoundError:
-                del self._drivers[name]
-                continue
-            study = progress.study
-            self._display.show(
-                StudySeen(
-                    study=name,
-                    state=study.state,
-                    counts=study.counts,
-                    budget_trials=study.spec.budget.trials,
-                    used_share=used_share(study.spec, study.used),
-                    metric=study.metric,
-                    best_number=progress.best_number,
-                    best_value=progress.best_value,
-                    best_strategy=progress.best_strategy,
-                    confirmations=progress.confirmations,
-                )
-            )
-
     def _summary(self) -> WorkerSummary:
         states = {}
-        names = {*self._drivers, *self._options.studies}
+        names = {*self._claiming.drivers, *self._options.studies}
         with contextlib.suppress(UnavailableError, NotFoundError):
             states = {name: studies.find_study(self._db, name).state for name in sorted(names)}
-            self._next_show = 0.0
-            self._show_studies()
+            self._showing.hurry()
+            self._showing.show_studies()
         return WorkerSummary(trials=self._ended, studies=states, interrupted=self._signals.count > 1)

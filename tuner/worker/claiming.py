@@ -1,0 +1,190 @@
+"""Work for free slots: which study is served next, and why nothing is claimed where nothing is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tuner.errors import ConfigurationError, LeaseLost, NotFoundError
+from tuner.search.driver import StudyDriver
+from tuner.store import studies
+from tuner.store.database import Database
+from tuner.store.leases import Holder, Lease
+from tuner.store.workers import Identity
+from tuner.study.plan import TrialPlan
+from tuner.worker import protocol
+from tuner.worker.events import Event, Notice, RunClaimed
+from tuner.worker.options import WorkerOptions
+from tuner.worker.outage import Outage
+from tuner.worker.slot import Job, Slot
+
+_IDLE_SECONDS = 1.0  # between two looks for work where there was none
+
+
+class Claiming:
+    """Claims runs for free slots and gives them out.
+
+    Attributes:
+        drivers: Of the studies that were served so far, by name.
+        refused: Studies that this worker cannot serve; each was told of once.
+        is_draining: Whether the worker is about to end.
+        is_idle: Whether the last look found nothing to do.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        options: WorkerOptions,
+        identity: Identity,
+        outage: Outage,
+        show: Callable[[Event], None],
+    ) -> None:
+        """Nothing is claimed before :meth:`fill`."""
+        self.drivers: dict[str, StudyDriver] = {}
+        self.refused: set[str] = set()
+        self.is_draining = False
+        self.is_idle = False
+        self._db = db
+        self._options = options
+        self._identity = identity
+        self._outage = outage
+        self._show = show
+        self._claimed = 0
+        self._next_look = 0.0
+
+    def why_not(self) -> str:
+        """Why this worker claims nothing now, whatever is waiting; an empty string if it may.
+
+        The one place that says so.
+        """
+        if self.is_draining:
+            return "it is draining"
+        if self._outage.is_on:
+            return "the database is gone"
+        if self.has_reached_limit:
+            return f"it has claimed its {self._options.max_trials} trials"
+        return ""
+
+    @staticmethod
+    def why_not_for(slot: Slot) -> str:
+        """Why this slot takes no run now, whatever the worker may do; an empty string if it does."""
+        return "" if slot.is_free else "it is not free"
+
+    @property
+    def has_reached_limit(self) -> bool:
+        """Whether as many trials were claimed as the worker was told to."""
+        return self._options.max_trials is not None and self._claimed >= self._options.max_trials
+
+    def look_again(self) -> None:
+        """Something has changed: the next :meth:`fill` looks at once."""
+        self._next_look = 0.0
+        self.is_idle = False
+
+    def fill(self, slots: Sequence[Slot]) -> None:
+        """Claim for each free slot, until there is nothing to do.
+
+        Raises:
+            ConfigurationError: If a named study's settings are wrong.
+            UnavailableError: If the database cannot be reached.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        for slot in slots:
+            if self.why_not():
+                return
+            if self.why_not_for(slot):
+                continue
+            if not self._claim_for(slot):
+                self._next_look = now + _IDLE_SECONDS
+                self.is_idle = True
+                return
+
+    def open_studies(self) -> list[str]:
+        """Studies that this worker may serve, in the order in which it does.
+
+        Raises:
+            UnavailableError: If the database cannot be reached.
+        """
+        return [name for name in studies.open_studies(self._db, self._options.studies) if name not in self.refused]
+
+    def _claim_for(self, slot: Slot) -> bool:
+        holder = Holder(
+            worker=self._identity.worker, host=self._identity.host, slot=slot.name, lease=self._options.lease
+        )
+        grace = self._options.lease if self._outage.was_on_within(self._options.lease) else 0.0
+        for name in self.open_studies():
+            driver = self._driver(name)
+            if driver is None:
+                continue
+            for _ in range(2):  # again after the study moved on from the search to its confirmation
+                try:
+                    lease = driver.claim(holder, grace=grace)
+                    if lease is not None:
+                        self._give(slot, driver, lease)
+                        return True
+                    driver.advance(grace=grace)
+                except LeaseLost:
+                    continue
+                except NotFoundError:
+                    del self.drivers[name]
+                    break
+        return False
+
+    def _driver(self, name: str) -> StudyDriver | None:
+        if name not in self.drivers:
+            try:
+                self.drivers[name] = StudyDriver(self._db, name=name)
+            except ConfigurationError as error:
+                if self._options.studies:
+                    raise
+                self.refused.add(name)
+                self._show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
+                return None
+            except NotFoundError:
+                return None  # deleted a moment ago
+        return self.drivers[name]
+
+    def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:
+        assert lease.strategy is not None
+        assert lease.params is not None
+        folder = self._folder(driver, lease)
+        plan = TrialPlan(
+            spec=driver.study.spec,
+            number=lease.number,
+            strategy=lease.strategy,
+            params=lease.params,
+            seed=lease.seed,
+            checkpoint_dir=str(folder / f"attempt-{lease.attempt}"),
+            score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
+            resume_from=tuple(str(folder / f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
+            teacher=driver.teacher,
+        )
+        slot.job = Job(
+            lease=lease,
+            driver=driver,
+            claimed_at=time.monotonic(),
+            log_start=slot.log_size(),
+            folder=Path(plan.checkpoint_dir),
+        )
+        self._claimed += 1
+        slot.send(protocol.Run(key=slot.job.key, plan=plan.to_json()))
+        self._show(
+            RunClaimed(
+                study=driver.study.name,
+                number=lease.number,
+                seed=slot.job.seed,
+                slot=slot.name,
+                attempt=lease.attempt,
+                strategy=lease.strategy,
+                params=driver.study.space.searched(lease.strategy, lease.params),
+                epochs=driver.study.spec.training.epochs,
+            )
+        )
+
+    def _folder(self, driver: StudyDriver, lease: Lease) -> Path:
+        seed = f"-seed-{lease.seed}" if lease.purpose == "confirm" else ""
+        study = f"{driver.study.name}-{driver.study.uid[:8]}"
+        return self._options.files / "checkpoints" / study / f"trial-{lease.number}{seed}"
