@@ -23,21 +23,22 @@ from tuner.study.plan import Verdict
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
+    "files": {"errors"},
     "study": {"errors"},
     "tasks": {"errors", "study"},
     "strategies": {"errors", "study"},
-    "training": {"errors", "study", "tasks", "strategies"},
-    "store": {"errors", "study"},
-    "search": {"errors", "study", "store"},
-    "worker": {"errors", "terminal", "study", "store", "search"},
+    "training": {"errors", "files", "study", "tasks", "strategies"},
+    "store": {"errors", "files", "study"},
+    "search": {"errors", "files", "study", "store"},
+    "worker": {"errors", "files", "terminal", "study", "store", "search"},
     "report": {"errors", "study", "store"},
     "dashboard": {"errors", "study", "store", "report"},
     "launch": {"errors", "study", "store", "worker"},
-    "export": {"errors", "study", "tasks", "strategies", "training", "store"},
+    "export": {"errors", "files", "study", "tasks", "strategies", "training", "store"},
 }
 # The one place where the worker's world and the training's meet: the child process that trains.
 RUNNER = "tuner.worker.runner"
-RUNNER_ROOMS = {"errors", "study", "tasks", "strategies", "training"}
+RUNNER_ROOMS = {"errors", "files", "study", "tasks", "strategies", "training"}
 
 # One vendor, one room. A name with a dot is a single module.
 TRAINING_ROOMS = {"tasks", "strategies", "training", "export", "worker.runner"}
@@ -45,6 +46,7 @@ VENDORS: dict[str, set[str]] = {
     "alembic": {"store"},
     "bottle": {"dashboard"},
     "datasets": TRAINING_ROOMS | {"study.sources"},
+    "fsspec": {"files"},
     "huggingface_hub": TRAINING_ROOMS | {"study.pretrained"},
     "jinja2": {"report", "dashboard"},
     "kornia": TRAINING_ROOMS,
@@ -78,6 +80,7 @@ VENDORS: dict[str, set[str]] = {
 HEAVY = {
     "alembic",
     "datasets",
+    "fsspec",
     "optuna",
     "peft",
     "plotly",
@@ -107,7 +110,9 @@ CARRIED = {
 # Declared and never imported: loaded by name.
 LOADED_BY_NAME = {
     "cmaes": "Optuna's sampler of that name loads it",
+    "gcsfs": "fsspec loads it from the URL",
     "psycopg": "sqlalchemy loads it from the URL",
+    "s3fs": "fsspec loads it from the URL",
 }
 # Declared ahead of the rooms that will use them.
 NOT_YET = {"kornia", "onnx", "onnxruntime", "pillow"}

@@ -8,6 +8,7 @@
     ├── ConflictError                5   the thing exists already, or is in a state that forbids the act
     ├── DataError                   65   the user's data cannot be used as asked
     ├── UnavailableError            69   a database, a device or a file system cannot be reached
+    │   └── PlaceError              69   a disk is full, or an object store gives no answer; nothing is wrong with the run
     ├── TemporaryError              75   it may work later without any change
     ├── ConfigurationError          78   a setting or a study file is wrong
     │   └── StudyFileError          78   a list of mistakes, each with file:line:column
@@ -78,6 +79,35 @@ class UnavailableError(TunerError):
     """A database, a device or a file system cannot be reached."""
 
     exit_code = 69
+
+
+class PlaceError(UnavailableError):
+    """What must be written finds no place here now."""
+
+    def __init__(
+        self,
+        what: str = "",
+        *,
+        why: str = "",
+        fix: str = "",
+        place: str = "",
+        needed: int = 0,
+        is_refusal: bool = False,
+    ) -> None:
+        """See :class:`TunerError`.
+
+        Args:
+            what: What happened.
+            why: The cause.
+            fix: The next step.
+            place: Folder or URL that did not take it.
+            needed: Bytes that were to be written there; 0 if that is not known.
+            is_refusal: Whether an object store answered, and said no.
+        """
+        super().__init__(what, why=why, fix=fix)
+        self.place = place
+        self.needed = needed
+        self.is_refusal = is_refusal
 
 
 class TemporaryError(TunerError):

@@ -1,0 +1,81 @@
+"""Places: a folder, written as its path, or a folder in an object store, written as its URL."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tuner.errors import ConfigurationError
+
+_LOCAL = frozenset({"file", "local"})
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is in an object store."""
+    return "://" in place
+
+
+def parse_place(text: str) -> str:
+    """A place as it is passed on and stored: an absolute path, or a URL without a slash at its end.
+
+    Args:
+        text: A path, or the URL of a folder such as ``s3://bucket/tuner``.
+
+    Raises:
+        ConfigurationError: If it is no URL of a folder, or holds a password: places are stored in the database.
+    """
+    if not is_url(text):
+        return str(Path(text).expanduser().absolute())
+    example = "write for example s3://bucket/tuner or gs://bucket/tuner"
+    try:
+        parts = urlsplit(text)
+        has_password = bool(parts.password)
+    except ValueError as error:
+        raise ConfigurationError("checkpoints: not a URL", fix=example) from error
+    if has_password:  # never repeated here
+        raise ConfigurationError(
+            "checkpoints: the URL holds a password",
+            why="it is stored in the database and shown in reports",
+            fix="give credentials as the vendor's tools take them, for example AWS_PROFILE",
+        )
+    if parts.query or parts.fragment or "::" in text or not parts.scheme:
+        raise ConfigurationError(f"checkpoints: {text} is not the URL of a folder", fix=example)
+    if parts.scheme in _LOCAL:
+        return str(Path(unquote(parts.path)).absolute())
+    if not parts.netloc + parts.path.strip("/"):
+        raise ConfigurationError(f"checkpoints: {text} names no bucket", fix=example)
+    return text.rstrip("/")
+
+
+def join(place: str, *names: str) -> str:
+    """A place below another one."""
+    return "/".join((place.rstrip("/"), *names))
+
+
+def remove_below(place: str, *, kept: str) -> None:
+    """Remove the folders of a place, but the one that is, or holds, another place.
+
+    Args:
+        place: Absent is as good as empty.
+        kept: Empty if nothing is to be kept.
+
+    Raises:
+        PlaceError: If an object store cannot be reached or refuses.
+    """
+    if is_url(place):
+        from tuner.files.remote import RemoteFolder
+
+        folder = RemoteFolder(place)
+        for name in _not_holding(folder.names(), place=place, kept=kept):
+            folder.below(name).clear()
+        return
+    root = Path(place)
+    names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
+    for name in _not_holding(names, place=place, kept=kept):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _not_holding(names: Sequence[str], *, place: str, kept: str) -> list[str]:
+    return [name for name in names if kept != join(place, name) and not kept.startswith(join(place, name, ""))]
