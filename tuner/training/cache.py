@@ -7,11 +7,12 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -56,6 +57,8 @@ class WarmCache:
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """What a file of the cache's folder holds; None if it is absent or damaged, and must be made anew."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (OSError, SafetensorError):
@@ -64,6 +67,8 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write beside the target, then rename: other runners see the whole file or none."""
+    from safetensors.torch import save_file
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name.partition('-')[0]}-")
     os.close(handle)
