@@ -12,7 +12,7 @@ import pytest
 from tests.store.toy import LEASE, holder, run_out, score, toy_result, toy_space, toy_spec, toy_study, train
 from tuner.errors import ConflictError, LeaseLost, NotFoundError
 from tuner.search.driver import StudyDriver
-from tuner.store import leases, studies
+from tuner.store import ends, leases, studies
 from tuner.store.database import Database
 from tuner.store.location import parse_url
 from tuner.store.queries import load_snapshot, read_progress
@@ -173,7 +173,7 @@ def test_a_run_that_kills_its_process_is_given_up(db: Database) -> None:
     toy_study(db)
     driver = StudyDriver(db, name="toy")
     outcomes = []
-    for _ in range(leases.MOST_LOSSES):
+    for _ in range(ends.MOST_LOSSES):
         lease = driver.claim(holder())
         assert lease is not None and lease.number == 0
         outcomes.append(
@@ -299,7 +299,7 @@ def test_a_study_whose_runners_all_die_is_paused_and_can_be_resumed(db: Database
         attempts += 1
         leases.lose(db, lease, reason="the runner was killed by SIGKILL", seconds=1.0)
     study = driver.advance()
-    assert attempts == 5 * leases.MOST_LOSSES
+    assert attempts == 5 * ends.MOST_LOSSES
     assert study.state is StudyState.PAUSED
     assert "the first 5 trials failed" in study.state_reason
     assert studies.resume_study(db, "toy").state is StudyState.SEARCHING

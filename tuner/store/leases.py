@@ -20,7 +20,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
-from tuner.store import events, optuna_rows
+from tuner.store import ends, events, optuna_rows
 from tuner.store.database import Database
 from tuner.store.records import BudgetUse, Outcome, StudyState
 from tuner.store.studies import budget_use, lock_study, pause_if_hopeless, why_search_is_over
@@ -28,10 +28,6 @@ from tuner.store.tables import attempts, db_now, runs
 from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
-
-MOST_LOSSES = 3
-"""Attempts that may end without a word before the run is given up: a configuration that kills its process every time must not
-take every worker down with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,12 +123,12 @@ def claim(
             return _lease(taken)  # an earlier try took effect although its connection broke
         if state is None or not state.is_open:
             return None
-        _reclaim_expired(tx, study_id, grace=grace)
+        ends.reclaim_expired(tx, study_id, grace=grace)
         while (waiting := _next_waiting(tx, study_id)) is not None:
             reason = limit(budget_use(tx, study_id), waiting.purpose == "search")
             if not reason:
                 return _take(tx, waiting, holder, token=token)
-            _cut_waiting(tx, waiting, reason=reason)
+            ends.cut_waiting(tx, waiting, reason=reason)
         if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id) or quota(budget_use(tx, study_id)):
             return None
         return _create(tx, study_id, holder, token=token, recipes=recipes, epochs=epochs, seed=seed)
@@ -154,18 +150,6 @@ def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
         .order_by(runs.c.purpose.desc(), runs.c.seed, runs.c.finalist_rank, runs.c.number)
         .limit(1)
     ).first()
-
-
-def _cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
-    """End a run that waits for a budget that is used up; the caller holds the study's lock."""
-    tx.execute(
-        update(runs)
-        .where(runs.c.run_id == row.run_id)
-        .values(outcome=Outcome.PRUNED.value, reason=reason, ended_at=db_now())
-    )
-    if row.purpose == "search":
-        optuna_rows.set_state(tx, row.trial_id, Outcome.PRUNED)
-    events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
 def _create(
@@ -359,7 +343,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
     """Say that an attempt ended without a word: its process died. The run waits for another attempt, or is given up.
 
     Returns:
-        WAITING, or ERRORED after :data:`MOST_LOSSES` losses.
+        WAITING, or ERRORED after :data:`tuner.store.ends.MOST_LOSSES` losses.
 
     Raises:
         LeaseLost: If the lease does not hold.
@@ -369,7 +353,7 @@ def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: s
         guard(tx, lease, {"reason": reason})
         row = tx.execute(select(runs).where(runs.c.run_id == lease.run_id)).one()
         _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
-        return mark_lost(tx, row, reason=reason)
+        return ends.mark_lost(tx, row, reason=reason)
 
     outcome = db.write(_lose)
     if outcome is Outcome.ERRORED:
@@ -423,7 +407,7 @@ def finish(
             "expires_at": None,
             "ended_at": db_now(),
         }
-        guard(tx, lease, values | _result_values(result))
+        guard(tx, lease, values | ends.result_values(result))
         _update_attempt(
             tx, lease, outcome=outcome.value, reason=reason, ended_at=db_now(), seconds=seconds, log_tail=log_tail
         )
@@ -453,19 +437,6 @@ def _is_finished_by(tx: Connection, lease: Lease, outcome: Outcome) -> bool:
     )
 
 
-def _result_values(result: TrialResult | None) -> dict[str, Any]:
-    if result is None:
-        return {}
-    return {
-        "best_epoch": result.best_epoch or None,
-        "epochs_done": result.epochs,
-        "trainable_params": result.trainable_params,
-        "peak_memory": result.peak_memory,
-        "checkpoint": result.checkpoint,
-        "result": json.dumps(result.to_json(), allow_nan=False),
-    }
-
-
 def _record(tx: Connection, lease: Lease, *, kind: str, text: str) -> None:
     events.record(
         tx, kind, text, study_id=lease.study_id, number=lease.number, run_id=lease.run_id, worker_id=lease.worker
@@ -483,57 +454,9 @@ def reclaim_expired(db: Database, study_id: int, *, grace: float = 0.0) -> int:
     def _reclaim(tx: Connection) -> int:
         if lock_study(tx, study_id) is None:
             return 0
-        return _reclaim_expired(tx, study_id, grace=grace)
+        return ends.reclaim_expired(tx, study_id, grace=grace)
 
     return db.write(_reclaim)
-
-
-def _reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
-    expired = tx.execute(
-        select(runs).where(
-            runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.expires_at < db_now() - grace
-        )
-    ).all()
-    for row in expired:
-        reason = f"worker {row.worker_id} fell silent"
-        if mark_lost(tx, row, reason=reason) is Outcome.ERRORED:
-            pause_if_hopeless(tx, study_id, reason=reason)
-    return len(expired)
-
-
-def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
-    """Take a run from its owner. The caller holds the study's lock or the lease."""
-    losses = row.losses + (row.strategy is not None)  # before its values were bound they cannot be to blame
-    outcome = Outcome.ERRORED if losses >= MOST_LOSSES else Outcome.WAITING
-    if outcome is Outcome.ERRORED:
-        reason = f"{reason}; given up after {losses} attempts"
-    values: dict[str, Any] = {
-        "outcome": outcome.value,
-        "reason": reason,
-        "losses": losses,
-        "worker_id": None,
-        "expires_at": None,
-    }
-    if outcome is Outcome.ERRORED:
-        values["ended_at"] = db_now()
-    taken = tx.execute(
-        update(runs)
-        .where(runs.c.run_id == row.run_id, runs.c.attempt == row.attempt, runs.c.outcome == Outcome.RUNNING.value)
-        .values(values)
-    )
-    if taken.rowcount != 1:  # its owner finished it between our read and this write
-        return Outcome(tx.execute(select(runs.c.outcome).where(runs.c.run_id == row.run_id)).scalar_one())
-    tx.execute(
-        update(attempts)
-        .where(attempts.c.run_id == row.run_id, attempts.c.attempt == row.attempt)
-        .values(outcome=Outcome.LOST.value, reason=reason, ended_at=db_now())
-    )
-    if row.purpose == "search":
-        optuna_rows.set_state(tx, row.trial_id, outcome)
-    events.record(
-        tx, "run_lost", reason, study_id=row.study_id, number=row.number, run_id=row.run_id, worker_id=row.worker_id
-    )
-    return outcome
 
 
 def _update_attempt(tx: Connection, lease: Lease, **values: Any) -> None:

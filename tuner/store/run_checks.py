@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
-from tuner.store import leases, optuna_rows
+from tuner.store import ends, optuna_rows
 from tuner.store.problems import Check, Problem, Scope
 from tuner.store.records import Outcome
 from tuner.store.tables import attempts, db_now, metrics, runs
@@ -63,7 +63,7 @@ def _unheld(tx: Connection, scope: Scope) -> Iterator[Problem]:
 
 
 def _lose(tx: Connection, *, row: Row[Any], reason: str) -> None:
-    leases.mark_lost(tx, row, reason=reason)
+    ends.mark_lost(tx, row, reason=reason)
 
 
 def _missing_attempts(tx: Connection, scope: Scope) -> Iterator[Problem]:
