@@ -84,8 +84,12 @@ def test_trials_have_what_the_documentation_says(run: Run, finished: str) -> Non
 
 
 def test_best_and_list(run: Run, finished: str) -> None:
-    validate(json.loads(run("study", "best", "played", "--json", "--storage", finished).stdout), "study-best")
-    validate(json.loads(run("study", "list", "--json", "--storage", finished).stdout), "study-list")
+    best = json.loads(run("study", "best", "played", "--json", "--storage", finished).stdout)
+    validate(best, "study-best")
+    listed = json.loads(run("study", "list", "--json", "--storage", finished).stdout)
+    validate(listed, "study-list")
+    assert [study["name"] for study in listed["studies"]] == ["played"]
+    assert best["best"]["number"] in range(9)
 
 
 def test_report(run: Run, finished: str, tmp_path: Path) -> None:
