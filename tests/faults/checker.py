@@ -133,7 +133,8 @@ def _differing(snapshot: StudySnapshot, *, url: str) -> int:
         Outcome.COMPLETE: optuna.trial.TrialState.COMPLETE,
         Outcome.PRUNED: optuna.trial.TrialState.PRUNED,
         Outcome.ERRORED: optuna.trial.TrialState.FAIL,
-        Outcome.INFEASIBLE: optuna.trial.TrialState.FAIL,
+        Outcome.INFEASIBLE: optuna.trial.TrialState.PRUNED,
+        Outcome.DIVERGED: optuna.trial.TrialState.PRUNED,
         Outcome.WAITING: optuna.trial.TrialState.WAITING,
         Outcome.RUNNING: optuna.trial.TrialState.RUNNING,
     }

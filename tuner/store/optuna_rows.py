@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,18 @@ STATE_OF_OUTCOME: Mapping[Outcome, TrialState] = {
     Outcome.RUNNING: TrialState.RUNNING,
     Outcome.COMPLETE: TrialState.COMPLETE,
     Outcome.PRUNED: TrialState.PRUNED,
-    Outcome.INFEASIBLE: TrialState.FAIL,
-    Outcome.DIVERGED: TrialState.FAIL,
+    Outcome.INFEASIBLE: TrialState.PRUNED,
+    Outcome.DIVERGED: TrialState.PRUNED,
     Outcome.ERRORED: TrialState.FAIL,
 }
 """How a trial of ours looks to Optuna."""
+
+VIOLATED: Mapping[Outcome, str] = {Outcome.INFEASIBLE: "runs", Outcome.DIVERGED: "finite"}
+"""The constraint that such an end violates. Samplers never look at a failed trial, so they would propose the same again; a pruned one whose
+constraint is violated counts as worse than all others (TPE, the default). Those that learn from complete trials alone (GP, NSGA,
+CMA-ES) cannot be told."""
+
+_VIOLATION = "constraints:"  # where Optuna's `Trial.set_constraint` keeps them; above 0 is violated
 
 
 def create_study(connection: Connection, *, name: str, maximize: bool) -> int:
@@ -155,7 +163,7 @@ def set_number(connection: Connection, *, trial_id: int, number: int) -> None:
 
 
 def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value: float | None = None) -> None:
-    """Set a trial's state, and its value and end where the outcome has them.
+    """Set a trial's state, and its value, its end and the constraint that it violates where the outcome has them.
 
     Args:
         value: Finite objective value; required for COMPLETE, optional for PRUNED, ignored otherwise.
@@ -166,8 +174,17 @@ def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value:
     connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(changes))
     if value is not None and outcome in (Outcome.COMPLETE, Outcome.PRUNED):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        row = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+        row: dict[str, Any] = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
         upsert(connection, _values, [row], key=("trial_id", "objective"))
+    if outcome in VIOLATED:
+        row = {"trial_id": trial_id, "key": _VIOLATION + VIOLATED[outcome], "value_json": json.dumps(1.0)}
+        upsert(connection, _system_attributes, [row], key=("trial_id", "key"))
+    elif outcome is Outcome.WAITING:  # whatever it violated, it gets another chance; a worker may not delete
+        connection.execute(
+            update(_system_attributes)
+            .where(_system_attributes.c.trial_id == trial_id, _system_attributes.c.key.like(f"{_VIOLATION}%"))
+            .values(key=f"tuner:forgiven:{uuid.uuid4().hex}")
+        )
 
 
 def set_intermediate(connection: Connection, trial_id: int, *, step: int, value: float) -> None:
