@@ -76,7 +76,7 @@ def test_the_end_of_a_paused_study_says_why_and_it_can_be_resumed(
     play(sqlite_url, ends=Ends(failed=frozenset(range(8))))
     assert conclude(WorkerSummary(trials=5, studies={"played": StudyState.PAUSED}), storage=sqlite_url) == 1
     said = capsys.readouterr().err
-    assert "study played is paused: the first 5 trials failed, the last with: " in said
+    assert "study played is paused: 5 trials ended with an error before any had a result, the last with: " in said
     assert "tuner study resume played" in said
     result = run("study", "resume", "played", "--storage", sqlite_url)
     assert result.exit_code == 0

@@ -153,7 +153,7 @@ def test_a_released_run_waits_and_goes_on(db: Database, plain_optuna: Callable[[
 
     waiting = load_snapshot(db, "toy")
     assert waiting.study.counts["waiting"] == 1
-    assert waiting.trial(0).reason == "the worker was told to stop"
+    assert waiting.trial(0).reason == "waiting again: the worker was told to stop"
     assert plain_optuna().trials[0].state is optuna.trial.TrialState.WAITING
 
     again = driver.claim(holder("second"))
@@ -301,7 +301,7 @@ def test_a_study_whose_runners_all_die_is_paused_and_can_be_resumed(db: Database
     study = driver.advance()
     assert attempts == 5 * ends.MOST_LOSSES
     assert study.state is StudyState.PAUSED
-    assert "the first 5 trials failed" in study.state_reason
+    assert "5 trials ended with an error before any had a result" in study.state_reason
     assert studies.resume_study(db, "toy").state is StudyState.SEARCHING
     assert driver.claim(holder()) is not None
 

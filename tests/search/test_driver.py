@@ -34,7 +34,10 @@ def test_a_study_whose_first_trials_all_fail_is_paused(db: Database) -> None:
     study = driver.advance()
     assert claimed == 5
     assert study.state is StudyState.PAUSED
-    assert study.state_reason == "the first 5 trials failed, the last with: KeyError: 'text'"
+    assert study.state_reason == (
+        "5 trials ended with an error before any had a result, the last with: KeyError: 'text'; "
+        "see tuner study trials toy --state errored, mend it, then: tuner study resume toy"
+    )
     assert load_snapshot(db, "toy").trial(4).attempts[0].log_tail == "Traceback …"
 
 

@@ -9,14 +9,14 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.store import events, optuna_rows
+from tuner.store.breaker import pause_if_hopeless
 from tuner.store.records import Outcome
-from tuner.store.studies import pause_if_hopeless
 from tuner.store.tables import attempts, db_now, runs
 from tuner.study.plan import TrialResult
 
 MOST_LOSSES = 3
-"""Attempts that may end without a word before the run is given up: a configuration that kills its process every time must not
-take every worker down with it."""
+"""Attempts without progress that may end badly before the run is given up: a configuration that kills its process every time must
+not take every worker down with it."""
 
 
 def cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
@@ -27,7 +27,7 @@ def cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
         .values(outcome=Outcome.PRUNED.value, reason=reason, ended_at=db_now())
     )
     if row.purpose == "search":
-        optuna_rows.set_state(tx, row.trial_id, Outcome.PRUNED)
+        tell_optuna(tx, row.trial_id, Outcome.PRUNED, reason=reason)
     events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
@@ -59,15 +59,24 @@ def reclaim_expired(tx: Connection, study_id: int, *, grace: float) -> int:
     return len(expired)
 
 
-def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
-    """Take a run from its owner. The caller holds the study's lock or the lease."""
+def mark_lost(tx: Connection, row: Row[Any], *, reason: str, ended: Outcome = Outcome.LOST) -> Outcome:
+    """Take a run from its owner after an attempt that ended badly: it waits for another one, or is given up.
+
+    Args:
+        tx: The transaction; its caller holds the study's lock or the lease.
+        row: The run as it was read.
+        reason: Why the attempt ended.
+        ended: What became of the attempt: LOST, or ERRORED by an error that may not come again.
+
+    Returns:
+        WAITING, or ERRORED after :data:`MOST_LOSSES` such attempts without progress; another end if its owner was faster.
+    """
     losses = row.losses + (row.strategy is not None)  # before its values were bound they cannot be to blame
     outcome = Outcome.ERRORED if losses >= MOST_LOSSES else Outcome.WAITING
-    if outcome is Outcome.ERRORED:
-        reason = f"{reason}; given up after {losses} attempts"
+    given_up = f"{reason}; given up after {losses} attempts"
     values: dict[str, Any] = {
         "outcome": outcome.value,
-        "reason": reason,
+        "reason": given_up if outcome is Outcome.ERRORED else waiting_again(reason),
         "losses": losses,
         "worker_id": None,
         "expires_at": None,
@@ -84,11 +93,30 @@ def mark_lost(tx: Connection, row: Row[Any], *, reason: str) -> Outcome:
     tx.execute(
         update(attempts)
         .where(attempts.c.run_id == row.run_id, attempts.c.attempt == row.attempt)
-        .values(outcome=Outcome.LOST.value, reason=reason, ended_at=db_now())
+        .values(outcome=ended.value, reason=reason, ended_at=db_now())
     )
     if row.purpose == "search":
-        optuna_rows.set_state(tx, row.trial_id, outcome)
-    events.record(
-        tx, "run_lost", reason, study_id=row.study_id, number=row.number, run_id=row.run_id, worker_id=row.worker_id
-    )
+        tell_optuna(tx, row.trial_id, outcome, reason=given_up if outcome is Outcome.ERRORED else "")
+    about: dict[str, Any] = {"study_id": row.study_id, "number": row.number, "run_id": row.run_id}
+    about["worker_id"] = row.worker_id
+    events.record(tx, "run_lost" if ended is Outcome.LOST else "run_stumbled", reason, **about)
+    if outcome is Outcome.ERRORED:
+        events.record(tx, "run_errored", given_up, **about)
     return outcome
+
+
+def waiting_again(reason: str) -> str:
+    """Why a run that was begun waits, from why its last attempt ended."""
+    return f"waiting again: {reason}"
+
+
+def tell_optuna(
+    tx: Connection, trial_id: int, outcome: Outcome, *, reason: str = "", value: float | None = None
+) -> None:
+    """Give Optuna's trial its state, and its dashboard our words for a bad end: it has fewer of them."""
+    optuna_rows.set_state(tx, trial_id, outcome, value=value)
+    said: dict[str, Any] = {"tuner:reason": reason[:2000]} if reason else {}
+    if outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED):
+        said["tuner:outcome"] = outcome.value
+    if said:
+        optuna_rows.set_user_attributes(tx, trial_id, said)

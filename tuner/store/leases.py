@@ -21,9 +21,10 @@ from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
 from tuner.store import ends, events, optuna_rows
+from tuner.store.breaker import pause_if_hopeless
 from tuner.store.database import Database
 from tuner.store.records import BudgetUse, Outcome, StudyState
-from tuner.store.studies import budget_use, lock_study, pause_if_hopeless, why_search_is_over
+from tuner.store.studies import budget_use, lock_study, why_search_is_over
 from tuner.store.tables import attempts, db_now, runs
 from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
@@ -184,8 +185,7 @@ def _create(
             created_at=db_now(),
         ),
     )
-    _open_attempt(tx, run_id, attempt=1, holder=holder)
-    return _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
+    return _open_attempt(tx, run_id, holder=holder)
 
 
 def _take(tx: Connection, row: Row[Any], holder: Holder, *, token: str) -> Lease:
@@ -204,15 +204,15 @@ def _take(tx: Connection, row: Row[Any], holder: Holder, *, token: str) -> Lease
     assert taken.rowcount == 1, "the study's lock was held"
     if row.purpose == "search":
         optuna_rows.set_state(tx, row.trial_id, Outcome.RUNNING)
-    _open_attempt(tx, row.run_id, attempt=row.attempt + 1, holder=holder)
-    return _lease(tx.execute(select(runs).where(runs.c.run_id == row.run_id)).one())
+    return _open_attempt(tx, row.run_id, holder=holder)
 
 
-def _open_attempt(tx: Connection, run_id: int, *, attempt: int, holder: Holder) -> None:
+def _open_attempt(tx: Connection, run_id: int, *, holder: Holder) -> Lease:
+    lease = _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
     tx.execute(
         insert(attempts).values(
             run_id=run_id,
-            attempt=attempt,
+            attempt=lease.attempt,
             worker_id=holder.worker,
             host=holder.host,
             slot=holder.slot,
@@ -224,6 +224,8 @@ def _open_attempt(tx: Connection, run_id: int, *, attempt: int, holder: Holder) 
             log_tail="",
         )
     )
+    _record(tx, lease, kind="run_claimed", text=f"attempt {lease.attempt} on {holder.host}, {holder.slot}")
+    return lease
 
 
 def _lease(row: Row[Any]) -> Lease:
@@ -330,35 +332,67 @@ def release(db: Database, lease: Lease, *, reason: str, seconds: float) -> None:
     """
 
     def _release(tx: Connection) -> None:
-        guard(tx, lease, {"outcome": Outcome.WAITING.value, "reason": reason, "worker_id": None, "expires_at": None})
+        if _has_given_back(tx, lease, Outcome.PREEMPTED) is not None:
+            return  # an earlier try took effect although its connection broke
+        why = ends.waiting_again(reason)
+        guard(tx, lease, {"outcome": Outcome.WAITING.value, "reason": why, "worker_id": None, "expires_at": None})
         _update_attempt(tx, lease, outcome=Outcome.PREEMPTED.value, reason=reason, ended_at=db_now(), seconds=seconds)
         if lease.purpose == "search":
             optuna_rows.set_state(tx, lease.trial_id, Outcome.WAITING)
-        _record(tx, lease, kind="run_released", text=reason)
+        _record(tx, lease, kind="run_preempted", text=reason)
 
     db.write(_release)
 
 
-def lose(db: Database, lease: Lease, *, reason: str, seconds: float, log_tail: str = "") -> Outcome:
-    """Say that an attempt ended without a word: its process died. The run waits for another attempt, or is given up.
+def lose(
+    db: Database,
+    lease: Lease,
+    *,
+    reason: str,
+    seconds: float,
+    log_tail: str = "",
+    ended: Outcome = Outcome.LOST,
+) -> Outcome:
+    """Say that an attempt ended badly, and that another one may succeed. The run waits for it, or is given up.
+
+    Args:
+        ended: LOST if its process died without a word; ERRORED if it told an error that may not come again.
 
     Returns:
-        WAITING, or ERRORED after :data:`tuner.store.ends.MOST_LOSSES` losses.
+        WAITING, or ERRORED after :data:`tuner.store.ends.MOST_LOSSES` such attempts without progress.
 
     Raises:
         LeaseLost: If the lease does not hold.
     """
 
     def _lose(tx: Connection) -> Outcome:
+        if (before := _has_given_back(tx, lease, ended)) is not None:
+            return before  # an earlier try took effect although its connection broke
         guard(tx, lease, {"reason": reason})
         row = tx.execute(select(runs).where(runs.c.run_id == lease.run_id)).one()
         _update_attempt(tx, lease, seconds=seconds, log_tail=log_tail)
-        return ends.mark_lost(tx, row, reason=reason)
+        return ends.mark_lost(tx, row, reason=reason, ended=ended)
 
     outcome = db.write(_lose)
     if outcome is Outcome.ERRORED:
         _check_hope(db, lease.study_id, reason=reason)
     return outcome
+
+
+def _has_given_back(tx: Connection, lease: Lease, ended: Outcome) -> Outcome | None:
+    """What the run is if this lease's attempt has ended so already and nobody has claimed it since; else None."""
+    outcome = tx.execute(
+        select(runs.c.outcome)
+        .join(attempts, (attempts.c.run_id == runs.c.run_id) & (attempts.c.attempt == runs.c.attempt))
+        .where(
+            runs.c.run_id == lease.run_id,
+            runs.c.token == lease.token,
+            runs.c.outcome != Outcome.RUNNING.value,
+            attempts.c.worker_id == lease.worker,
+            attempts.c.outcome == ended.value,
+        )
+    ).scalar_one_or_none()
+    return None if outcome is None else Outcome(outcome)
 
 
 def _check_hope(db: Database, study_id: int, *, reason: str) -> None:
@@ -412,9 +446,7 @@ def finish(
             tx, lease, outcome=outcome.value, reason=reason, ended_at=db_now(), seconds=seconds, log_tail=log_tail
         )
         if lease.purpose == "search":
-            optuna_rows.set_state(tx, lease.trial_id, outcome, value=value)
-            if reason:
-                optuna_rows.set_user_attributes(tx, lease.trial_id, {"tuner:reason": reason[:2000]})
+            ends.tell_optuna(tx, lease.trial_id, outcome, reason=reason, value=value)
         _record(tx, lease, kind=f"run_{outcome.value}", text=reason)
 
     db.write(_finish)

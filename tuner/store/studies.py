@@ -211,28 +211,6 @@ def lock_study(tx: Connection, study_id: int, *, uid: str | None = None) -> Stud
     return StudyState(row.state) if row is not None and uid in (None, row.uid) else None
 
 
-_HOPELESS_FAILURES = 5
-
-
-def pause_if_hopeless(tx: Connection, study_id: int, *, reason: str) -> None:
-    """Pause a study whose first trials all failed; the caller holds its lock.
-
-    Something is wrong with the data, the code or the machine then, and the rest of the budget should not be spent on finding out.
-    """
-    counts: dict[str, int] = dict(
-        tx.execute(
-            select(runs.c.outcome, func.count())
-            .where(runs.c.study_id == study_id, runs.c.purpose == "search")
-            .group_by(runs.c.outcome)
-        ).all()
-    )
-    failed = int(counts.get(Outcome.ERRORED.value, 0))
-    if counts.get(Outcome.COMPLETE.value) or counts.get(Outcome.PRUNED.value) or failed < _HOPELESS_FAILURES:
-        return
-    text = f"the first {failed} trials failed, the last with: {reason}"
-    move_study(tx, study_id=study_id, source=StudyState.SEARCHING, target=StudyState.PAUSED, reason=text)
-
-
 def resume_study(db: Database, name: str) -> StudyRecord:
     """Let workers go on with a paused or stopped study.
 
