@@ -26,7 +26,8 @@ class Claiming:
     """Claims runs for free slots and gives them out.
 
     Attributes:
-        drivers: Of the studies that were served so far, by name.
+        drivers: Of the studies that are served, by name.
+        served: Names of all studies that were served so far.
         refused: Studies that this worker cannot serve; each was told of once.
         is_draining: Whether the worker is about to end.
         is_idle: Whether the last look found nothing to do.
@@ -43,6 +44,7 @@ class Claiming:
     ) -> None:
         """Nothing is claimed before :meth:`fill`."""
         self.drivers: dict[str, StudyDriver] = {}
+        self.served: set[str] = set()
         self.refused: set[str] = set()
         self.is_draining = False
         self.is_idle = False
@@ -145,6 +147,7 @@ class Claiming:
                 return None
             except NotFoundError:
                 return None  # deleted a moment ago
+            self.served.add(name)
         return self.drivers[name]
 
     def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:

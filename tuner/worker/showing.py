@@ -23,7 +23,8 @@ class Showing:
 
         Args:
             db: The database.
-            drivers: Of the studies that are served, by name; one whose study is gone is taken out.
+            drivers: Of the studies that are served, by name; one whose study is gone or over is taken out, so that a worker which
+                serves study after study keeps none of their histories.
             show: Takes the events.
         """
         self._db = db
@@ -66,3 +67,5 @@ class Showing:
                     confirmations=progress.confirmations,
                 )
             )
+            if not study.state.is_open:
+                del self._drivers[name]

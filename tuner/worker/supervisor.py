@@ -334,9 +334,10 @@ class Supervisor:
 
     def _summary(self) -> WorkerSummary:
         states = {}
-        names = {*self._claiming.drivers, *self._options.studies}
-        with contextlib.suppress(UnavailableError, NotFoundError):
-            states = {name: studies.find_study(self._db, name).state for name in sorted(names)}
+        with contextlib.suppress(UnavailableError):
+            for name in sorted({*self._claiming.served, *self._options.studies}):
+                with contextlib.suppress(NotFoundError):
+                    states[name] = studies.find_study(self._db, name).state
             self._showing.hurry()
             self._showing.show_studies()
         return WorkerSummary(trials=self._ended, studies=states, interrupted=self._signals.count > 1)
