@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from tests import mariadb
+from tests.object_stores import ObjectStore, found, running_store
 from tests.postgres import PostgresServer, running_server
 
 # Before torch is imported anywhere: many small tests on few cores are slower with many threads, and never the same.
@@ -120,3 +122,32 @@ def sqlite_url(tmp_path: Path) -> str:
 def storage_url(request: pytest.FixtureRequest) -> str:
     """The URL of a fresh, empty database of every kind that tuner supports."""
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture(scope="session")
+def s3_store() -> Iterator[ObjectStore]:
+    """The S3 that all tests share: never stop it; a test about outages starts its own (`running_store`)."""
+    with running_store("s3") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def gs_store() -> Iterator[ObjectStore]:
+    """The Google Cloud Storage that all tests share, likewise."""
+    with running_store("gs") as store:
+        yield store
+
+
+@pytest.fixture(params=["s3", "gs"])
+def object_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a fresh, empty folder in every kind of object store that tuner is tested with."""
+    store: ObjectStore = request.getfixturevalue(f"{request.param}_store")
+    with found(store):
+        yield f"{store.url}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def s3_url(s3_store: ObjectStore) -> Iterator[str]:
+    """The same in an S3."""
+    with found(s3_store):
+        yield f"{s3_store.url}/{uuid.uuid4().hex}"

@@ -92,7 +92,6 @@ class RemoteFolder:
             FileNotFoundError: If it is not there.
             OSError: If the local file cannot be written.
         """
-
         self._ask(lambda: self._files.get_file(self._at(name), str(file)), "read")
 
     def remove(self, name: str) -> None:
@@ -174,7 +173,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _open(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it."""
+    """The file system of a URL, by fsspec, and the path in it."""
     import fsspec.core
 
     protocol = url.partition("://")[0]
