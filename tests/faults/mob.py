@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Kill:
 class Mob:
     """Workers of one study, forked from a nursery."""
 
-    def __init__(self, folder: Path, *, url: str, study: str, seed: int = 0) -> None:
+    def __init__(self, folder: Path, *, url: str, study: str, seed: int = 0, within: Sequence[str] = ()) -> None:
         self.url, self.study = url, study
         self.ledger = folder / "ledger.jsonl"
         self.log = folder / "workers.log"
@@ -59,7 +59,7 @@ class Mob:
         self._started: dict[int, float] = {}
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TUNER_CI": ""}
         self._nursery = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [*within, sys.executable, "-m", "tests.faults.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -171,9 +171,9 @@ def make_study(url: str, *, trials: int, name: str = "toy", epochs: int = 4, **c
 
 
 @contextmanager
-def mob(folder: Path, *, url: str, study: str = "toy", seed: int = 0) -> Iterator[Mob]:
-    """A crowd that is gone afterwards."""
-    crowd = Mob(folder, url=url, study=study, seed=seed)
+def mob(folder: Path, *, url: str, study: str = "toy", seed: int = 0, within: Sequence[str] = ()) -> Iterator[Mob]:
+    """A crowd that is gone afterwards; ``within`` stands before its command, such as ``nsenter``."""
+    crowd = Mob(folder, url=url, study=study, seed=seed, within=within)
     try:
         yield crowd
     finally:
