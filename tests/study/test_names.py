@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.study.names import combinations, components, did_you_mean, stages
+from tuner.study.names import combinations, components, did_you_mean, joined, stages
 
 
 def test_near_word_is_suggested() -> None:
@@ -36,3 +36,8 @@ def test_components_of_a_sequence_are_those_of_all_stages() -> None:
 def test_combinations_come_with_the_fewest_parts_first_and_keep_the_order_written() -> None:
     assert combinations(("c", "a", "b")) == ("c", "a", "b", "c+a", "c+b", "a+b", "c+a+b")
     assert len(combinations("abcde")) == 31
+
+
+def test_spaces_around_signs_are_no_part_of_a_name() -> None:
+    assert joined(" head > lora +bitfit ") == "head>lora+bitfit"
+    assert joined("top layers") == "top layers"

@@ -136,10 +136,6 @@ def test_strategy_that_could_not_be_tried_only_warns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (
-            ConfigurationError("the model cannot be loaded", why="no such class"),
-            "the model cannot be loaded - no such class",
-        ),
         (RuntimeError("first line\nsecond line"), "first line"),
         (ZeroDivisionError(), "ZeroDivisionError"),
     ],
@@ -149,6 +145,12 @@ def test_broken_probe_is_one_line_and_no_problem(tmp_path: Path, error: Exceptio
     assert not report.problems
     assert not report.proofs
     assert located(report.warnings, tmp_path) == [(3, 8, f"model: the strategies could not be tried on it ({why})")]
+
+
+def test_a_model_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    error = ConfigurationError("the model cannot be loaded", why="no such class")
+    report = check(tmp_path, Probe(error=error))
+    assert located(report.problems, tmp_path) == [(3, 8, "model: the model cannot be loaded - no such class")]
 
 
 def test_without_a_model_nothing_is_tried(tmp_path: Path) -> None:

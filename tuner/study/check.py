@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.errors import Problem
+from tuner.errors import ConfigurationError, Problem
 from tuner.study.build import resolve_study_space
 from tuner.study.catalogue import Catalogue
 from tuner.study.dataset import DataFacts, ReadHub, read_data
@@ -122,9 +122,12 @@ def _prove(
     classes: Sequence[str],
     findings: Findings,
 ) -> tuple[StrategyProof, ...]:
-    """What the model says to each strategy; that it could not be asked is no reason to refuse the study."""
+    """What the model says to each strategy; that it could not be asked is no reason to refuse the study, but that it cannot be loaded is."""
     try:
         proofs = tuple(probe(spec, space=space, classes=classes, folder=model.folder))
+    except ConfigurationError as error:
+        findings.refuse("model", str(error))
+        return ()
     except Exception as error:  # noqa: BLE001 - a model may break the libraries in any way; trials would say so, too
         text = (str(error).splitlines() or [type(error).__name__])[0]
         findings.warn("model", f"the strategies could not be tried on it ({text[:200]})")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tuner.study.catalogue import Catalogue
 from tuner.study.messages import quoted
-from tuner.study.names import COMBINE, THEN, combinations, components, did_you_mean, listed, stages
+from tuner.study.names import COMBINE, THEN, combinations, components, did_you_mean, joined, listed, stages
 from tuner.study.ranges import Findings
 
 MOST_STAGES = 2
@@ -37,7 +37,7 @@ def read_lineup(given: Any, *, catalogue: Catalogue, findings: Findings) -> list
         if isinstance(item, Mapping):
             lineup.compose(item.get("compose"), key=f"strategies.{index}.compose")
         elif isinstance(item, str):
-            lineup.add(item, key=f"strategies.{index}")
+            lineup.add(joined(item), key=f"strategies.{index}")
     return list(lineup.seen.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 
 SAMPLERS = ("auto", "random", "tpe", "gp", "cmaes", "nsgaii", "nsgaiii", "qmc", "grid", "brute_force")
@@ -36,6 +37,11 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def joined(strategy: str) -> str:
+    """The name without the spaces that people write around its signs: ``head > lora`` is ``head>lora``."""
+    return re.sub(rf"\s*([{COMBINE}{THEN}])\s*", r"\1", strategy.strip())
 
 
 def stages(strategy: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from tuner.study.names import combinations
+from tuner.study.names import combinations, joined
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
@@ -95,8 +95,13 @@ def _list_or_compose(value: Any) -> str:
     return ComposeSpec.__name__ if isinstance(value, Mapping | ComposeSpec) else "list"
 
 
+def _one_name(value: Any) -> Any:
+    return joined(value) if isinstance(value, str) else value
+
+
 Strategy = Annotated[
-    Annotated[str, Tag("name")] | Annotated[ComposeSpec, Tag(ComposeSpec.__name__)], Discriminator(_form)
+    Annotated[str, BeforeValidator(_one_name), Tag("name")] | Annotated[ComposeSpec, Tag(ComposeSpec.__name__)],
+    Discriminator(_form),
 ]
 """One item of the list of strategies. The tag of a section is its class, which is how messages find their way."""
 
