@@ -297,6 +297,8 @@ def _said_plainly(spec: StudySpec, part: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = lines[0] if lines else type(error).__name__
+        if why.startswith("Unrecognized configuration class"):  # followed by a page of classes
+            why = f"transformers has no {spec.task} model of this kind"
         raise ConfigurationError(f'the {part} of "{spec.model}" cannot be loaded', why=why) from error
 
 
