@@ -9,21 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.storages._rdb import models as optuna_models
-from optuna.trial import FrozenTrial
 
-from tuner.errors import LeaseLost, NotFoundError, TrialError, UnavailableError
+from tuner.errors import LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
 from tuner.search.budget import why_no_new_trial, why_run_must_stop
 from tuner.search.confirm import choose_finalists, fresh_seeds
-from tuner.search.pruners import make_pruner
-from tuner.search.samplers import make_sampler
+from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, leases, studies
 from tuner.store.database import Database
@@ -33,10 +27,8 @@ from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyRecord, StudyState
 from tuner.store.transactions import plain_cause
-from tuner.study.domains import Choice, Fixed, Range, Value
+from tuner.study.domains import Value
 from tuner.study.plan import TrialResult, Verdict
-
-_STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
 
 
 class StudyDriver:
@@ -58,7 +50,7 @@ class StudyDriver:
         self._db = db
         self.study: StudyRecord = studies.find_study(db, name)
         self.teacher = plan_teacher(db, spec=self.study.spec)
-        self._optuna = _load(db, self.study)
+        self._judgement = _judgement(db, self.study)
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
     def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
@@ -99,11 +91,7 @@ class StudyDriver:
             holder=holder,
             quota=lambda used: why_no_new_trial(spec, used),
             limit=lambda used, in_search: why_run_must_stop(spec, used, in_search=in_search),
-            recipes=[
-                {"strategy": block.strategy, **block.recipe}
-                for block in self.study.space.strategies
-                if block.is_tried_first
-            ],
+            recipes=self._judgement.recipes,
             epochs=spec.training.epochs,
             seed=spec.training.seed,
             grace=grace,
@@ -126,7 +114,8 @@ class StudyDriver:
 
         Raises:
             LeaseLost: If the run is no longer ours.
-            TrialError: If the objective's metric is missing or not finite.
+            TrialError: If the objective's metric is missing.
+            TrialDiverged: If it is not finite.
             UnavailableError: If the database cannot be reached.
         """
         objective = self._objective(metrics)
@@ -136,13 +125,10 @@ class StudyDriver:
             return Verdict.GO_ON, ""
         if reason := self.why_out_of_time(lease):
             return Verdict.PRUNE, reason
-        # Recipes are never pruned: they are what each strategy is known by, and a strategy that learns slowly at first would be judged by its
-        # first epoch. In a trial run halving stopped the recipe of LoRA, the best of the study, after one epoch.
-        if lease.purpose != "search" or lease.is_recipe:
+        if lease.purpose != "search":
             return Verdict.GO_ON, ""
         with _translated(self._db):
-            trial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - the study has no read of one trial
-            if self._optuna.pruner.prune(self._optuna, trial):
+            if self._judgement.loses(lease.trial_id, is_recipe=lease.is_recipe):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
         return Verdict.GO_ON, ""
 
@@ -151,7 +137,8 @@ class StudyDriver:
 
         Raises:
             LeaseLost: If the run is no longer ours.
-            TrialError: If the objective's metric is missing or not finite.
+            TrialError: If the objective's metric is missing.
+            TrialDiverged: If it is not finite.
             UnavailableError: If the database cannot be reached.
         """
         store_missing(self._db, lease, epoch=epoch, values=metrics, objective=self._objective(metrics))
@@ -187,18 +174,20 @@ class StudyDriver:
 
         Raises:
             LeaseLost: If the run is no longer ours; nothing was written.
+            TrialError: If the objective's metric is missing.
+            TrialDiverged: If it is not finite.
             UnavailableError: If the database cannot be reached.
         """
         outcome = Outcome.PRUNED if result.ended_by == Verdict.PRUNE.value else Outcome.COMPLETE
         value = self._last_reported(lease) if outcome is Outcome.PRUNED else self._objective(result.metrics)
         self._tell_sampler(lease, outcome, value)
         leases.finish(
-            self._db, lease, outcome=outcome, reason=reason, seconds=result.seconds, value=value, result=result
+            self._db, lease, outcome=outcome, reason=reason, seconds=result.seconds, value=value, result=result.finite()
         )
         return outcome, value
 
     def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
-        """Store the end of a run that cannot succeed: infeasible or failed.
+        """Store the end of a run that cannot succeed: infeasible, diverged or errored.
 
         Raises:
             LeaseLost: If the run is no longer ours; nothing was written.
@@ -244,20 +233,8 @@ class StudyDriver:
 
     def _propose(self, lease: Lease) -> tuple[str, dict[str, Value]]:
         """Sample a strategy and its values; what an earlier attempt sampled already is kept."""
-        space = self.study.space
-        self._optuna.sampler = self._sampler(lease.number)
-        with _translated(self._db), warnings.catch_warnings():
-            # A recipe's value outside a range is clipped before; experimental samplers are the user's choice.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            _forget_history(self._optuna)
-            trial = optuna.trial.Trial(self._optuna, lease.trial_id)
-            strategy = str(_suggest(trial, "strategy", Choice(options=space.names)))
-            proposal = {
-                name: _suggest(trial, name, domain)
-                for name, domain in space.block(strategy).domains.items()
-                if not isinstance(domain, Fixed)
-            }
-        return strategy, space.absolute(strategy, proposal)
+        with _translated(self._db):
+            return self._judgement.propose(lease.trial_id, number=lease.number)
 
     def _give_up_sampling(self, lease: Lease, error: Exception) -> None:
         """A sampler that cannot propose would fail every worker in turn: pause the study and say why."""
@@ -266,23 +243,14 @@ class StudyDriver:
         leases.finish(self._db, lease, outcome=Outcome.ERRORED, reason=reason, seconds=0.0)
         studies.pause_study(self._db, lease.study_id, reason=reason)
 
-    def _sampler(self, number: int) -> BaseSampler:
-        spec = self.study.spec.search
-        seed = spec.seed
-        if seed is not None and spec.sampler.name not in _STEADY_SEED:
-            seed = (seed * 1_000_003 + number) % 2**31
-        return make_sampler(spec.sampler, space=self.study.space, seed=seed)
-
     def _tell_sampler(self, lease: Lease, outcome: Outcome, value: float | None) -> None:
         """Give the sampler its word before a trial's end, as `Study.tell` does; it may say that the space is exhausted."""
         if lease.purpose != "search":
             return
-        self._optuna.sampler = self._sampler(lease.number)
-        with _translated(self._db), _stoppable(self._optuna) as study:
-            _forget_history(study)
-            trial = study._storage.get_trial(lease.trial_id)  # noqa: SLF001 - as above
-            study.sampler.after_trial(study, trial, STATE_OF_OUTCOME[outcome], None if value is None else [value])
-            exhausted = study._stop_flag  # noqa: SLF001 - how samplers say it; Optuna has no public read
+        with _translated(self._db):
+            exhausted = self._judgement.end(
+                lease.trial_id, number=lease.number, state=STATE_OF_OUTCOME[outcome], value=value
+            )
         if exhausted:
             studies.end_search(self._db, lease.study_id, reason="every point of the space was tried")
 
@@ -294,68 +262,29 @@ class StudyDriver:
                 f'no metric "{name}" was reported', why=f"got {', '.join(sorted(metrics))}", fix="set objective.metric"
             )
         if not math.isfinite(value):
-            raise TrialError(f"{name} is {value}")
+            raise TrialDiverged(f"{name} is {value}", fix="lower the learning rate")
         return float(value)
 
     def _last_reported(self, lease: Lease) -> float | None:
         with _translated(self._db):
-            trial: FrozenTrial = self._optuna._storage.get_trial(lease.trial_id)  # noqa: SLF001 - as above
-        return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
+            return self._judgement.last_reported(lease.trial_id)
 
     def _why_pruned(self, *, epoch: int, value: float) -> str:
         """Where this trial stands among all that reported the same epoch."""
-        there = [
-            trial.intermediate_values[epoch]
-            for trial in self._optuna.get_trials(deepcopy=False)
-            if epoch in trial.intermediate_values
-        ]
+        there = self._judgement.values_at(epoch)
         better = sum(other > value if self.study.maximize else other < value for other in there)
         best = max(there) if self.study.maximize else min(there)
         return f"{self.study.metric} {value:.4g} at epoch {epoch} is rank {better + 1} of {len(there)} there (best {best:.4g})"
 
 
-def _load(db: Database, study: StudyRecord) -> optuna.Study:
+def _judgement(db: Database, study: StudyRecord) -> Judgement:
     optuna.logging.set_verbosity(logging.WARNING)
     spec = study.spec
-    pruner = make_pruner(spec.search.pruner, epochs=spec.training.epochs)
-    sampler = make_sampler(spec.search.sampler, space=study.space, seed=spec.search.seed)
     with _translated(db):
         if study.name not in optuna.get_all_study_names(db.optuna_storage()):
             raise NotFoundError(f'study "{study.name}" was deleted with Optuna\'s own tools')
-        return optuna.load_study(study_name=study.name, storage=db.optuna_storage(), sampler=sampler, pruner=pruner)
-
-
-def _suggest(trial: optuna.trial.Trial, name: str, domain: Range | Choice) -> Value:
-    # `_suggest` is what every public suggest_* ends in; it takes the distribution as it is.
-    value: Value = trial._suggest(name, _distribution(domain))  # noqa: SLF001 - see above
-    return value
-
-
-def _distribution(domain: Range | Choice) -> BaseDistribution:
-    """A domain as Optuna's distribution."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(choices=domain.options)
-    if domain.kind == "int":
-        return IntDistribution(low=int(domain.low), high=int(domain.high), log=domain.log, step=int(domain.step or 1))
-    return FloatDistribution(low=domain.low, high=domain.high, log=domain.log, step=domain.step)
-
-
-def _forget_history(study: optuna.Study) -> None:
-    """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""
-    study._thread_local.cached_all_trials = None  # noqa: SLF001 - what `ask` does first
-    study.get_trials(deepcopy=False)
-
-
-@contextlib.contextmanager
-def _stoppable(study: optuna.Study) -> Iterator[optuna.Study]:
-    """Let a sampler call `Study.stop`, which Optuna allows inside `optimize` only."""
-    local: Any = study._thread_local  # noqa: SLF001 - the flag that `optimize` sets
-    study._stop_flag = False  # noqa: SLF001
-    local.in_optimize_loop = True
-    try:
-        yield study
-    finally:
-        local.in_optimize_loop = False
+        record = optuna.load_study(study_name=study.name, storage=db.optuna_storage())
+        return Judgement(record, space=study.space, search=spec.search, epochs=spec.training.epochs)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,146 @@
+"""What is tried next and what is stopped: the judgement of a search, apart from where its record is kept.
+
+It reads and writes an :class:`optuna.Study` and knows nothing of leases, workers or SQL. The study driver gives it a study in
+the database; the replay benchmark gives it one in memory, so that what is measured there is what runs here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.search.pruners import make_pruner
+from tuner.search.samplers import make_sampler
+from tuner.study.domains import Choice, Fixed, Range, Value
+from tuner.study.space import SearchSpace
+from tuner.study.spec import SearchSpec
+
+_STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
+
+
+class Judgement:
+    """Proposes the values of a trial, says whether it loses, and hears how it ended."""
+
+    def __init__(self, study: optuna.Study, *, space: SearchSpace, search: SearchSpec, epochs: int) -> None:
+        """Prepare the sampler and the pruner.
+
+        Args:
+            study: The record; its sampler and pruner are replaced.
+            space: What may be proposed.
+            search: Which sampler, which pruner, which seed.
+            epochs: Epochs of a trial that is not pruned.
+
+        Raises:
+            ConfigurationError: If the sampler or the pruner cannot be made.
+        """
+        self._study = study
+        self._space = space
+        self._search = search
+        study.pruner = make_pruner(search.pruner, epochs=epochs)
+        study.sampler = make_sampler(search.sampler, space=space, seed=search.seed)
+
+    @property
+    def recipes(self) -> list[dict[str, Value]]:
+        """Values that the first trials take, in order of the trials' numbers."""
+        return [
+            {"strategy": block.strategy, **block.recipe} for block in self._space.strategies if block.is_tried_first
+        ]
+
+    def propose(self, trial_id: int, *, number: int) -> tuple[str, dict[str, Value]]:
+        """Sample a strategy and its values; what an earlier attempt sampled already is kept.
+
+        Returns:
+            The strategy and its values, absolute.
+        """
+        self._study.sampler = self._sampler(number)
+        with warnings.catch_warnings():
+            # A recipe's value outside a range is clipped before; experimental samplers are the user's choice.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._forget_history()
+            trial = optuna.trial.Trial(self._study, trial_id)
+            strategy = str(_suggest(trial, "strategy", Choice(options=self._space.names)))
+            proposal = {
+                name: _suggest(trial, name, domain)
+                for name, domain in self._space.block(strategy).domains.items()
+                if not isinstance(domain, Fixed)
+            }
+        return strategy, self._space.absolute(strategy, proposal)
+
+    def loses(self, trial_id: int, *, is_recipe: bool) -> bool:
+        """Whether a trial that has just reported, with epochs left, shall stop."""
+        # Recipes are never pruned: they are what each strategy is known by, and a strategy that learns slowly at first would be judged by its
+        # first epoch. In a trial run halving stopped the recipe of LoRA, the best of the study, after one epoch.
+        return not is_recipe and bool(self._study.pruner.prune(self._study, self._trial(trial_id)))
+
+    def end(self, trial_id: int, *, number: int, state: TrialState, value: float | None) -> bool:
+        """Give the sampler its word before a trial's end, as `Study.tell` does.
+
+        Returns:
+            Whether every point of the space was tried.
+        """
+        self._study.sampler = self._sampler(number)
+        with _stoppable(self._study) as study:
+            self._forget_history()
+            study.sampler.after_trial(study, self._trial(trial_id), state, None if value is None else [value])
+            return bool(study._stop_flag)  # noqa: SLF001 - how samplers say it; Optuna has no public read
+
+    def last_reported(self, trial_id: int) -> float | None:
+        """The objective at the last epoch that a trial reported; None before the first."""
+        trial = self._trial(trial_id)
+        return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
+
+    def values_at(self, epoch: int) -> list[float]:
+        """The objective of all trials that reported an epoch."""
+        return [
+            trial.intermediate_values[epoch]
+            for trial in self._study.get_trials(deepcopy=False)
+            if epoch in trial.intermediate_values
+        ]
+
+    def _trial(self, trial_id: int) -> FrozenTrial:
+        return self._study._storage.get_trial(trial_id)  # noqa: SLF001 - the study has no read of one trial
+
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = self._search.seed
+        if seed is not None and self._search.sampler.name not in _STEADY_SEED:
+            seed = (seed * 1_000_003 + number) % 2**31
+        return make_sampler(self._search.sampler, space=self._space, seed=seed)
+
+    def _forget_history(self) -> None:
+        """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""
+        self._study._thread_local.cached_all_trials = None  # noqa: SLF001 - what `ask` does first
+        self._study.get_trials(deepcopy=False)
+
+
+def _suggest(trial: optuna.trial.Trial, name: str, domain: Range | Choice) -> Value:
+    # `_suggest` is what every public suggest_* ends in; it takes the distribution as it is.
+    value: Value = trial._suggest(name, _distribution(domain))  # noqa: SLF001 - see above
+    return value
+
+
+def _distribution(domain: Range | Choice) -> BaseDistribution:
+    """A domain as Optuna's distribution."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(choices=domain.options)
+    if domain.kind == "int":
+        return IntDistribution(low=int(domain.low), high=int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(low=domain.low, high=domain.high, log=domain.log, step=domain.step)
+
+
+@contextlib.contextmanager
+def _stoppable(study: optuna.Study) -> Iterator[optuna.Study]:
+    """Let a sampler call `Study.stop`, which Optuna allows inside `optimize` only."""
+    local: Any = study._thread_local  # noqa: SLF001 - the flag that `optimize` sets
+    study._stop_flag = False  # noqa: SLF001
+    local.in_optimize_loop = True
+    try:
+        yield study
+    finally:
+        local.in_optimize_loop = False
