@@ -14,7 +14,8 @@
     │   └── StudyFileError          78   a list of mistakes, each with file:line:column
     ├── LeaseLost                    –   another worker owns this run now; write nothing more
     └── TrialError                   –   how one trial ends badly; the study goes on
-        ├── TrialInfeasible          –   this configuration cannot run here (out of memory, wrong shape)
+        ├── TrialInfeasible          –   this configuration cannot run here (wrong shape, …)
+        │   └── TrialOutOfMemory     –   the memory of the device or of the box ran out
         └── TrialDiverged            –   loss or gradient became non-finite
 
 The number is the exit status of the command line. The class docstring is the default message.
@@ -168,6 +169,22 @@ class TrialError(TunerError):
 
 class TrialInfeasible(TrialError):
     """This configuration cannot run on this device."""
+
+
+class TrialOutOfMemory(TrialInfeasible):
+    """The memory of the device ran out."""
+
+    def __init__(self, what: str = "", *, why: str = "", fix: str = "", micro_batch: int = 1) -> None:
+        """One line for people, as everywhere, and what to try next.
+
+        Args:
+            what: What happened.
+            why: The cause.
+            fix: The next step.
+            micro_batch: Rows with which another attempt should begin.
+        """
+        self.micro_batch = micro_batch
+        super().__init__(what, why=why, fix=fix)
 
 
 class TrialDiverged(TrialError):

@@ -8,7 +8,6 @@ from tuner.training.device import (
     Compute,
     choose_compute,
     derived_seed,
-    is_out_of_memory,
     peak_memory,
     seed_everything,
     start_measuring_memory,
@@ -50,14 +49,6 @@ def test_seeds_differ_by_purpose_and_repeat() -> None:
     first = torch.rand(3)
     seed_everything(1, "a", 1)
     assert torch.equal(first, torch.rand(3))
-
-
-def test_out_of_memory_is_recognised() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
 def test_peak_memory_of_the_process() -> None:

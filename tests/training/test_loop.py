@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.training.samples import Recorder, plan, run, study
 from tests.training.toy import Linear, Odd, a_run, do_train
-from tuner.errors import TrialDiverged, TrialInfeasible
+from tuner.errors import TrialDiverged, TrialOutOfMemory
 from tuner.strategies.base import Phase
 from tuner.strategies.full import Full
 from tuner.study.domains import Value
@@ -27,15 +27,17 @@ from tuner.training.settings import Settings
 def test_what_does_not_fit_is_halved_until_it_does(tmp_path: Path) -> None:
     tight, wide = Linear(room=3), Linear()
     monitor, reference = Recorder(), Recorder()
-    do_train(a_run(tmp_path / "a", model=tight), report=monitor)
-    do_train(a_run(tmp_path / "b", model=wide), report=reference)
+    told: list[int] = []
+    do_train(a_run(tmp_path / "a", model=tight, fitted=told.append), report=monitor)
+    do_train(a_run(tmp_path / "b", model=wide, fitted=told.append), report=reference)
     assert (tight.largest, wide.largest) == (2, 8)
+    assert told == [2], "once, and nothing where all fits"
     for (_, found), (_, expected) in zip(monitor.curve, reference.curve, strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_single_row_that_does_not_fit_is_infeasible(tmp_path: Path) -> None:
-    with pytest.raises(TrialInfeasible, match=r"out of memory on cpu with 1 row of 1 tokens \(batch size 8\)"):
+    with pytest.raises(TrialOutOfMemory, match=r"out of memory on cpu with 1 row of 1 tokens \(batch size 8\)"):
         do_train(a_run(tmp_path, model=Linear(room=0)))
 
 

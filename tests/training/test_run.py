@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sklearn import metrics
 
 from tests.training.samples import LABELS, Recorder, plan, run, study, write_rows
-from tuner.errors import TrialInfeasible
+from tuner.errors import TrialInfeasible, TrialOutOfMemory
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.training.run import run_trial
 from tuner.training.settings import Settings, run_identity
@@ -155,7 +155,7 @@ def test_memory_that_runs_out_anywhere_makes_the_trial_infeasible(
 
 
 @pytest.mark.parametrize("place", ["tuner.training.loop.evaluate", "torch.optim.AdamW.step"])
-def test_a_run_without_memory_leaves_no_checkpoint_of_its_own(
+def test_a_run_without_memory_leaves_its_checkpoint_to_another_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     def run_out(*_: object, **__: object) -> None:
@@ -164,10 +164,11 @@ def test_a_run_without_memory_leaves_no_checkpoint_of_its_own(
     run(plan(study(tmp_path), tmp_path / "1"), report=Recorder(after=1, verdict=Verdict.RELEASE))
     monkeypatch.setattr(place, run_out)
     report = Recorder()
-    with pytest.raises(TrialInfeasible, match="out of memory"):
+    with pytest.raises(TrialOutOfMemory, match="out of memory") as caught:
         run(plan(study(tmp_path), tmp_path / "2", resume_from=[tmp_path / "1"]), report=report)
+    assert caught.value.micro_batch == 4, "half of what it had"
     assert [epoch for epoch, _ in report.curve] == [1]  # it had taken over the checkpoint of the first attempt
-    assert not (tmp_path / "2").exists()
+    assert (tmp_path / "2" / "epoch-0001").exists()
     assert (tmp_path / "1" / "epoch-0001").exists()
 
 

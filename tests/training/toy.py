@@ -23,7 +23,7 @@ from tuner.training.checkpoint import Checkpoints
 from tuner.training.device import Compute
 from tuner.training.features import FeatureExamples
 from tuner.training.history import History
-from tuner.training.loop import Run, train
+from tuner.training.loop import Fitted, Run, train
 from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer
 from tuner.training.settings import Settings
@@ -65,6 +65,7 @@ def a_run(
     scale: float = 1.0,
     settings: Settings | None = None,
     strategy: Strategy | None = None,
+    fitted: Fitted = lambda _: None,
     **changes: Any,
 ) -> Run:
     settings = settings or Settings.of(plan(study(folder), folder, learning_rate=0.05, batch_size=8, dropout=0.0))
@@ -98,6 +99,7 @@ def a_run(
         identity="test",
         checkpoints=Checkpoints(folder / "checkpoints"),
         started=time.perf_counter(),
+        fitted=fitted,
     )
 
 

@@ -6,8 +6,9 @@ it into a :class:`TrialResult` and asks for a :class:`Verdict` after every epoch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -33,7 +34,7 @@ class TeacherPlan:
         revision: Commit of a hub model.
         trial: The trial that teaches, as JSON: ``spec`` (the study it is of), ``strategy``, ``params`` and ``seed``;
             None where a model teaches.
-        checkpoint: Folder with the weights of that trial's best epoch; empty where a model teaches.
+        checkpoint: Folder or URL with the weights of that trial's best epoch; empty where a model teaches.
     """
 
     model: str = ""
@@ -67,10 +68,13 @@ class TrialPlan:
         params: Absolute values: ``learning_rate``, ``batch_size``, … and dotted ones such as ``lora.r``.
         seed: Seed of the weights, the data order and the dropout of this run.
         score_test: Score the test rows at the end (confirmation runs only).
-        checkpoint_dir: Folder of this attempt; nobody else writes to it.
-        resume_from: Folders of earlier attempts of this run, newest first; the newest valid checkpoint counts.
+        checkpoint_dir: Folder of this attempt, or its URL in an object store; nobody else writes to it.
+        scratch: Local folder for checkpoints on their way to and from an object store; unused otherwise.
+        resume_from: Folders or URLs of earlier attempts of this run, newest first; the newest valid checkpoint counts.
         teacher: The model to learn from besides the labels, where the study distills one; ``params`` hold
             ``distill.temperature`` and ``distill.weight`` then.
+        micro_batch: Rows on the device at once at most, from what is known about its memory; 0 where nothing is. The
+            gradients are those of whole batches all the same.
     """
 
     spec: StudySpec
@@ -79,9 +83,11 @@ class TrialPlan:
     params: Mapping[str, Value]
     seed: int
     checkpoint_dir: str
+    scratch: str = ""
     score_test: bool = False
     resume_from: tuple[str, ...] = ()
     teacher: TeacherPlan | None = None
+    micro_batch: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, for the pipe to the runner."""
@@ -92,9 +98,11 @@ class TrialPlan:
             "params": dict(self.params),
             "seed": self.seed,
             "checkpoint_dir": self.checkpoint_dir,
+            "scratch": self.scratch,
             "score_test": self.score_test,
             "resume_from": list(self.resume_from),
             "teacher": None if self.teacher is None else self.teacher.to_json(),
+            "micro_batch": self.micro_batch,
         }
 
     @classmethod
@@ -152,7 +160,7 @@ class TrialResult:
         metrics: Validation metrics of that epoch.
         confusion: Validation counts of that epoch.
         test: Test score, if the plan asked for one.
-        checkpoint: Folder with the weights of the best epoch; empty if none is kept.
+        checkpoint: Folder or URL with the weights of the best epoch; empty if none is kept.
         trainable_params: Parameters that receive gradients.
         total_params: All parameters of the adapted model.
         peak_memory: Bytes: on CUDA the allocator's peak, on CPU the process's peak resident set.
@@ -175,6 +183,15 @@ class TrialResult:
     test: TestScore | None = None
     notes: tuple[str, ...] = field(default=())
 
+    def finite(self) -> TrialResult:
+        """The same without the metrics that are not finite: neither JSON nor every database can hold them."""
+        test = self.test
+        return replace(
+            self,
+            metrics=_finite(self.metrics),
+            test=None if test is None else replace(test, metrics=_finite(test.metrics)),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON, for the pipe to the supervisor and the database."""
         return asdict(self)
@@ -195,6 +212,10 @@ class TrialResult:
             )
         fields["notes"] = tuple(data.get("notes", ()))
         return cls(**fields)
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def confusion_from_json(data: Mapping[str, Any] | None) -> Confusion | None:

@@ -75,13 +75,6 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(sha256(text.encode()).digest()[:8]) >> 1
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in torch's CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    )
-
-
 def start_measuring_memory(device: torch.device) -> None:
     """Let :func:`peak_memory` count from now on; on the CPU only the operating system's figure exists."""
     if device.type == "cuda":

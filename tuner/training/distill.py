@@ -30,6 +30,7 @@ from tuner.training.checkpoint import open_checkpoint
 from tuner.training.data import Rows, load_labels, load_tokens
 from tuner.training.device import Compute
 from tuner.training.interrupt import Released, stop_if_told
+from tuner.training.memory import in_parts
 from tuner.training.model import fingerprint_of, load_base, load_classifier, load_tokenizer
 
 _FORMAT = 1
@@ -165,11 +166,14 @@ def _answers(model: nn.Module, examples: TokenExamples, *, compute: Compute, rel
     """The logits of all rows, in their order."""
     model.eval()
     batches = evaluation_batches(examples.lengths)
-    parts: list[Tensor] = []
+
+    def answer(rows: Tensor) -> Tensor:
+        stop_if_told(released)
+        answers: Tensor = model(**examples.inputs(rows)).logits.float()
+        return answers
+
     with torch.no_grad(), compute.autocast():
-        for rows in batches:
-            stop_if_told(released)
-            parts.append(model(**examples.inputs(rows)).logits.float())
+        parts = in_parts(batches, answer, device=compute.device)
     together = torch.cat(parts).cpu()
     logits = torch.empty_like(together)
     logits[torch.cat(batches)] = together

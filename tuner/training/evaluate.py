@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tuner.tasks import Scores, Task
 from tuner.training.batches import Examples, evaluation_batches
 from tuner.training.device import Compute
+from tuner.training.memory import in_parts
 
 
 def _nothing() -> None:
@@ -33,11 +34,14 @@ def predict(
     was_training = model.training
     model.eval()
     batches = evaluation_batches(examples.lengths)
+
+    def answer(rows: Tensor) -> Tensor:
+        moves()
+        answers: Tensor = model(**examples.inputs(rows)).logits.float()
+        return answers
+
     with torch.inference_mode(), compute.autocast():
-        parts = []
-        for rows in batches:
-            moves()
-            parts.append(model(**examples.inputs(rows)).logits.float())
+        parts = in_parts(batches, answer, device=compute.device)
         # One transfer for all batches, and the rows back in their own order.
         together = torch.cat(parts).cpu()
     model.train(was_training)

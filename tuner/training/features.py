@@ -28,6 +28,7 @@ from tuner.training.batches import Examples, TokenExamples, evaluation_batches
 from tuner.training.cache import WarmCache
 from tuner.training.device import Compute
 from tuner.training.interrupt import Released, stop_if_told
+from tuner.training.memory import in_parts
 
 _POSITIONS = ("first", "last")  # encoders put what they know of the text into the first token, decoders into the last
 _PROBE_ROWS = 16
@@ -171,12 +172,14 @@ def _capture(
     was_training = model.training
     model.eval()
     batches = evaluation_batches(whole.lengths)
+
+    def read(rows: Tensor) -> Tensor:
+        stop_if_told(released)
+        return _vectors(model, position, examples=whole, rows=rows).cpu()
+
     # Not inference_mode: the head's backward needs these vectors, and inference tensors refuse to be saved for it.
-    parts: list[Tensor] = []
     with torch.no_grad(), compute.autocast():
-        for rows in batches:
-            stop_if_told(released)
-            parts.append(_vectors(model, position, examples=whole, rows=rows).cpu())
+        parts = in_parts(batches, read, device=compute.device)
     model.train(was_training)
     together = torch.cat(parts)
     vectors = torch.empty_like(together)

@@ -28,6 +28,7 @@ from tuner.training.schedule import Stretch, stretch_at, timetable
 
 Report = Callable[[int, Mapping[str, float], float], Verdict]
 Progress = Callable[[int, float], None]
+Fitted = Callable[[int], None]
 
 _PROGRESS_SECONDS = 0.25
 
@@ -46,6 +47,7 @@ class Run:
         identity: What ``state.json`` says the run is.
         checkpoints: Where the epochs are kept.
         started: ``time.perf_counter()`` at the start of the attempt.
+        fitted: Told how many rows fit into the memory at once, when they turn out to be fewer than was thought.
     """
 
     objective: Objective
@@ -57,6 +59,7 @@ class Run:
     identity: str
     checkpoints: Checkpoints
     started: float
+    fitted: Fitted
 
     def state(self, history: History) -> dict[str, Any]:
         """What ``state.json`` says."""
@@ -86,7 +89,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
 
     Raises:
         TrialDiverged: At the first loss, gradient or prediction that is not finite.
-        TrialInfeasible: If a single row does not fit into the memory.
+        TrialOutOfMemory: If a single row does not fit into the memory.
     """
     objective, optimizer = run.objective, run.optimizer
     settings, model, compute, scaler = objective.settings, objective.model, objective.compute, objective.scaler
@@ -122,7 +125,9 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
                 step, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
             )
             set_learning_rate(optimizer, rate)
-            loss, micro_batch = objective.backward(rows, step=step, micro_batch=micro_batch)
+            loss, fits = objective.backward(rows, step=step, micro_batch=micro_batch)
+            if fits < micro_batch:
+                run.fitted(micro_batch := fits)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
             # float16 overflows now and then; the scaler skips such a step, so there the loss alone is watched.

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tuner.errors import TrialInfeasible
+from tuner.errors import TrialOutOfMemory
 from tuner.strategies.base import Strategy
 from tuner.study.domains import Value
 from tuner.tasks import Task
 from tuner.training.batches import Examples
-from tuner.training.device import Compute, is_out_of_memory
+from tuner.training.device import Compute
 from tuner.training.distill import distillation
 from tuner.training.embeddings import Change, logits_of
+from tuner.training.memory import free_what_is_free, is_out_of_memory
 from tuner.training.regularisers import Adversary, Mixing, l1, l2_sp, r_drop
 from tuner.training.settings import Settings
 
@@ -65,7 +66,7 @@ class Objective:
             What is minimised, a scalar on the device, and the size of the parts that did fit.
 
         Raises:
-            TrialInfeasible: If a single row does not fit.
+            TrialOutOfMemory: If a single row does not fit.
         """
         while True:
             try:
@@ -76,10 +77,9 @@ class Objective:
                 reason = str(error).splitlines()[0]
             # Outside of the handler: the exception's frames hold the activations that are to be freed.
             self.model.zero_grad(set_to_none=True)
-            if self.compute.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_what_is_free(self.compute.device)
             if (micro_batch := min(micro_batch, len(rows)) // 2) == 0:
-                raise TrialInfeasible(
+                raise TrialOutOfMemory(
                     f"out of memory on {self.compute.name} with 1 row of {int(self.train.lengths[rows].max())} tokens "
                     f"(batch size {self.settings.batch_size})",
                     why=reason,

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tuner.errors import TrialError, TrialInfeasible
+from tuner.errors import TrialError, TrialOutOfMemory
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
@@ -24,7 +24,6 @@ from tuner.training.data import StudyData, load_data, load_labels
 from tuner.training.device import (
     Compute,
     choose_compute,
-    is_out_of_memory,
     peak_memory,
     start_measuring_memory,
 )
@@ -33,10 +32,12 @@ from tuner.training.evaluate import evaluate
 from tuner.training.features import frozen_position, load_features, replayed
 from tuner.training.history import History
 from tuner.training.interrupt import Interrupted, Released, stop_if_told
-from tuner.training.loop import Progress, Report, Run, train
+from tuner.training.loop import Fitted, Progress, Report, Run, train
+from tuner.training.memory import is_out_of_memory
 from tuner.training.model import load_base, load_tokenizer
 from tuner.training.objective import Objective
 from tuner.training.optimizer import build_optimizer, load_optimizer_state
+from tuner.training.remote import checkpoints_of
 from tuner.training.settings import Settings, run_identity
 
 Started = Callable[[Mapping[str, Any]], None]
@@ -58,6 +59,7 @@ def run_trial(
     started: Started = _ignore,
     recall: Recall = _ignore,
     released: Released = _ignore,
+    fitted: Fitted = _ignore,
     cache: WarmCache | None = None,
 ) -> TrialResult:
     """Train one run of one trial, or go on with it from its newest checkpoint.
@@ -72,6 +74,7 @@ def run_trial(
             database that was gone may never have heard of them.
         released: Asked before every step, between the stages of the preparation and between their batches; a verdict
             ends the attempt at once, the last epoch's checkpoint is there.
+        fitted: Told how many rows fit into the memory at once, each time they turn out to be fewer than the plan says.
         cache: What the runner keeps warm between trials; None starts cold.
 
     Returns:
@@ -80,32 +83,45 @@ def run_trial(
         after any other verdict everything is left for the next attempt. Folders of earlier attempts are only read.
 
     Raises:
-        TrialInfeasible: If the method or the memory does not allow it; nothing is left in the folder of this attempt.
+        TrialOutOfMemory: If the memory does not allow it, with one row at a time or outside of the steps; the last epoch's
+            checkpoint is left for another attempt, which may find more memory in another process.
+        TrialInfeasible: If the method does not allow it; nothing is left in the folder of this attempt.
         TrialDiverged: If a loss, gradient or prediction is not finite; nothing is left either.
         DataError: If the rows cannot be used.
         ConfigurationError: If the model cannot be used.
     """
     begin = time.perf_counter()
+    checkpoints = checkpoints_of(plan, moves=released)
     compute = choose_compute(plan.spec.training.precision)
     start_measuring_memory(compute.device)
+    fits = Settings.of(plan).micro_batch
+
+    def remember(micro_batch: int) -> None:
+        nonlocal fits
+        fits = micro_batch
+        fitted(micro_batch)
+
     try:
         cache = WarmCache() if cache is None else cache
-        trial = _prepare(plan, compute=compute, cache=cache, released=released, begin=begin)
+        trial = _prepare(plan, compute=compute, cache=cache, released=released, fitted=remember, begin=begin)
         started(trial.facts)
         return _run(trial, report=report, progress=progress, recall=recall, released=released)
     except Interrupted as interrupt:
         return _nothing_done(interrupt.verdict, compute=compute, begin=begin)
-    except (TrialError, RuntimeError, MemoryError) as error:
-        is_memory = is_out_of_memory(error)
-        if is_memory or isinstance(error, TrialError):
-            Checkpoints(Path(plan.checkpoint_dir)).clear()  # tried again it would end the same way
-        if not is_memory:
+    except TrialOutOfMemory:
+        raise
+    except TrialError:
+        checkpoints.clear()  # tried again it would end the same way
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        raise TrialInfeasible(
+        raise TrialOutOfMemory(
             f"out of memory on {compute.name} with batch size {plan.params.get('batch_size')} and up to "
             f"{plan.spec.training.max_length} tokens",
             why=str(error).splitlines()[0],
             fix="lower training.max_length, or take a smaller model",
+            micro_batch=max(fits // 2, 1),
         ) from error
 
 
@@ -124,10 +140,13 @@ class _Trial:
     pad: int
     identity: str
     facts: Mapping[str, Any]
+    fitted: Fitted
     begin: float
 
 
-def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: Released, begin: float) -> _Trial:
+def _prepare(
+    plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: Released, fitted: Fitted, begin: float
+) -> _Trial:
     """Data, then the model, adapted and on its device."""
     spec, settings = plan.spec, Settings.of(plan)
     stop_if_told(released)
@@ -177,6 +196,7 @@ def _prepare(plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: R
             teacher="" if lessons is None else lessons.fingerprint,
         ),
         facts=facts,
+        fitted=fitted,
         begin=begin,
     )
 
@@ -221,9 +241,7 @@ def _train(
     """Find the checkpoint to go on from, train, and draw up the result."""
     plan, settings = trial.plan, trial.settings
     run = _assemble(trial, rows)
-    checkpoint, skipped = run.checkpoints.adopt_newest(
-        [Path(folder) for folder in plan.resume_from], identity=run.identity
-    )
+    checkpoint, skipped = run.checkpoints.adopt_newest(plan.resume_from, identity=run.identity)
     history = History(rules=settings.rules)
     verdict = Verdict.GO_ON
     if checkpoint is not None:
@@ -275,8 +293,9 @@ def _assemble(trial: _Trial, rows: Mapping[str, Examples]) -> Run:
         ),
         average=Average(trial.adapted.model, names=trial.adapted.trained, decay=settings.ema),
         identity=trial.identity,
-        checkpoints=Checkpoints(Path(plan.checkpoint_dir)),
+        checkpoints=trial.checkpoints,
         started=trial.begin,
+        fitted=trial.fitted,
     )
 
 
@@ -303,7 +322,7 @@ def _result(
     """Keep what must be kept, score the test rows if asked, and say how it went."""
     kept, score = "", None
     if ended_by in {"epochs", "patience"}:
-        kept = str(_keep_best(run, history))
+        kept = _keep_best(run, history)
         score = None if test is None else _score_test(run, test, released=released)
     elif ended_by == Verdict.PRUNE.value:
         run.checkpoints.clear()
@@ -339,11 +358,11 @@ def _nothing_done(verdict: Verdict, *, compute: Compute, begin: float) -> TrialR
     )
 
 
-def _keep_best(run: Run, history: History) -> Path:
-    """Put the weights of the epoch that counts into the model and into the final checkpoint."""
+def _keep_best(run: Run, history: History) -> str:
+    """Put the weights of the epoch that counts into the model and into the final checkpoint; where that is."""
     final = run.checkpoints.folder / FINAL
     if final.exists():  # the run was complete when it was resumed, and these are the weights it was resumed with
-        return final
+        return run.checkpoints.place_of(final)
     model = run.objective.model
     if history.best_epoch < len(history.epochs) or run.average.is_kept:  # else the model has them
         best = open_checkpoint(run.checkpoints.epoch_path(history.best_epoch))

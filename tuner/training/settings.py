@@ -93,7 +93,7 @@ class Settings:
             distill_temperature=float(values["distill.temperature"]),
             distill_weight=float(values["distill.weight"]),
             balance=str(values.get("balance", spec.data.balance)),
-            micro_batch=min(spec.training.micro_batch or batch_size, batch_size),
+            micro_batch=min(spec.training.micro_batch or batch_size, plan.micro_batch or batch_size, batch_size),
             seed=plan.seed,
             rules=Rules(
                 metric=spec.objective.metric,

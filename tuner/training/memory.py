@@ -1,0 +1,151 @@
+"""Memory that runs out, devices that break: how torch says so, and what can be done inside the process.
+
+Torch's words differ by version, device and library. What is recognised here was said by torch 2.4 to 2.13.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+_NO_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
+    r"|DefaultCPUAllocator|std::bad_alloc"
+)
+_BROKEN = re.compile(r"CUDA error|device-side assert|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error|NCCL error|Xid")
+
+_GIB = 2**30
+_TIMES, _BEYOND = 1.5, _GIB
+_WARM_UP = 2  # runs after which the caches are filled
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or in torch's CPU allocator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Whether an exception says that a CUDA context is lost: every later call of the process fails then, whatever it does.
+
+    An illegal address, a failed assertion on the device, a hardware error. Newer torch has a class for it, older a plain
+    RuntimeError. What ran out of memory is none.
+    """
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    lost: type[Exception] | None = getattr(torch, "AcceleratorError", None)
+    return (lost is not None and isinstance(error, lost)) or _BROKEN.search(str(error)) is not None
+
+
+def free_what_is_free(device: torch.device) -> None:
+    """Give back what torch keeps for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def in_parts(batches: list[Tensor], work: Callable[[Tensor], Tensor], *, device: torch.device) -> list[Tensor]:
+    """Work on batches of rows that are independent of each other; one that does not fit into the memory is halved.
+
+    Args:
+        batches: Row numbers of each.
+        work: Gives one result for each row of a batch, (rows, ...).
+        device: Where it works.
+
+    Returns:
+        The results, together in the order of the batches' rows.
+
+    Raises:
+        RuntimeError: If a single row does not fit, as torch says it.
+    """
+    waiting, done = deque(batches), []
+    while waiting:
+        rows = waiting.popleft()
+        try:
+            done.append(work(rows))
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) < 2 or not is_out_of_memory(error):
+                raise
+        # Outside of the handler: the exception's frames hold what is to be freed.
+        free_what_is_free(device)
+        waiting.extendleft(reversed(rows.split(-(-len(rows) // 2))))
+    return done
+
+
+def device_kind() -> str:
+    """The device that this process trains on and its memory in GiB: what a size that fits is remembered for."""
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return f"{device.name}, {device.total_memory / _GIB:.0f} GiB"
+    return f"cpu, {host_memory() / _GIB:.0f} GiB"
+
+
+def host_memory() -> int:
+    """Bytes of memory that this process may use at most: the machine's, or its control group's."""
+    found = [psutil.virtual_memory().total]
+    for limit in _LIMITS:
+        try:
+            found.append(int(limit.read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no such group, or no limit: "max"
+            continue
+    return min(found)
+
+
+class LeakWatch:
+    """Whether a process keeps more and more from trial to trial.
+
+    The level after the second trial is what a warm process needs. One that is later more than half above it and a GiB,
+    although it has given back everything it could, has leaked, and a fresh one is cheaper than finding out where.
+    """
+
+    def __init__(self) -> None:
+        """No trial yet."""
+        self._runs = 0
+        self._levels: tuple[int, int] = (0, 0)
+
+    def look(self) -> str:
+        """Measure after a trial.
+
+        Returns:
+            What grew, in words; empty while all is well.
+        """
+        self._runs += 1
+        found = _levels()
+        if self._runs <= _WARM_UP:
+            self._levels = found
+            return ""
+        if not self._growth(found):
+            return ""
+        _give_back()
+        return self._growth(_levels())
+
+    def _growth(self, found: tuple[int, int]) -> str:
+        for what, before, now in zip(("memory", "GPU memory"), self._levels, found, strict=True):
+            if now > _TIMES * before + _BEYOND:
+                return f"its {what} grew from {before / _GIB:.1f} to {now / _GIB:.1f} GiB over {self._runs - _WARM_UP} trials"
+        return ""
+
+
+def _levels() -> tuple[int, int]:
+    """Bytes: resident, and reserved on the GPU."""
+    reserved = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
+    return psutil.Process().memory_info().rss, reserved
+
+
+def _give_back() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
