@@ -250,7 +250,7 @@ def _schema_lock(database: Transactions) -> Iterator[None]:
     take, give = f"SELECT pg_advisory_lock({_LOCK_ID})", f"SELECT pg_advisory_unlock({_LOCK_ID})"
     if database.dialect == "mysql":
         # Locks of MySQL belong to the whole server, so the database's name is a part of it.
-        name = f"CONCAT('tuner_', MD5(DATABASE()), '_{_LOCK_ID}')"
+        name = f"CONCAT('tuner_', LEFT(SHA2(DATABASE(), 256), 32), '_{_LOCK_ID}')"
         take, give = f"SELECT GET_LOCK({name}, {_LOCK_SECONDS})", f"SELECT RELEASE_LOCK({name})"
     with database.session_lock(take=take, give=give):
         yield
