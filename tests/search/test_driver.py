@@ -69,7 +69,7 @@ def test_failures_after_a_success_do_not_pause(db: Database) -> None:
     ("metrics", "message"),
     [
         ({"loss": 0.5}, 'no metric "f1" was reported - got loss; set objective.metric'),
-        ({"f1": float("nan")}, "f1 is nan"),
+        ({"f1": float("nan")}, "f1 is nan; lower the learning rate"),
     ],
 )
 def test_a_report_without_the_objective_fails_the_trial(db: Database, metrics: dict[str, float], message: str) -> None:

@@ -22,6 +22,10 @@ from tuner.worker import protocol
 from tuner.worker.events import EpochReported, Event, RunEnded, RunProgress
 from tuner.worker.outage import Outage
 from tuner.worker.slot import Job, Slot, describe_death
+from tuner.worker.verdicts import judge
+
+_MOST_LOG = 16_000  # characters that are kept of a log
+_ANOTHER_OWNER = "the run has another owner now"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +95,8 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
         return
     catch_up(desk, slot)
     reason = job.kill_reason or describe_death(slot.exit_status)
-    outcome = Outcome.LOST
+    outcome = job.ended_as
     if not job.is_lost:
-        tail = slot.log_tail(job.log_start)
         try:
             if job.prune_reason:
                 job.driver.cut(job.lease, reason=job.prune_reason, seconds=job.seconds)
@@ -102,12 +105,31 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
                 leases.release(desk.db, job.lease, reason=reason, seconds=job.seconds)
                 outcome = Outcome.PREEMPTED
             else:
-                outcome = leases.lose(desk.db, job.lease, reason=reason, seconds=job.seconds, log_tail=tail)
-                if outcome is Outcome.WAITING:
-                    outcome = Outcome.LOST
+                outcome, reason = _try_again(desk, slot, job, reason=reason, seconds=job.seconds)
         except LeaseLost:
             pass
     _ended(desk, slot, job, outcome=outcome, reason=reason)
+
+
+def _try_again(
+    desk: Desk, slot: Slot, job: Job, *, reason: str, seconds: float, ended: Outcome = Outcome.LOST, traceback: str = ""
+) -> tuple[Outcome, str]:
+    """End an attempt after which another one may succeed; what became of it, or ERRORED where it was the last, and why.
+
+    Raises:
+        LeaseLost: If the run is no longer ours.
+    """
+    log_tail = _last_words(slot, job, traceback)
+    outcome = leases.lose(desk.db, job.lease, reason=reason, seconds=seconds, log_tail=log_tail, ended=ended)
+    if outcome is Outcome.WAITING:
+        return ended, f"{reason}; it waits for another attempt"
+    _clear_attempts(job, kept="")
+    return outcome, f"{reason}; given up"
+
+
+def _last_words(slot: Slot, job: Job, traceback: str = "") -> str:
+    """What is kept of a runner's log where a run ends badly, and the traceback of what ended it."""
+    return "\n".join(part for part in (slot.log_tail(job.log_start), traceback) if part)[-_MOST_LOG:]
 
 
 def _is_of(job: Job | None, key: str) -> bool:
@@ -195,13 +217,7 @@ def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Ver
         job.is_lost = True
         return Verdict.STOP
     except TrialError as error:
-        driver.fail(
-            job.lease,
-            outcome=Outcome.ERRORED,
-            reason=str(error),
-            seconds=message.seconds,
-            log_tail=slot.log_tail(job.log_start),
-        )
+        _end_badly(slot, job, error, seconds=message.seconds)
         job.is_lost = True
         job.kill_reason = str(error)
         return Verdict.STOP
@@ -223,42 +239,72 @@ def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Ver
     return verdict
 
 
+def _end_badly(slot: Slot, job: Job, error: TrialError, *, seconds: float) -> None:
+    """Store the end of a run whose numbers mean nothing.
+
+    Raises:
+        LeaseLost: If the run is no longer ours.
+    """
+    job.ended_as = Outcome(judge(error).outcome)
+    job.driver.fail(
+        job.lease, outcome=job.ended_as, reason=str(error), seconds=seconds, log_tail=_last_words(slot, job)
+    )
+    _clear_attempts(job, kept="")
+
+
 def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
     catch_up(desk, slot)
-    outcome, reason, value = Outcome.LOST, "the run has another owner now", None
     if result.ended_by == Verdict.STOP.value and job.prune_reason:  # stopped within an epoch, for its budget
         result = replace(result, ended_by=Verdict.PRUNE.value)
     try:
-        if job.is_lost or result.ended_by == Verdict.STOP.value:
-            reason = job.kill_reason or reason
-        elif result.ended_by == Verdict.RELEASE.value:
-            outcome, reason = Outcome.PREEMPTED, "the worker was told to stop"
-            leases.release(desk.db, job.lease, reason=reason, seconds=result.seconds)
-        else:
-            is_pruned = result.ended_by == Verdict.PRUNE.value
-            reason = job.prune_reason if is_pruned else ""
-            outcome, value = job.driver.finish(job.lease, result=result, reason=reason)
-            _clear_attempts(job, kept=result.checkpoint)
+        outcome, reason, value = _store_end(desk, slot, job=job, result=result)
     except LeaseLost:
-        outcome, reason, value = Outcome.LOST, "the run has another owner now", None
+        outcome, reason, value = Outcome.LOST, _ANOTHER_OWNER, None
     _ended(desk, slot, job, outcome=outcome, reason=reason, value=value)
+
+
+def _store_end(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> tuple[Outcome, str, float | None]:
+    """Store what the training answered; what became of the run, why, and its value.
+
+    Raises:
+        LeaseLost: If the run is no longer ours.
+    """
+    if job.is_lost or result.ended_by == Verdict.STOP.value:
+        return job.ended_as, job.kill_reason or _ANOTHER_OWNER, None
+    if result.ended_by == Verdict.RELEASE.value:
+        reason = "the worker was told to stop"
+        leases.release(desk.db, job.lease, reason=reason, seconds=result.seconds)
+        return Outcome.PREEMPTED, reason, None
+    reason = job.prune_reason if result.ended_by == Verdict.PRUNE.value else ""
+    try:
+        outcome, value = job.driver.finish(job.lease, result=result, reason=reason)
+    except TrialError as error:
+        _end_badly(slot, job, error, seconds=result.seconds)
+        return job.ended_as, str(error), None
+    _clear_attempts(job, kept=result.checkpoint)
+    return outcome, reason, value
 
 
 def _failed(desk: Desk, slot: Slot, *, job: Job, message: protocol.Failed) -> None:
     catch_up(desk, slot)
-    outcome = Outcome(message.outcome)
-    log_tail = message.traceback or slot.log_tail(job.log_start)
+    outcome, reason, seconds = Outcome(message.outcome), message.reason, message.seconds
     try:
-        if not job.is_lost:
-            job.driver.fail(
-                job.lease, outcome=outcome, reason=message.reason, seconds=message.seconds, log_tail=log_tail
+        if job.is_lost:
+            outcome, reason = job.ended_as, job.kill_reason or reason
+        elif message.may_pass:
+            said = message.traceback
+            outcome, reason = _try_again(
+                desk, slot, job, reason=reason, seconds=seconds, ended=Outcome.ERRORED, traceback=said
             )
+        else:
+            log_tail = _last_words(slot, job, message.traceback)
+            job.driver.fail(job.lease, outcome=outcome, reason=reason, seconds=seconds, log_tail=log_tail)
             _clear_attempts(job, kept="")
     except LeaseLost:
         outcome = Outcome.LOST
     if message.recycle:
         slot.is_ready = False  # it ends itself; a fresh one follows
-    _ended(desk, slot, job, outcome=outcome, reason=message.reason)
+    _ended(desk, slot, job, outcome=outcome, reason=reason)
 
 
 def _clear_attempts(job: Job, *, kept: str) -> None:

@@ -96,13 +96,14 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """From the runner: the run cannot succeed.
+    """From the runner: the run, or this attempt at it, cannot succeed.
 
     Attributes:
-        outcome: ``infeasible`` or ``failed``.
+        outcome: ``infeasible``, ``diverged`` or ``errored``.
         reason: One line for people.
         traceback: For the log of the trial; empty where the reason says it all.
         recycle: Whether the runner ends itself now, because its process may be damaged.
+        may_pass: Whether another attempt may end otherwise.
     """
 
     key: str
@@ -111,6 +112,7 @@ class Failed:
     seconds: float
     traceback: str = field(default="")
     recycle: bool = field(default=False)
+    may_pass: bool = field(default=False)
 
 
 Message = Run | Answer | Interrupt | Ready | Started | Progress | Pulse | Recall | Report | Finished | Failed

@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tuner.errors import TrialDiverged, TrialInfeasible, TunerError
+from tuner.errors import TunerError
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.worker import protocol
+from tuner.worker.verdicts import INFEASIBLE, judge
 
 Train = Callable[..., TrialResult]
 """What trains: :func:`tuner.training.run.run_trial`."""
@@ -143,19 +144,18 @@ class _Throttle:
 
 def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
     """What a person is told of a failed run, by the type of its end."""
-    is_infeasible = isinstance(error, TrialInfeasible)
-    lines = traceback.format_exception(error)
+    judgement = judge(error)
     is_ours = isinstance(error, TunerError)
     reason = str(error) if is_ours else f"{type(error).__name__}: {error}".splitlines()[0]
-    # An out-of-memory leaves a fragmented allocator, a CUDA error a context in which every later call fails.
-    recycle = is_infeasible or "CUDA" in str(error)
     return protocol.Failed(
         key=key,
-        outcome="infeasible" if is_infeasible else "diverged" if isinstance(error, TrialDiverged) else "errored",
+        outcome=judgement.outcome,
         reason=reason[:2000],
         seconds=seconds,
-        traceback="" if is_ours else "".join(lines)[-8000:],
-        recycle=recycle,
+        traceback="" if is_ours and error.__cause__ is None else "".join(traceback.format_exception(error))[-8000:],
+        # An out-of-memory leaves a fragmented allocator, a CUDA error a context in which every later call fails.
+        recycle=judgement.outcome == INFEASIBLE or "CUDA" in str(error),
+        may_pass=judgement.may_pass,
     )
 
 

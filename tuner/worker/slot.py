@@ -15,6 +15,7 @@ from typing import IO
 
 from tuner.search.driver import StudyDriver
 from tuner.store.leases import Lease
+from tuner.store.records import Outcome
 from tuner.worker import protocol
 from tuner.worker.devices import SlotPlace
 
@@ -36,6 +37,7 @@ class Job:
         prune_reason: Why it was told to stop as a loser; empty if it was not.
         kill_reason: Why its runner was ended from outside; empty if it was not.
         is_lost: Whether the lease is gone: whatever the runner says now counts for nothing.
+        ended_as: What became of it where the lease is gone: it is another's now, or this worker has ended it.
         stop_asked_at: Monotonic time at which it was told to stop, None if it was not.
         heard_at: Monotonic time at which its runner last said something, or was answered.
         longest_silence: Seconds of its longest silence that ended well.
@@ -50,6 +52,7 @@ class Job:
     prune_reason: str = ""
     kill_reason: str = ""
     is_lost: bool = False
+    ended_as: Outcome = Outcome.LOST
     stop_asked_at: float | None = None
     heard_at: float = field(default_factory=time.monotonic)
     longest_silence: float = 0.0
