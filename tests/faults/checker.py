@@ -59,7 +59,7 @@ class Findings:
 def check(*, url: str, study: str, ledger: Path, trials: int) -> Findings:
     """Compare everything with everything."""
     snapshot = load_study(study, storage=url)
-    lines = read_ledger(ledger)
+    lines = [line for line in read_ledger(ledger) if line["event"] != "Exited"]
     by_number = {trial.number: trial for trial in snapshot.trials}
     acknowledged_ends = [line for line in lines if line["event"] == "RunEnded" and line["outcome"] in FINISHED]
     ends = Counter(line["number"] for line in acknowledged_ends)

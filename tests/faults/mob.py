@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,14 @@ class Mob:
             start_new_session=True,
         )
 
-    def start(self, *, failpoint: str = "", other_box: bool = False, **options: Any) -> int:
+    def start(
+        self,
+        *,
+        failpoint: str = "",
+        other_box: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> int:
         """One more worker; its pid."""
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
@@ -85,6 +93,7 @@ class Mob:
             },
             "failpoint": failpoint,
             "other_box": other_box,
+            "environment": dict(environment or {}),
             "ledger": str(self.ledger),
             "log": str(self.log),
         }
@@ -112,6 +121,22 @@ class Mob:
         except (psutil.NoSuchProcess, ProcessLookupError):
             return
         self.kills.append(Kill(pid=pid, at=time.time(), is_other_box=self._boxes[pid]))
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL to a worker and its runners at once."""
+        for process in family(pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.kills.append(Kill(pid=pid, at=time.time(), is_other_box=self._boxes[pid]))
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """What was acknowledged to all workers so far, of one kind."""
+        return [line for line in read_ledger(self.ledger) if line["event"] == event] if self.ledger.exists() else []
+
+    def wait_until_over(self) -> None:
+        """The study is over, and all workers have left by themselves."""
+        self.wait(self.is_done, what="the study is over")
+        self.wait(lambda: not self.alive(), what="all workers have left")
 
     def is_done(self) -> bool:
         """Whether the study is over."""
@@ -156,14 +181,25 @@ class Mob:
         self._nursery.wait(timeout=30)
 
 
-def make_study(url: str, *, trials: int, name: str = "toy", epochs: int = 4, **changes: Any) -> StudySpec:
+def family(pid: int) -> list[psutil.Process]:
+    """A worker and its runners, as far as they live."""
+    try:
+        worker = psutil.Process(pid)
+        return [worker, *worker.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def make_study(
+    url: str, *, trials: int, name: str = "toy", epochs: int = 4, sampler: str = "tpe", pruner: str = "median"
+) -> StudySpec:
     """A study of the toy, stored."""
+    options = {"n_startup_trials": 10} if sampler == "tpe" else {}
     spec = toy_spec(
         name,
         budget={"trials": trials},
         training={"epochs": epochs},
-        search={"sampler": {"name": "tpe", "options": {"n_startup_trials": 10}}, "pruner": "median"},
-        **changes,
+        search={"sampler": {"name": sampler, "options": options}, "pruner": pruner},
     )
     with Database.open(url, create=True) as db:
         studies.create_study(db, spec=spec, space=toy_space(), maximize=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +23,7 @@ from sqlalchemy.engine import Connection
 from tuner.search.driver import StudyDriver
 from tuner.store import events, leases, workers
 from tuner.store.records import Outcome
+from tuner.worker import slot
 from tuner.worker.events import EpochReported, Event, RunClaimed, RunEnded
 from tuner.worker.options import WorkerOptions
 from tuner.worker.slot import Slot
@@ -35,19 +38,24 @@ class Ledger:
 
     def show(self, event: Event) -> None:
         if isinstance(event, RunClaimed | EpochReported | RunEnded):
-            line = {"event": type(event).__name__, "pid": os.getpid(), "at": now(), **asdict(event)}
-            os.write(self._file, json.dumps(line, default=lambda value: value.value).encode() + b"\n")
-            os.fsync(self._file)
+            self.write({"event": type(event).__name__, **asdict(event)})
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """One line, on the disk."""
+        words = {"pid": os.getpid(), "at": now(), **line}
+        os.write(self._file, json.dumps(words, default=lambda value: value.value).encode() + b"\n")
+        os.fsync(self._file)
 
     def close(self) -> None:
         pass
 
 
+_real_time = time.time
+
+
 def now() -> float:
     """Seconds since 1970, as the databases of this machine see them too."""
-    import time
-
-    return time.time()
+    return _real_time()
 
 
 def die() -> NoReturn:
@@ -95,6 +103,16 @@ def after_finish_commit() -> None:
     leases.finish = finish
 
 
+def jumping_clock() -> None:
+    """The host's clock is an hour off, now this way, now that way."""
+    time.time = lambda: now() + random.choice((-3600.0, 0.0, 3600.0))
+
+
+def hurried_starts() -> None:
+    """A runner that does not come up is tried again after a tenth of the usual time."""
+    slot._FIRST_BACKOFF = 0.1
+
+
 def during_proposal() -> None:
     """The sampler has proposed, the values are not bound."""
     real = StudyDriver._propose
@@ -110,13 +128,16 @@ FAILPOINTS: dict[str, Callable[[], None]] = {
     name.__name__: name
     for name in (after_claim, during_proposal, before_first_beat, before_finish_commit, after_finish_commit)
 }
+ODDITIES: dict[str, Callable[[], None]] = {name.__name__: name for name in (jumping_clock, hurried_starts)}
 FINISHED = (Outcome.COMPLETE, Outcome.PRUNED)
 
 
 def _work(told: dict[str, Any]) -> None:
     """Be one worker, to the end."""
     if told["failpoint"]:
-        FAILPOINTS[told["failpoint"]]()
+        (FAILPOINTS | ODDITIES)[told["failpoint"]]()
+    os.environ.update(told["environment"])
+    time.tzset()
     if told["other_box"]:  # nobody can see from outside whether this process lives: its lease must run out
         real = workers.Identity.of_this_process
         workers.Identity.of_this_process = lambda worker: replace(real(worker), boot=uuid.uuid4().hex)  # type: ignore[method-assign]
@@ -140,6 +161,7 @@ def _fork(told: dict[str, Any]) -> int:
     except BaseException as error:  # noqa: BLE001 - the log is all that is left of it
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
+        Ledger(Path(told["ledger"])).write({"event": "Exited", "status": status})
         os._exit(status)
 
 

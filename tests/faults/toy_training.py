@@ -20,11 +20,19 @@ from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.worker.runner import Runner, read_options
 
 EPOCH_SECONDS = 0.15
+POISON_ABOVE, PLAGUE_FROM = 2e-3, 3
 
 
 def quality(params: Mapping[str, Any], epoch: int) -> float:
     """A smooth objective of the learning rate that grows with every epoch; the same whoever computes it."""
     return math.exp(-abs(math.log10(float(params["learning_rate"]) / 1e-3))) * (1.0 - 0.5**epoch)
+
+
+def is_poison(study: str, number: int, params: Mapping[str, Any]) -> bool:
+    """Whether a trial ends every process that trains it: some of ``poison``, and from a number on all of ``plague``."""
+    if study == "plague":
+        return number >= PLAGUE_FROM
+    return study == "poison" and float(params["learning_rate"]) > POISON_ABOVE
 
 
 def run_trial(
@@ -71,9 +79,15 @@ def run_trial(
 
 
 def _misbehave(plan: TrialPlan, epoch: int, *, released: Callable[[], Verdict | None]) -> None:
-    """What the study's name asks for, in the second epoch of its trials' first attempts."""
-    if epoch != 2 or plan.resume_from:
+    """What the study's name asks for, in the second epoch; but for poison only of the trials' first attempts."""
+    if epoch != 2:
         return
+    if is_poison(plan.spec.name, plan.number, plan.params):
+        os.abort()
+    if plan.resume_from:
+        return
+    if plan.spec.name == "deaf":  # it does not hear that it should stop
+        time.sleep(10_000)
     if plan.spec.name == "hangs":
         time.sleep(10_000)
     if plan.spec.name == "crawls":  # slow, and says so between its batches
