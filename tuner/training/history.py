@@ -36,11 +36,13 @@ class History:
         rules: What decides.
         epochs: Metrics of each epoch, the first at index 0.
         confusion: Validation counts of the epoch that counts.
+        first_loss: Of the very first step; None before it.
     """
 
     rules: Rules
     epochs: list[dict[str, float]] = field(default_factory=list)
     confusion: Confusion | None = None
+    first_loss: float | None = None
 
     @property
     def best_epoch(self) -> int:
@@ -74,10 +76,19 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON; floats come back bit for bit."""
-        return {"epochs": self.epochs, "confusion": None if self.confusion is None else asdict(self.confusion)}
+        return {
+            "epochs": self.epochs,
+            "confusion": None if self.confusion is None else asdict(self.confusion),
+            "first_loss": self.first_loss,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, rules: Rules) -> History:
         """The inverse of :meth:`to_json`."""
         epochs = [dict(metrics) for metrics in data["epochs"]]
-        return cls(rules=rules, epochs=epochs, confusion=confusion_from_json(data["confusion"]))
+        return cls(
+            rules=rules,
+            epochs=epochs,
+            confusion=confusion_from_json(data["confusion"]),
+            first_loss=data.get("first_loss"),
+        )

@@ -88,7 +88,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         ``epochs``, ``patience``, or the value of the verdict that ended it.
 
     Raises:
-        TrialDiverged: At the first loss, gradient or prediction that is not finite.
+        TrialDiverged: At the first loss, gradient or prediction that is not finite, or a loss that has exploded.
         TrialOutOfMemory: If a single row does not fit into the memory.
     """
     objective, optimizer = run.objective, run.optimizer
@@ -98,7 +98,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
     total = steps * settings.rules.epochs
     stretches = timetable(strategy.phases(model, params), trained=run.trained, total=total)
     stretch: Stretch | None = None
-    watch = DivergenceWatch(compute.device)
+    watch = DivergenceWatch(compute.device, first=history.first_loss)
     micro_batch = settings.micro_batch
     rate = settings.learning_rate
     said = 0.0
@@ -131,7 +131,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
             # float16 overflows now and then; the scaler skips such a step, so there the loss alone is watched.
-            watch.see(loss if scaler.is_enabled() else loss + norm, epoch=epoch, step=index + 1)
+            watch.see(loss, norm=None if scaler.is_enabled() else norm, epoch=epoch, step=index + 1)
             scaler.step(optimizer)
             scaler.update()
             if not scaler.is_enabled() or bool(norm.isfinite()):  # else the step was not taken
@@ -140,6 +140,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
             optimizer.zero_grad(set_to_none=True)
             loss_sum += loss * len(rows)
         watch.look()
+        history.first_loss = watch.first
 
         with run.average.in_place():
             if run.average.is_kept:
