@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from tests.training.samples import Recorder, plan, run, study
+from tuner.errors import PlaceError
 from tuner.study.plan import Verdict
 from tuner.training.checkpoint import FINAL, MANIFEST, OPTIMIZER, STATE, WEIGHTS, Checkpoints, newest_checkpoint
 
@@ -27,6 +31,17 @@ def save(checkpoints: Checkpoints, epoch: int, *, best: int, identity: str = "ru
     )
 
 
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files cannot grow beyond so many bytes: the kernel refuses as it does on a full disk, and anybody may ask for it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -37,11 +52,20 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_the_last_and_the_best_epoch_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_epochs_and_the_best_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    for epoch, best in ((1, 1), (2, 2), (3, 2), (4, 2)):
+    kept = []
+    for epoch, best in ((1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 6)):
         save(checkpoints, epoch, best=best)
-    assert names(tmp_path) == {"epoch-0002", "epoch-0004"}
+        kept.append({int(name.rpartition("-")[2]) for name in names(tmp_path)})
+    # The best of the last but one is kept with it: without it that one could not be gone on from.
+    assert kept == [{1}, {1, 2}, {2, 3}, {2, 3, 4}, {2, 4, 5}, {5, 6}]
+
+
+def test_the_newest_is_found_whole(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch in (1, 2, 3, 4):
+        save(checkpoints, epoch, best=min(epoch, 2))
     found, skipped = newest_checkpoint([tmp_path], identity="run")
     assert found is not None and skipped == []
     assert found.epoch == 4
@@ -52,7 +76,7 @@ def test_the_last_and_the_best_epoch_are_kept(tmp_path: Path) -> None:
 def test_a_complete_run_keeps_its_weights_alone(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1, best=1)
-    path = checkpoints.finish(state=state(2, best=1), weights={"w": torch.zeros(1)})
+    path = Path(checkpoints.finish(state=state(2, best=1), weights={"w": torch.zeros(1)}))
     assert names(tmp_path) == {FINAL}
     assert names(path) == {WEIGHTS, STATE, MANIFEST}
     found, _ = newest_checkpoint([tmp_path], identity="run")
@@ -96,7 +120,7 @@ def test_half_written_folders_do_not_count_and_are_cleaned(tmp_path: Path) -> No
     found, _ = newest_checkpoint([tmp_path], identity="run")
     assert found is not None and found.epoch == 1
     save(Checkpoints(tmp_path), 2, best=2)
-    assert names(tmp_path) == {"epoch-0002"}
+    assert names(tmp_path) == {"epoch-0001", "epoch-0002"}
 
 
 def test_the_most_advanced_attempt_wins_and_is_adopted_with_its_best(tmp_path: Path) -> None:
@@ -176,24 +200,25 @@ def test_an_attempt_that_lives_on_may_replace_what_is_being_copied(
         nonlocal copied
         copied += 1
         if copied <= races:
-            save(zombie, copied + 1, best=copied + 1)  # removes the epoch that is about to be copied
+            for epoch in (2 * copied, 2 * copied + 1):  # removes the epoch that is about to be copied
+                save(zombie, epoch, best=epoch)
         return Path(copytree(source, target))
 
     monkeypatch.setattr("tuner.training.checkpoint.shutil.copytree", copy)
     found, _ = Checkpoints(tmp_path / "2").adopt_newest([zombie.folder], identity="run")
-    assert found is not None and found.path == tmp_path / "2" / f"epoch-{races + 1:04d}"
+    assert found is not None and found.path == tmp_path / "2" / f"epoch-{2 * races + 1:04d}"
     shutil.rmtree(zombie.folder)
-    assert found.weights()["w"].tolist() == [float(races + 1)] * 3
+    assert found.weights()["w"].tolist() == [float(2 * races + 1)] * 3
 
 
 def test_a_copy_that_never_succeeds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(Checkpoints(tmp_path / "1"), 1, best=1)
 
-    def full(source: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
+    def broken(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("tuner.training.checkpoint.shutil.copytree", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("tuner.training.checkpoint.shutil.copytree", broken)
+    with pytest.raises(OSError, match="Input/output error"):
         Checkpoints(tmp_path / "2").adopt_newest([tmp_path / "1"], identity="run")
 
 
@@ -209,10 +234,87 @@ def test_an_epoch_replaced_while_it_is_looked_at_is_no_reason_to_begin_anew(
         seen = list(look(folder))
         if folder == zombie.folder and (looks := looks + 1) == 1:
             monkeypatch.setattr(Path, "iterdir", look)
-            save(zombie, 2, best=2)
+            for epoch in (2, 3):
+                save(zombie, epoch, best=epoch)
         return iter(seen)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     found, _ = Checkpoints(tmp_path / "2").adopt_newest([zombie.folder], identity="run")
     assert looks == 1
-    assert found is not None and found.epoch == 2
+    assert found is not None and found.epoch == 3
+
+
+def test_what_is_damaged_is_set_aside_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = Checkpoints(tmp_path / "1"), Checkpoints(tmp_path / "2")
+    for epoch in (1, 2, 3):
+        save(first, epoch, best=epoch)
+    flip_a_bit(tmp_path / "1" / "epoch-0003" / WEIGHTS)
+    found, notes = second.adopt_newest([first.folder], identity="run")
+    assert found is not None and found.path == tmp_path / "2" / "epoch-0002"
+    assert notes == ["checkpoint 1/epoch-0003 was skipped: weights.safetensors is damaged"]
+    assert notes[0] in caplog.text
+    assert names(tmp_path / "1") == {"epoch-0002", "damaged-epoch-0003"}
+    assert second.adopt_newest([first.folder], identity="run")[1] == []
+
+
+def test_what_was_set_aside_is_kept_until_the_run_is_complete(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        save(checkpoints, epoch, best=epoch)
+    flip_a_bit(tmp_path / "epoch-0002" / STATE)
+    checkpoints.adopt_newest([], identity="run")
+    save(checkpoints, 2, best=2)
+    assert names(tmp_path) == {"epoch-0001", "epoch-0002", "damaged-epoch-0002"}
+    checkpoints.finish(state=state(2, best=2), weights={"w": torch.zeros(1)})
+    assert names(tmp_path) == {FINAL}
+
+
+def test_of_a_pair_the_damaged_one_is_set_aside(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        save(Checkpoints(tmp_path), epoch, best=1)
+    flip_a_bit(tmp_path / "epoch-0001" / WEIGHTS)
+    found, notes = Checkpoints(tmp_path).adopt_newest([], identity="run")
+    assert found is None and len(notes) == 3
+    assert names(tmp_path) == {"damaged-epoch-0001", "epoch-0002", "epoch-0003"}
+
+
+def test_what_cannot_be_read_or_is_of_another_run_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(Checkpoints(tmp_path), 1, best=1, identity="other")
+    save(Checkpoints(tmp_path), 2, best=2)
+    real = Path.open
+
+    def unreadable(path: Path, *arguments: Any, **options: Any) -> Any:
+        if "epoch-0002" in str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", unreadable)
+    found, notes = Checkpoints(tmp_path).adopt_newest([], identity="run")
+    assert found is None and len(notes) == 2
+    assert names(tmp_path) == {"epoch-0001", "epoch-0002"}
+
+
+def test_no_room_leaves_the_checkpoint_before_and_says_how_much_it_takes(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c")
+    save(checkpoints, 1, best=1)
+    with (
+        full_disk(10_000),
+        pytest.raises(PlaceError, match=r"disk full: no room for a checkpoint of .* in .*/c;") as caught,
+    ):
+        checkpoints.save(state=state(2, best=2), weights={"w": torch.zeros(10_000)}, optimizer={}, best=2)
+    assert (caught.value.place, caught.value.needed) == (str(tmp_path / "c"), 40_000)
+    assert names(tmp_path / "c") == {"epoch-0001"}
+    found, notes = checkpoints.adopt_newest([], identity="run")
+    assert found is not None and found.epoch == 1 and notes == []
+
+
+def test_no_room_for_a_copy_of_an_earlier_attempt_leaves_nothing_here(tmp_path: Path) -> None:
+    first, second = Checkpoints(tmp_path / "1"), Checkpoints(tmp_path / "2")
+    first.save(state=state(1, best=1), weights={"w": torch.zeros(10_000)}, optimizer={}, best=1)
+    with full_disk(10_000), pytest.raises(PlaceError, match="disk full"):
+        second.adopt_newest([first.folder], identity="run")
+    assert (names(tmp_path / "1"), names(tmp_path / "2")) == ({"epoch-0001"}, set())
+    found, _ = second.adopt_newest([first.folder], identity="run")
+    assert found is not None and found.path == tmp_path / "2" / "epoch-0001"

@@ -27,21 +27,30 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _REFUSALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"})
 
 
+def nothing() -> None:
+    """Nobody wants to know."""
+
+
 class RemoteFolder:
     """A folder in an object store; nothing is asked of the store before it is needed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, moves: Callable[[], object] = nothing) -> None:
         """The folder of a URL; see :func:`tuner.files.place.parse_place`.
+
+        Args:
+            url: Of the folder.
+            moves: Called now and then while something is copied or waited for, perhaps in another thread.
 
         Raises:
             ConfigurationError: If nothing is installed that speaks its protocol.
         """
         self.url = url
+        self._moves = moves
         self._files, self._path = _open(url)
 
     def below(self, name: str) -> RemoteFolder:
         """A folder in this one."""
-        return RemoteFolder(join(self.url, name))
+        return RemoteFolder(join(self.url, name), moves=self._moves)
 
     def names(self) -> list[str]:
         """What is directly in it, sorted; nothing if it is not there."""
@@ -77,7 +86,7 @@ class RemoteFolder:
         size = file.stat().st_size
 
         def _put() -> None:
-            self._files.put_file(str(file), self._at(name))
+            self._files.put_file(str(file), self._at(name), callback=_progress(self._moves))
             self._files.invalidate_cache()
             arrived = self._files.info(self._at(name))["size"]
             if arrived != size:
@@ -92,7 +101,8 @@ class RemoteFolder:
             FileNotFoundError: If it is not there.
             OSError: If the local file cannot be written.
         """
-        self._ask(lambda: self._files.get_file(self._at(name), str(file)), "read")
+        callback = _progress(self._moves)
+        self._ask(lambda: self._files.get_file(self._at(name), str(file), callback=callback), "read")
 
     def remove(self, name: str) -> None:
         """Remove a file; it may be gone."""
@@ -152,6 +162,7 @@ class RemoteFolder:
                 is_refusal = _is_refusal(error)
                 if is_refusal or time.monotonic() + pause > deadline:
                     raise self._error(error, done, is_refusal=is_refusal) from error
+            self._moves()
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -170,6 +181,13 @@ def _is_refusal(error: Exception) -> bool:
     if isinstance(error, PermissionError | NotImplementedError) or type(error).__name__ in _REFUSALS:
         return True
     return getattr(error, "code", None) in {401, 403} or str(error).startswith("Forbidden")  # gcsfs
+
+
+def _progress(moves: Callable[[], object]) -> Any:
+    """What fsspec tells of every part that it has copied."""
+    from fsspec.callbacks import Callback
+
+    return Callback(hooks={"moves": lambda *_, **__: moves()})
 
 
 def _open(url: str) -> tuple[Any, str]:

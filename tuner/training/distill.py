@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +25,12 @@ from tuner.tasks import TASKS
 from tuner.training.adapt import adapt
 from tuner.training.batches import TokenExamples, evaluation_batches
 from tuner.training.cache import WarmCache, read_tensors, write_tensors
-from tuner.training.checkpoint import open_checkpoint
 from tuner.training.data import Rows, load_labels, load_tokens
 from tuner.training.device import Compute
 from tuner.training.interrupt import Released, stop_if_told
 from tuner.training.memory import in_parts
 from tuner.training.model import fingerprint_of, load_base, load_classifier, load_tokenizer
+from tuner.training.remote import kept_checkpoint
 
 _FORMAT = 1
 
@@ -212,7 +211,8 @@ def _trial(teacher: TeacherPlan, *, spec: StudySpec, cache: WarmCache) -> _Teach
         seed=int(teacher.trial["seed"]),
     )
     try:
-        weights = open_checkpoint(Path(teacher.checkpoint)).weights()
+        with kept_checkpoint(teacher.checkpoint) as checkpoint:
+            weights = checkpoint.weights()
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(
             f'the weights of the teacher, a trial of "{own.name}", cannot be read: {teacher.checkpoint}',

@@ -6,7 +6,6 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -80,13 +79,15 @@ def run_trial(
     Returns:
         How the run ended; with no epoch if a verdict came before the model stood and its checkpoint was looked for. In
         the folder of this attempt a pruned run leaves nothing, a complete one the weights of the epoch that counts;
-        after any other verdict everything is left for the next attempt. Folders of earlier attempts are only read.
+        after any other verdict everything is left for the next attempt. Folders of earlier attempts are only read, but for
+        damaged checkpoints, which are set aside.
 
     Raises:
         TrialOutOfMemory: If the memory does not allow it, with one row at a time or outside of the steps; the last epoch's
             checkpoint is left for another attempt, which may find more memory in another process.
         TrialInfeasible: If the method does not allow it; nothing is left in the folder of this attempt.
         TrialDiverged: If a loss, gradient or prediction is not finite; nothing is left either.
+        PlaceError: If a checkpoint finds no room, or no answer from its object store; the one before is as it was.
         DataError: If the rows cannot be used.
         ConfigurationError: If the model cannot be used.
     """
@@ -103,7 +104,15 @@ def run_trial(
 
     try:
         cache = WarmCache() if cache is None else cache
-        trial = _prepare(plan, compute=compute, cache=cache, released=released, fitted=remember, begin=begin)
+        trial = _prepare(
+            plan,
+            checkpoints=checkpoints,
+            compute=compute,
+            cache=cache,
+            released=released,
+            fitted=remember,
+            begin=begin,
+        )
         started(trial.facts)
         return _run(trial, report=report, progress=progress, recall=recall, released=released)
     except Interrupted as interrupt:
@@ -123,6 +132,8 @@ def run_trial(
             fix="lower training.max_length, or take a smaller model",
             micro_batch=max(fits // 2, 1),
         ) from error
+    finally:
+        checkpoints.close()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,13 +150,21 @@ class _Trial:
     lessons: Lessons | None
     pad: int
     identity: str
+    checkpoints: Checkpoints
     facts: Mapping[str, Any]
     fitted: Fitted
     begin: float
 
 
 def _prepare(
-    plan: TrialPlan, *, compute: Compute, cache: WarmCache, released: Released, fitted: Fitted, begin: float
+    plan: TrialPlan,
+    *,
+    checkpoints: Checkpoints,
+    compute: Compute,
+    cache: WarmCache,
+    released: Released,
+    fitted: Fitted,
+    begin: float,
 ) -> _Trial:
     """Data, then the model, adapted and on its device."""
     spec, settings = plan.spec, Settings.of(plan)
@@ -195,6 +214,7 @@ def _prepare(
             data=data.fingerprint(),
             teacher="" if lessons is None else lessons.fingerprint,
         ),
+        checkpoints=checkpoints,
         facts=facts,
         fitted=fitted,
         begin=begin,
