@@ -105,9 +105,18 @@ def mark_lost(tx: Connection, row: Row[Any], *, reason: str, ended: Outcome = Ou
     return outcome
 
 
+_AGAIN = "waiting again: "
+
+
 def waiting_again(reason: str) -> str:
     """Why a run that was begun waits, from why its last attempt ended."""
-    return f"waiting again: {reason}"
+    return f"{_AGAIN}{reason}"
+
+
+def running_on(host: str, slot: str, *, waited: str = "") -> str:
+    """Where a run is running, and why it is not for the first time, from why it waited."""
+    where = f"on {host}, {slot}"
+    return f"{where}, again after: {waited.removeprefix(_AGAIN)}" if waited.startswith(_AGAIN) else where
 
 
 def tell_optuna(

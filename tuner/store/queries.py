@@ -8,26 +8,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.engine import Connection, Row
 
+from tuner.errors import NotFoundError
 from tuner.store.database import Database
 from tuner.store.records import (
     AttemptRecord,
     ConfirmationRecord,
     EpochRecord,
+    EventRecord,
     FinalistRecord,
     Outcome,
     StudyRecord,
     StudySnapshot,
     TrialRecord,
+    TrialStory,
 )
 from tuner.store.studies import read_study
-from tuner.store.tables import attempts, db_now, metrics, runs
+from tuner.store.tables import attempts, db_now, events, metrics, runs
 from tuner.store.workers import list_workers, read_workers
 from tuner.study.plan import TrialResult
 
-__all__ = ["StudyProgress", "list_workers", "load_snapshot", "read_progress"]
+__all__ = ["StudyProgress", "list_workers", "load_snapshot", "load_trial", "read_progress"]
 
 
 def load_snapshot(db: Database, name: str) -> StudySnapshot:
@@ -43,8 +46,8 @@ def load_snapshot(db: Database, name: str) -> StudySnapshot:
         rows = tx.execute(
             select(runs).where(runs.c.study_id == study.study_id).order_by(runs.c.number, runs.c.seed)
         ).all()
-        of_attempts = _attempts(tx, study.study_id)
-        of_epochs = _epochs(tx, study.study_id)
+        of_attempts = _attempts(tx, runs.c.study_id == study.study_id)
+        of_epochs = _epochs(tx, runs.c.study_id == study.study_id)
         return StudySnapshot(
             study=study,
             trials=tuple(
@@ -56,6 +59,52 @@ def load_snapshot(db: Database, name: str) -> StudySnapshot:
         )
 
     return db.read(_load)
+
+
+def load_trial(db: Database, name: str, number: int) -> TrialStory:
+    """One trial of the study of this name, with all that happened to it.
+
+    Raises:
+        NotFoundError: If there is no such study or trial.
+        UnavailableError: If the database cannot be reached.
+    """
+
+    def _load(tx: Connection) -> TrialStory:
+        study = read_study(tx, name)
+        this = (runs.c.study_id == study.study_id) & (runs.c.number == number)
+        rows = tx.execute(select(runs).where(this).order_by(runs.c.purpose.desc(), runs.c.seed)).all()
+        if not rows or rows[0].purpose != "search":
+            there = study.used.trials
+            known = f"it has {there}: 0 to {there - 1}" if there else "it has none yet"
+            raise NotFoundError(
+                f'study "{name}" has no trial {number}', why=known, fix=f"see: tuner study trials {name}"
+            )
+        of_attempts, of_epochs = _attempts(tx, this), _epochs(tx, this)
+        search, *confirms = rows
+        return TrialStory(
+            study=study,
+            trial=_trial(search, of_attempts[search.run_id], of_epochs[search.run_id]),
+            retrainings=tuple(_confirmation(row, of_attempts[row.run_id]) for row in confirms),
+            events=_events(tx, study.study_id, number, seeds={row.run_id: row.seed for row in confirms}),
+            read_at=float(tx.execute(select(db_now())).scalar_one()),
+        )
+
+    return db.read(_load)
+
+
+def _events(tx: Connection, study_id: int, number: int, *, seeds: Mapping[int, int]) -> tuple[EventRecord, ...]:
+    query = select(events).where(events.c.study_id == study_id, events.c.number == number).order_by(events.c.event_id)
+    return tuple(
+        EventRecord(
+            at=row.at,
+            kind=row.kind,
+            text=row.text,
+            seed=seeds.get(row.run_id),
+            worker=row.worker_id or "",
+            who=row.who or "",
+        )
+        for row in tx.execute(query)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,9 +164,9 @@ def read_progress(db: Database, name: str) -> StudyProgress:
     return db.read(_read)
 
 
-def _attempts(tx: Connection, study_id: int) -> Mapping[int, list[AttemptRecord]]:
+def _attempts(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, list[AttemptRecord]]:
     found: defaultdict[int, list[AttemptRecord]] = defaultdict(list)
-    query = select(attempts).join(runs, runs.c.run_id == attempts.c.run_id).where(runs.c.study_id == study_id)
+    query = select(attempts).join(runs, runs.c.run_id == attempts.c.run_id).where(which)
     for row in tx.execute(query.order_by(attempts.c.run_id, attempts.c.attempt)):
         found[row.run_id].append(
             AttemptRecord(
@@ -136,10 +185,10 @@ def _attempts(tx: Connection, study_id: int) -> Mapping[int, list[AttemptRecord]
     return found
 
 
-def _epochs(tx: Connection, study_id: int) -> Mapping[int, tuple[EpochRecord, ...]]:
+def _epochs(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, tuple[EpochRecord, ...]]:
     """Per run, each epoch once: as the newest attempt reported it."""
     said: defaultdict[int, dict[int, dict[int, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
-    query = select(metrics).join(runs, runs.c.run_id == metrics.c.run_id).where(runs.c.study_id == study_id)
+    query = select(metrics).join(runs, runs.c.run_id == metrics.c.run_id).where(which)
     for row in tx.execute(query):
         said[row.run_id][row.epoch].setdefault(row.attempt, {})[row.name] = row.value
     found: defaultdict[int, tuple[EpochRecord, ...]] = defaultdict(tuple)
@@ -209,4 +258,5 @@ def _confirmation(row: Row[Any], tried: Sequence[AttemptRecord]) -> Confirmation
         test=result.test if result else None,
         checkpoint=row.checkpoint,
         seconds=sum(attempt.seconds for attempt in tried),
+        attempts=tuple(tried),
     )

@@ -53,6 +53,15 @@ FINISHED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.INFEASIB
 """The ends of a trial."""
 
 
+class Asked(Enum):
+    """What a person asks of a worker, or of the worker that has a run."""
+
+    NOTHING = ""
+    STOP = "stop"  # of a run: end it for good
+    RELEASE = "release"  # of a run: give it back with its checkpoint
+    DRAIN = "drain"  # of a worker: give everything back and leave
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochRecord:
     """What one epoch of a run reported.
@@ -156,6 +165,7 @@ class ConfirmationRecord:
         test: Test score; None before the end or without test rows.
         checkpoint: Folder with the weights; empty if none is kept.
         seconds: Device seconds over all attempts.
+        attempts: All executions, in order.
     """
 
     seed: int
@@ -165,6 +175,7 @@ class ConfirmationRecord:
     test: TestScore | None
     checkpoint: str
     seconds: float
+    attempts: tuple[AttemptRecord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +214,15 @@ class BudgetUse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerRecord:
-    """One supervisor process."""
+    """One supervisor process.
+
+    Attributes:
+        state: What it says it does: ``running`` or ``draining``.
+        is_alive: Whether it has given a sign of life within its lease.
+        running: Numbers of the trials that it holds, with a ``c`` behind those of a confirmation.
+        asked: What a person asks of it and it has not begun to do: ``drain``, or nothing.
+        code: As in :class:`StudyRecord`.
+    """
 
     worker: str
     host: str
@@ -214,6 +233,8 @@ class WorkerRecord:
     seen_at: float
     is_alive: bool
     running: tuple[str, ...] = ()
+    asked: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +249,8 @@ class StudyRecord:
         state: What workers do with it.
         state_reason: Why, in words: ``budget of 30 trials is used``.
         counts: Trials by outcome: complete, pruned, diverged, errored, infeasible, running, waiting; every key is present.
+        priority: Studies with a higher one are served first.
+        code: Which code made it; see :mod:`tuner.source`. Empty: not known.
     """
 
     study_id: int
@@ -243,6 +266,48 @@ class StudyRecord:
     finished_at: float | None
     counts: Mapping[str, int]
     used: BudgetUse
+    priority: int = 0
+    code: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventRecord:
+    """Something that happened.
+
+    Attributes:
+        at: When.
+        kind: A word that programs filter by, such as ``run_lost``.
+        text: A sentence for people.
+        seed: The fresh seed of the re-training that it is about; None if it is about the search run, or about no run.
+        worker: The worker that it happened to; empty if it happened to none.
+        who: The person who asked for it, as ``user@host``; empty if nobody did.
+    """
+
+    at: float
+    kind: str
+    text: str
+    seed: int | None
+    worker: str
+    who: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialStory:
+    """One trial and everything that happened to it, read in one transaction.
+
+    Attributes:
+        study: Its study.
+        trial: The trial.
+        retrainings: Its re-trainings with fresh seeds, if it is a finalist.
+        events: In the order in which they happened.
+        read_at: When it was read.
+    """
+
+    study: StudyRecord
+    trial: TrialRecord
+    retrainings: tuple[ConfirmationRecord, ...]
+    events: tuple[EventRecord, ...]
+    read_at: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
