@@ -9,10 +9,12 @@ from tuner.report.verdict import FinalistScore, Winner, choose_winner
 from tuner.store.records import (
     AttemptRecord,
     BudgetUse,
+    EventRecord,
     FinalistRecord,
     StudyRecord,
     StudySnapshot,
     TrialRecord,
+    TrialStory,
     WorkerRecord,
 )
 from tuner.study.domains import Choice, Domain, Fixed
@@ -152,6 +154,38 @@ def trial_document(trial: TrialRecord, metric: str) -> dict[str, Any]:
         "attempts": [_attempt(attempt) for attempt in trial.attempts],
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
+    }
+
+
+def story_document(story: TrialStory) -> dict[str, Any]:
+    """``tuner trial show``."""
+    return {
+        "name": story.study.name,
+        "metric": story.study.metric,
+        "trial": trial_document(story.trial, story.study.metric),
+        "retrainings": [
+            {
+                "seed": again.seed,
+                "state": again.outcome.value,
+                "reason": again.reason,
+                "attempts": [_attempt(attempt) for attempt in again.attempts],
+            }
+            for again in story.retrainings
+        ],
+        "events": [event_document(event) for event in story.events],
+        "read_at": story.read_at,
+    }
+
+
+def event_document(event: EventRecord) -> dict[str, Any]:
+    """Something that happened to a trial."""
+    return {
+        "at": event.at,
+        "kind": event.kind,
+        "text": event.text,
+        "seed": event.seed,
+        "worker": event.worker or None,
+        "who": event.who or None,
     }
 
 

@@ -11,20 +11,24 @@ import selectors
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TemporaryError, UnavailableError
-from tuner.store import leases, studies, workers
+from tuner.source import this_code
+from tuner.store import devices, leases, studies, workers
 from tuner.store.database import Database
-from tuner.store.leases import Lease
-from tuner.store.records import StudyState
+from tuner.store.leases import Beats
+from tuner.store.records import Asked, StudyState
 from tuner.study.plan import Verdict
 from tuner.worker.claiming import Claiming
 from tuner.worker.dealing import Desk, catch_up, deal, deal_with_death, interrupt, needs_database
 from tuner.worker.devices import find_slots
 from tuner.worker.events import Display, Notice, WorkerStarted
+from tuner.worker.health import Health
 from tuner.worker.heartbeat import Heartbeat, Held
+from tuner.worker.logs import log_file
 from tuner.worker.options import WorkerOptions
 from tuner.worker.outage import Outage
 from tuner.worker.showing import Showing
@@ -75,10 +79,7 @@ def run_worker(options: WorkerOptions, *, display: Display) -> WorkerSummary:
         supervisor.slots = [
             Slot(
                 place=place,
-                log=options.files
-                / "logs"
-                / supervisor.identity.worker
-                / f"{place.name.replace('/', '-').replace(':', '-')}.log",
+                log=log_file(options.files, worker=supervisor.identity.worker, slot=place.name),
                 cache=options.files / "cache",
                 runner=options.runner,
             )
@@ -99,8 +100,12 @@ class Supervisor:
         self._display = display
         self._places = places
         self._outage = Outage(show=display.show, budget=options.outage)
-        self._desk = Desk(db=db, show=display.show, lease=options.lease, outage=self._outage)
-        self._claiming = Claiming(db, options=options, identity=self.identity, outage=self._outage, show=display.show)
+        self._health = Health(module=options.checker, show=display.show, tell=self._tell_of_devices)
+        self._desk = Desk(db=db, show=display.show, lease=options.lease, outage=self._outage, health=self._health)
+        self._beats = Beats()
+        self._claiming = Claiming(
+            db, options=options, identity=self.identity, beats=self._beats, outage=self._outage, show=display.show
+        )
         self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show)
         self._ended = 0
         self._signals = StopSignals()
@@ -110,9 +115,7 @@ class Supervisor:
 
     def run(self) -> WorkerSummary:
         """Go round until there is a reason to stop."""
-        workers.register(
-            self._db, self.identity, devices=self._places, version=version("tuner"), lease=self._options.lease
-        )
+        self._register()
         self._display.show(
             WorkerStarted(
                 worker=self.identity.worker,
@@ -121,9 +124,11 @@ class Supervisor:
                 storage=self._db.safe_url,
             )
         )
+        self._health.watch(self.slots)
         heartbeat = Heartbeat(
             self._db,
             worker=self.identity.worker,
+            beats=self._beats,
             interval=self._options.heartbeat,
             lease=self._options.lease,
             held=self._held,
@@ -144,9 +149,19 @@ class Supervisor:
             self._leave()
             self._display.close()
 
+    def _register(self, *, formerly: str | None = None) -> None:
+        workers.register(
+            self._db,
+            self.identity,
+            devices=self._places,
+            version=version("tuner"),
+            lease=self._options.lease,
+            code=this_code(),
+            formerly=formerly,
+        )
+
     def _round(self, heartbeat: Heartbeat) -> None:
-        for lease in heartbeat.take_lost():
-            self._drop(lease)
+        self._obey(heartbeat)
         self._listen()
         self._outage.look(lambda: studies.open_studies(self._db, ()))
         self._deal()
@@ -156,7 +171,9 @@ class Supervisor:
         if self._signals.count and self._draining_since is None:
             self._drain()
         if self._draining_since is None and not self._outage.is_on:
+            self._health.look()
             with self._outage.noticed():
+                self._health.report()
                 self._watch_budgets()
                 self._start_runners()
                 self._claiming.fill(self.slots)
@@ -164,6 +181,51 @@ class Supervisor:
         if not self._outage.is_on:
             with self._outage.noticed():
                 self._showing.show_studies()
+
+    # What people ask
+
+    def _obey(self, heartbeat: Heartbeat) -> None:
+        """Act on what the last signs of life were answered."""
+        news = heartbeat.take_news()
+        if news.is_unknown:
+            with self._outage.noticed():
+                self._begin_anew(heartbeat)
+            return
+        for lease in news.lost:
+            self._drop(lease.token)
+        for request in news.requests:
+            for slot in self.slots:
+                job = slot.job
+                if job is None or job.lease.token != request.token or job.stop_asked_at is not None:
+                    continue
+                if request.asked is Asked.STOP:
+                    job.prune_reason = request.why
+                else:
+                    job.release_reason = request.why
+                text = f"trial {job.lease.number} of study {job.driver.study.name} ends here: {request.why}"
+                self._display.show(Notice(level="info", text=text))
+                interrupt(slot, job, Verdict.STOP if request.asked is Asked.STOP else Verdict.RELEASE)
+        if news.drain and self._draining_since is None:
+            self._display.show(Notice(level="info", text=news.drain))
+            self._drain()
+
+    def _begin_anew(self, heartbeat: Heartbeat) -> None:
+        """Drop everything and register under a fresh identity: the database does not know this worker as it was.
+
+        It was restored from an older backup, or somebody took the worker off. Either way its runs may be another's by now, and what it
+        would write of them belongs to a past that is gone.
+        """
+        formerly = self.identity.worker
+        self.identity = replace(self.identity, worker=uuid.uuid4().hex[:12])
+        self._register(formerly=formerly)
+        self._beats = Beats()
+        for slot in self.slots:
+            if slot.job is not None:
+                self._drop(slot.job.lease.token)
+        self._claiming.begin_anew(self.identity, self._beats)
+        heartbeat.begin_anew(self.identity.worker, self._beats)
+        text = f"the database has forgotten worker {formerly}, as after a restore from a backup: its runs are dropped, it goes on as {self.identity.worker}"
+        self._display.show(Notice(level="warning", text=text))
 
     # What the runners say
 
@@ -232,6 +294,10 @@ class Supervisor:
 
     def _start_runners(self) -> None:
         for slot in self.slots:
+            if slot.out_of_use:
+                if slot.job is None:
+                    slot.kill()  # what it holds on the device is in the way of the check
+                continue
             if not slot.is_alive and slot.job is None and time.monotonic() >= slot.start_after:
                 try:
                     slot.start()
@@ -255,10 +321,10 @@ class Supervisor:
                 job.prune_reason = reason
                 interrupt(slot, job, Verdict.STOP)
 
-    def _drop(self, lease: Lease) -> None:
+    def _drop(self, token: str) -> None:
         for slot in self.slots:
             job = slot.job
-            if job is not None and job.lease.token == lease.token:
+            if job is not None and job.lease.token == token:
                 job.is_lost = True
                 interrupt(slot, job, Verdict.STOP)
 
@@ -285,12 +351,8 @@ class Supervisor:
                 slot.kill()
             elif reason := why_hung(slot, after=self._options.hang_after):
                 end_hung(slot, reason=reason)
-            if (
-                slot.is_alive
-                and not slot.is_ready
-                and time.monotonic() - slot.started_at > _START_SECONDS
-                and job is None
-            ):
+                self._health.hung(slot)
+            if slot.is_alive and not slot.is_ready and time.monotonic() - slot.started_at > _START_SECONDS:
                 slot.kill()
 
     def _is_over(self) -> bool:
@@ -311,6 +373,7 @@ class Supervisor:
 
     def _leave(self) -> None:
         """End all runners, give back what is still held, sign off."""
+        self._health.close()
         for slot in self.slots:
             slot.kill()
             if slot.process is not None:
@@ -325,6 +388,9 @@ class Supervisor:
             workers.unregister(self._db, self.identity.worker)
 
     # What others see
+
+    def _tell_of_devices(self, **told: Any) -> None:
+        devices.tell_of_devices(self._db, self.identity.worker, **told)
 
     def _held(self) -> tuple[str, Held]:
         """What the heartbeat renews; called in its thread, so it takes each job once."""
