@@ -1,6 +1,7 @@
 """Memory that runs out, devices that break: how torch says so, and what can be done inside the process.
 
-Torch's words differ by version, device and library. What is recognised here was said by torch 2.4 to 2.13.
+Torch's words and classes differ by version, device and library. What is recognised here was said by torch 2.4 to 2.13. Torch is not
+loaded for it: who has not loaded it cannot have been told.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _NO_MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
@@ -30,9 +35,13 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or in torch's CPU allocator."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if isinstance(error, MemoryError) or _is_of_torch(error, "OutOfMemoryError"):
         return True
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+
+
+def _is_of_torch(error: BaseException, name: str) -> bool:
+    return any(kind.__name__ == name and kind.__module__.startswith("torch") for kind in type(error).__mro__)
 
 
 def is_broken_device(error: BaseException) -> bool:
@@ -43,14 +52,19 @@ def is_broken_device(error: BaseException) -> bool:
     """
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False
-    lost: type[Exception] | None = getattr(torch, "AcceleratorError", None)
-    return (lost is not None and isinstance(error, lost)) or _BROKEN.search(str(error)) is not None
+    return _is_of_torch(error, "AcceleratorError") or _BROKEN.search(str(error)) is not None
 
 
 def free_what_is_free(device: torch.device) -> None:
     """Give back what torch keeps for later."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        _torch().cuda.empty_cache()
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
 
 
 def in_parts(batches: list[Tensor], work: Callable[[Tensor], Tensor], *, device: torch.device) -> list[Tensor]:
@@ -84,8 +98,9 @@ def in_parts(batches: list[Tensor], work: Callable[[Tensor], Tensor], *, device:
 
 def device_kind() -> str:
     """The device that this process trains on and its memory in GiB: what a size that fits is remembered for."""
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_properties(0)
+    cuda = _torch().cuda
+    if cuda.is_available():
+        device = cuda.get_device_properties(0)
         return f"{device.name}, {device.total_memory / _GIB:.0f} GiB"
     return f"cpu, {host_memory() / _GIB:.0f} GiB"
 
@@ -138,13 +153,15 @@ class LeakWatch:
 
 def _levels() -> tuple[int, int]:
     """Bytes: resident, and reserved on the GPU."""
-    reserved = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
+    torch = sys.modules.get("torch")
+    reserved = torch.cuda.memory_reserved() if torch is not None and torch.cuda.is_initialized() else 0
     return psutil.Process().memory_info().rss, reserved
 
 
 def _give_back() -> None:
     gc.collect()
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
