@@ -48,7 +48,7 @@ def test_the_examples_run(example: Path) -> None:
     )
     assert set(order) == set(tuner.__all__)
     for name in order:
-        for test in finder.find(getattr(api, name), name, globs={}):
+        for test in finder.find(getattr(tuner, name), name, globs={}):
             assert test.examples
             runner.run(test)
     assert runner.summarize(verbose=False).failed == 0

@@ -22,15 +22,16 @@ from tuner.study.plan import Verdict
 # command line's entry) and may import anything; nobody may import that.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "source": set(),
     "terminal": set(),
     "files": {"errors"},
     "study": {"errors"},
     "tasks": {"errors", "study"},
     "strategies": {"errors", "study"},
     "training": {"errors", "files", "study", "tasks", "strategies"},
-    "store": {"errors", "files", "study"},
+    "store": {"errors", "files", "source", "study"},
     "search": {"errors", "files", "study", "store"},
-    "worker": {"errors", "files", "terminal", "study", "store", "search"},
+    "worker": {"errors", "files", "source", "terminal", "study", "store", "search"},
     "report": {"errors", "study", "store"},
     "dashboard": {"errors", "study", "store", "report"},
     "launch": {"errors", "study", "store", "worker"},

@@ -16,16 +16,34 @@ Importing this package imports nothing heavy; each function imports what it need
 from __future__ import annotations
 
 from tuner.api import best, catalogue, check_study, create_study, list_studies, load_study, run_worker, write_report
+from tuner.live import (
+    change_study,
+    drain_workers,
+    enqueue_trial,
+    pause_study,
+    resume_study,
+    retry_trials,
+    stop_study,
+    stop_trial,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "best",
     "catalogue",
+    "change_study",
     "check_study",
     "create_study",
+    "drain_workers",
+    "enqueue_trial",
     "list_studies",
     "load_study",
+    "pause_study",
+    "resume_study",
+    "retry_trials",
     "run_worker",
+    "stop_study",
+    "stop_trial",
     "write_report",
 ]

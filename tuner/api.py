@@ -154,6 +154,7 @@ def run_worker(
     heartbeat: float = 15.0,
     hang_after: float = 300.0,
     outage: float = 900.0,
+    allow_skew: bool = False,
 ) -> WorkerSummary:
     """Train trials here until the studies are finished. Any number of workers may run at once, on any boxes.
 
@@ -169,9 +170,11 @@ def run_worker(
         heartbeat: Seconds between two signs of life.
         hang_after: Seconds of silence that are never held against a run; see :mod:`tuner.worker.watchdog`.
         outage: Seconds for which a database that is gone is waited for; training goes on meanwhile.
+        allow_skew: Serve studies that other code made, too, such as tuner before an edit to a strategy.
 
     Raises:
         NotFoundError: If a named study does not exist.
+        ConfigurationError: If other code made a named study.
         UsageError: If the settings contradict each other.
         UnavailableError: If the database or a device cannot be reached.
 
@@ -199,6 +202,7 @@ def run_worker(
         heartbeat=heartbeat,
         hang_after=hang_after,
         outage=outage,
+        allow_skew=allow_skew,
     )
     return supervisor.run_worker(options, display=PlainDisplay(sys.stderr))
 

@@ -12,7 +12,7 @@ import pytest
 from tests.store.toy import LEASE, holder, run_out, score, toy_result, toy_space, toy_spec, toy_study, train
 from tuner.errors import ConflictError, LeaseLost, NotFoundError
 from tuner.search.driver import StudyDriver
-from tuner.store import ends, leases, studies
+from tuner.store import control, ends, leases, studies
 from tuner.store.database import Database
 from tuner.store.location import parse_url
 from tuner.store.queries import load_snapshot, read_progress
@@ -197,8 +197,8 @@ def test_a_crash_between_claim_and_proposal_loses_nothing(
         study_id=study.study_id,
         uid=study.uid,
         holder=holder("dead", lease=-1.0),
-        quota=lambda _: "",
-        limit=lambda _used, _in_search: "",
+        quota=lambda _budget, _used: "",
+        limit=lambda _budget, _used, _in_search: "",
         recipes=recipes,
         epochs=3,
         seed=0,
@@ -302,7 +302,7 @@ def test_a_study_whose_runners_all_die_is_paused_and_can_be_resumed(db: Database
     assert attempts == 5 * ends.MOST_LOSSES
     assert study.state is StudyState.PAUSED
     assert "5 trials ended with an error before any had a result" in study.state_reason
-    assert studies.resume_study(db, "toy").state is StudyState.SEARCHING
+    assert control.resume(db, "toy", who="anna@box").state is StudyState.SEARCHING
     assert driver.claim(holder()) is not None
 
 
@@ -310,7 +310,7 @@ def test_a_finished_study_is_not_resumed(db: Database) -> None:
     toy_study(db, budget={"trials": 2})
     run_out(StudyDriver(db, name="toy"))
     with pytest.raises(ConflictError, match='study "toy" is finished - budget of 2 trials is used'):
-        studies.resume_study(db, "toy")
+        control.resume(db, "toy", who="anna@box")
 
 
 def test_the_last_epoch_counts_whatever_the_budget_says(db: Database) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.store.toy import holder, toy_study, train
 from tuner.search.driver import StudyDriver
-from tuner.store import breaker, leases, studies
+from tuner.store import breaker, control, leases, studies
 from tuner.store.database import Database
 from tuner.store.ends import MOST_LOSSES
 from tuner.store.leases import Lease
@@ -100,7 +100,7 @@ def test_what_was_before_the_study_was_resumed_does_not_count(db: Database) -> N
     toy_study(db, budget={"trials": 99}, search=RANDOM)
     driver = StudyDriver(db, name="toy")
     assert serve(driver, "e" * 9) == breaker.FIRST_ERRORS
-    assert studies.resume_study(db, "toy").state is StudyState.SEARCHING
+    assert control.resume(db, "toy", who="anna@box").state is StudyState.SEARCHING
     assert serve(driver, "e" * 4 + "c") == 5
     assert serve(driver, "e" * 20) == breaker.MOST_POISONS - 4
     assert studies.find_study(db, "toy").state is StudyState.PAUSED

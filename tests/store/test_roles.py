@@ -57,7 +57,7 @@ def test_a_worker_s_role_serves_a_study_from_its_creation_to_its_end(url_of: Cal
         toy_study(db, budget={"trials": 12}, confirm={"finalists": 1, "seeds": 1})
         me = workers.Identity.of_this_process("w1")
         workers.register(db, me, devices=["cpu/0"], version="1", lease=60.0)
-        workers.beat(db, "w1", state="running", lease=60.0)
+        workers.beat(db, "w1", number=1, state="running", lease=60.0)
         run_out(StudyDriver(db, name="toy"))
         workers.unregister(db, "w1")
         snapshot = load_snapshot(db, "toy")

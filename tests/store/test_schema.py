@@ -20,6 +20,7 @@ from tuner.store.database import Database
 from tuner.store.location import parse_url
 from tuner.store.records import BudgetUse, Outcome
 from tuner.store.tables import attempts, metadata, workers
+from tuner.study.spec import BudgetSpec
 
 
 @pytest.fixture
@@ -157,11 +158,11 @@ def test_ends_are_told_by_their_new_names(bare: Database) -> None:
     assert bare.read(_ends) == ["errored"]
 
 
-def _no_end(_use: BudgetUse) -> str:
+def _no_end(_budget: BudgetSpec, _use: BudgetUse) -> str:
     return ""
 
 
-def _no_limit(_use: BudgetUse, _is_search: bool) -> str:
+def _no_limit(_budget: BudgetSpec, _use: BudgetUse, _is_search: bool) -> str:
     return ""
 
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from tuner import __version__
-from tuner.cli import crash, dashboard, db, demo, doctor, launch, study, worker
+from tuner.cli import crash, dashboard, db, demo, doctor, launch, study, trial, worker
 from tuner.cli.output import message
 from tuner.errors import StudyFileError, TunerError
 
@@ -52,7 +52,7 @@ Environment:
 """
 
 
-ORDER = ("demo", "study", "worker", "launch", "dashboard", "db", "doctor")
+ORDER = ("demo", "study", "trial", "worker", "launch", "dashboard", "db", "doctor")
 
 
 class RootGroup(TyperGroup):
@@ -123,6 +123,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 app.add_typer(study.app, name="study")
+app.add_typer(trial.app, name="trial")
 app.add_typer(worker.app, name="worker")
 app.add_typer(launch.app, name="launch")
 app.command("dashboard", short_help="Show the studies in a browser, read-only.")(dashboard.serve)

@@ -48,6 +48,8 @@ def study_row(study: StudyRecord) -> dict[str, Any]:
         "strategies": list(study.space.names),
         "trials": {outcome: study.counts[outcome] for outcome in OUTCOMES},
         "budget": {"asked": spec.budget.model_dump(mode="json"), "used": budget_document(study.used)},
+        "priority": study.priority,
+        "code": study.code,
         "created_at": study.created_at,
         "finished_at": study.finished_at,
     }
@@ -216,6 +218,8 @@ def worker_document(worker: WorkerRecord) -> dict[str, Any]:
         "started_at": worker.started_at,
         "seen_at": worker.seen_at,
         "running": list(worker.running),
+        "asked": worker.asked,
+        "code": worker.code,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli import control
 from tuner.cli.options import Json, Storage, StudyFile, StudyName, UntilDone
 from tuner.cli.output import emit, is_terminal, line, message, next_steps, terminal_width
 from tuner.errors import NotFoundError, StudyFileError, UsageError
@@ -22,6 +23,7 @@ Examples:
   tuner study watch my-study --until-done
   tuner study best my-study --json
   tuner study report my-study report.html
+  tuner study set my-study --trials 60
 """,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -215,23 +217,6 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
 
 
 @app.command()
-def resume(*, name: StudyName, storage: Storage = None) -> None:
-    """Let workers go on with a study that was paused, for example because its first trials all failed.
-
-    \b
-    Examples:
-      tuner study resume my-study
-    """
-    from tuner.store import location, studies
-    from tuner.store.database import Database
-
-    with Database.open(location.storage_url(storage)) as database:
-        study = studies.resume_study(database, name)
-    message(f"study {name} is {study.state.value}")
-    next_steps(f"tuner worker start --study {name} --until-done", storage=storage)
-
-
-@app.command()
 def trials(
     *,
     name: StudyName,
@@ -351,3 +336,10 @@ def schema() -> None:
     from tuner.study.schema import study_schema
 
     line(json.dumps(study_schema(api.catalogue()), indent=2))
+
+
+app.command()(control.pause)
+app.command()(control.resume)
+app.command()(control.stop)
+app.command("set")(control.change)
+app.command()(control.enqueue)

@@ -74,6 +74,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("strategies", ", ".join(study.space.names)),
         ("trials", counts_words(study.counts)),
         ("budget", budget_words(study)),
+        *([("priority", str(study.priority))] if study.priority else []),
         *_best_rows(snapshot),
     ]
     lines = [study.name, *(f"  {name:<12}{text}" for name, text in rows)]
@@ -122,6 +123,13 @@ def winner_words(winner: Winner, metric: str) -> list[str]:
 def is_silent(worker: WorkerRecord, *, now: float) -> bool:
     """Whether a worker should have given a sign of life by now, or its lease is over."""
     return not worker.is_alive or now - worker.seen_at > SILENT_SECONDS
+
+
+def worker_state(worker: WorkerRecord, *, now: float) -> str:
+    """A worker's state in a word or two: also what it was asked and has not begun."""
+    if is_silent(worker, now=now):
+        return "silent"
+    return f"{worker.state}, asked to {worker.asked}" if worker.asked and worker.state == "running" else worker.state
 
 
 def has_worker(snapshot: StudySnapshot) -> bool:
@@ -238,7 +246,7 @@ def workers_lines(workers: Sequence[WorkerRecord], *, now: float, width: int | N
             worker.host,
             str(worker.pid),
             ",".join(worker.devices),
-            "silent" if is_silent(worker, now=now) else worker.state,
+            worker_state(worker, now=now),
             ago(worker.seen_at, now=now),
             ", ".join(worker.running) or "-",
         )

@@ -38,6 +38,7 @@ Examples:
   tuner worker start --study my-study --until-done
   tuner worker start --devices cuda:0,1 --per-device 2
   tuner worker list
+  tuner worker drain --host gpu-box
 """,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -63,6 +64,10 @@ def start(
     heartbeat: HeartbeatInterval = 15.0,
     hang_after: HangAfter = 300.0,
     outage: OutageBudget = 900.0,
+    allow_skew: Annotated[
+        bool,
+        typer.Option("--allow-skew", help="serve studies that other code made, too (as after an edit to a strategy)"),
+    ] = False,
     files: Files = None,
     storage: Storage = None,
 ) -> None:
@@ -96,6 +101,7 @@ def start(
         heartbeat=heartbeat,
         hang_after=hang_after,
         outage=outage,
+        allow_skew=allow_skew,
     )
     summary = supervisor.run_worker(options, display=choose_display(sys.stderr))
     status = conclude(summary, storage=storage)
@@ -121,6 +127,9 @@ def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
             message(f"study {name} is paused: {study.state_reason}")
             steps += [f"tuner study trials {name}", f"tuner study resume {name}"]
             status = 1
+        elif state is StudyState.STOPPED:
+            message(f"study {name} is stopped: {study.state_reason}")
+            steps += [f"tuner study best {name}", f"tuner study resume {name}"]
         elif state is StudyState.FINISHED:
             message(f"study {name} is finished")
             steps += [f"tuner study best {name}", f"tuner study report {name}"]
@@ -157,3 +166,41 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         return
     for text in workers_lines(workers, now=time.time(), width=terminal_width()):
         line(text)
+
+
+@app.command()
+def drain(
+    *,
+    worker: Annotated[
+        str | None, typer.Argument(metavar="[ID]", show_default=False, help="the worker's id, or its beginning")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="H", show_default=False, help="all workers of this host")
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="all workers")] = False,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Ask workers to give their trials back and to end.
+
+    They see it at their next sign of life (see --heartbeat), release what they run with its checkpoint, and exit with status 0. Any other
+    worker goes on from there.
+
+    \b
+    Examples:
+      tuner worker drain 3f2a90c1
+      tuner worker drain --host gpu-box
+      tuner worker drain --all
+    """
+    from tuner import live
+    from tuner.cli.documents import worker_document
+
+    asked = live.drain_workers(worker=worker, host=host, everyone=everyone, storage=storage)
+    if as_json:
+        emit({"workers": [worker_document(one) for one in asked]})
+        return
+    for one in asked:
+        message(f"worker {one.worker} on {one.host} drains at its next sign of life")
+    if not asked:
+        message("no worker is alive")
+    next_steps("tuner worker list", storage=storage)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from tuner.store.records import BudgetUse
-from tuner.study.spec import StudySpec
+from tuner.study.spec import BudgetSpec, StudySpec
 
 CONFIRM_SHARE = 0.2
 """Share of the device hours that is kept back for the confirmation, if one is asked for."""
@@ -15,6 +17,18 @@ def search_seconds(spec: StudySpec) -> float | None:
         return None
     share = 1.0 - CONFIRM_SHARE if spec.confirm.finalists else 1.0
     return spec.budget.gpu_hours * 3600.0 * share
+
+
+def with_budget(spec: StudySpec, budget: BudgetSpec) -> StudySpec:
+    """A study with the budget that it has by now."""
+    return spec if budget == spec.budget else spec.model_copy(update={"budget": budget})
+
+
+def least_gpu_hours(spec: StudySpec, used: BudgetUse) -> float:
+    """The smallest device hours, up to a hundredth, of which a study has not used too many already."""
+    share = 1.0 - CONFIRM_SHARE if spec.confirm.finalists else 1.0
+    seconds = max(used.gpu_seconds, (used.gpu_seconds - used.confirm_seconds) / share)
+    return math.ceil(seconds / 36.0) / 100.0
 
 
 def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:

@@ -15,7 +15,7 @@ import optuna
 from optuna.storages._rdb import models as optuna_models
 
 from tuner.errors import LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
-from tuner.search.budget import why_no_new_trial, why_run_must_stop
+from tuner.search.budget import why_no_new_trial, why_run_must_stop, with_budget
 from tuner.search.confirm import choose_finalists, fresh_seeds
 from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
@@ -89,8 +89,11 @@ class StudyDriver:
             study_id=self.study.study_id,
             uid=self.study.uid,
             holder=holder,
-            quota=lambda used: why_no_new_trial(spec, used),
-            limit=lambda used, in_search: why_run_must_stop(spec, used, in_search=in_search),
+            # Judged under the study's lock by the budget that stands there: people change it while workers run.
+            quota=lambda budget, used: why_no_new_trial(with_budget(spec, budget), used),
+            limit=lambda budget, used, in_search: why_run_must_stop(
+                with_budget(spec, budget), used, in_search=in_search
+            ),
             recipes=self._judgement.recipes,
             epochs=spec.training.epochs,
             seed=spec.training.seed,
@@ -212,8 +215,7 @@ class StudyDriver:
         self.study = study
         if study.state is StudyState.SEARCHING:
             leases.reclaim_expired(self._db, study.study_id, grace=grace)
-            over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
-            reason = over or why_no_new_trial(study.spec, study.used)
+            reason = self._why_search_is_over(study)
             if reason and not study.counts["running"] and not study.counts["waiting"]:
                 trials = load_snapshot(self._db, study.name).trials
                 confirmation.start_confirmation(
@@ -225,11 +227,16 @@ class StudyDriver:
                     reason=reason,
                 )
         elif study.state is StudyState.CONFIRMING:
-            confirmation.finish_confirmation(self._db, study_id=study.study_id)
+            has_room = not self._why_search_is_over(study)
+            confirmation.finish_confirmation(self._db, study_id=study.study_id, has_room=has_room)
         else:
             return study
         self.study = studies.find_study(self._db, study.name)
         return self.study
+
+    def _why_search_is_over(self, study: StudyRecord) -> str:
+        over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
+        return over or why_no_new_trial(study.spec, study.used)
 
     def _propose(self, lease: Lease) -> tuple[str, dict[str, Value]]:
         """Sample a strategy and its values; what an earlier attempt sampled already is kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.store.database import Database
@@ -41,7 +41,7 @@ def start_confirmation(
         reason: Why the search is over.
 
     Returns:
-        False if another worker was faster, or search runs are still open.
+        False if another worker was faster, or runs are still open.
     """
 
     def _start(tx: Connection) -> bool:
@@ -49,43 +49,67 @@ def start_confirmation(
             return False
         target = StudyState.CONFIRMING if finalists else StudyState.FINISHED
         move_study(tx, study_id=study_id, source=StudyState.SEARCHING, target=target, reason=reason)
+        _demote(tx, study_id, finalists)
         for finalist in finalists:
-            trial = tx.execute(
-                select(runs).where(
-                    runs.c.study_id == study_id, runs.c.number == finalist.number, runs.c.purpose == "search"
-                )
-            ).one()
-            for seed in seeds:
-                tx.execute(
-                    insert(runs).values(
-                        study_id=study_id,
-                        trial_id=trial.trial_id,
-                        number=trial.number,
-                        purpose="confirm",
-                        seed=seed,
-                        outcome=Outcome.WAITING.value,
-                        reason="",
-                        strategy=trial.strategy,
-                        params=trial.params,
-                        is_recipe=trial.is_recipe,
-                        attempt=0,
-                        token="",
-                        losses=0,
-                        reserved_epochs=epochs,
-                        epochs_done=0,
-                        checkpoint="",
-                        finalist_rank=finalist.rank,
-                        is_baseline=finalist.is_baseline,
-                        created_at=db_now(),
-                    )
-                )
+            _queue(tx, study_id, finalist, seeds=seeds, epochs=epochs)
         return True
 
     return db.write(_start)
 
 
-def finish_confirmation(db: Database, *, study_id: int) -> bool:
-    """Finish a study whose confirmation runs have all ended; False if some are open or another worker was faster."""
+def _demote(tx: Connection, study_id: int, finalists: Sequence[Finalist]) -> None:
+    """Rank the finalists of an earlier confirmation behind: the search went on after it, and their scores stay."""
+    confirms = (runs.c.study_id == study_id) & (runs.c.purpose == "confirm")
+    ranks = tx.execute(select(runs.c.number, runs.c.finalist_rank).where(confirms).distinct()).all()
+    chosen = {finalist.number for finalist in finalists}
+    earlier = [row.number for row in sorted(ranks, key=lambda row: int(row.finalist_rank)) if row.number not in chosen]
+    for rank, number in enumerate(earlier, start=len(finalists) + 1):
+        values = {"finalist_rank": rank, "is_baseline": False}
+        tx.execute(update(runs).where(confirms, runs.c.number == number).values(values))
+
+
+def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence[int], epochs: int) -> None:
+    """One waiting run for each seed that the finalist was not trained with yet."""
+    of_trial = (runs.c.study_id == study_id) & (runs.c.number == finalist.number)
+    trial = tx.execute(select(runs).where(of_trial, runs.c.purpose == "search")).one()
+    values = {"finalist_rank": finalist.rank, "is_baseline": finalist.is_baseline}
+    for seed in seeds:
+        again = of_trial & (runs.c.purpose == "confirm") & (runs.c.seed == seed)
+        if tx.execute(update(runs).where(again).values(values)).rowcount:
+            continue  # from before the search went on
+        tx.execute(
+            insert(runs).values(
+                study_id=study_id,
+                trial_id=trial.trial_id,
+                number=trial.number,
+                purpose="confirm",
+                seed=seed,
+                outcome=Outcome.WAITING.value,
+                reason="",
+                strategy=trial.strategy,
+                params=trial.params,
+                is_recipe=trial.is_recipe,
+                attempt=0,
+                token="",
+                losses=0,
+                asked="",
+                reserved_epochs=epochs,
+                epochs_done=0,
+                checkpoint="",
+                created_at=db_now(),
+                **values,
+            )
+        )
+
+
+def finish_confirmation(db: Database, *, study_id: int, has_room: bool = False) -> bool:
+    """Finish a study whose confirmation runs have all ended; False if some are open or another worker was faster.
+
+    Args:
+        db: The database.
+        study_id: The study.
+        has_room: Its budget was raised meanwhile: it searches again.
+    """
 
     def _finish(tx: Connection) -> bool:
         if lock_study(tx, study_id) is not StudyState.CONFIRMING or has_open_runs(tx, study_id):
@@ -100,9 +124,10 @@ def finish_confirmation(db: Database, *, study_id: int) -> bool:
         reason = "finalists are confirmed"
         if scored < len(outcomes):
             reason = f"the confirmation is incomplete: {scored} of {len(outcomes)} re-trainings gave a score"
-        return move_study(
-            tx, study_id=study_id, source=StudyState.CONFIRMING, target=StudyState.FINISHED, reason=reason
-        )
+        target = StudyState.FINISHED
+        if has_room:
+            target, reason = StudyState.SEARCHING, "its budget has room again"
+        return move_study(tx, study_id=study_id, source=StudyState.CONFIRMING, target=target, reason=reason)
 
     return db.write(_finish)
 

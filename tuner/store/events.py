@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
 from tuner.store.tables import db_now, events
+
+STOP_ASKED, DRAIN_ASKED = "trial_stop_asked", "drain_asked"
+"""Kinds of events whose text says who asked what of a worker."""
 
 
 def record(
@@ -17,15 +20,31 @@ def record(
     number: int | None = None,
     run_id: int | None = None,
     worker_id: str | None = None,
+    who: str | None = None,
 ) -> None:
     """Write one event in the transaction of the change it tells of.
 
     Args:
         kind: A word that programs filter by, such as ``run_lost``.
         text: A sentence for people.
+        who: Who asked for it, as ``user@host``; None where a worker acts by itself.
     """
     tx.execute(
         insert(events).values(
-            at=db_now(), kind=kind, text=text, study_id=study_id, number=number, run_id=run_id, worker_id=worker_id
+            at=db_now(),
+            kind=kind,
+            text=text,
+            study_id=study_id,
+            number=number,
+            run_id=run_id,
+            worker_id=worker_id,
+            who=who,
         )
     )
+
+
+def why_asked(tx: Connection, kind: str, *, run_id: int | None = None, worker_id: str | None = None) -> str:
+    """What the newest event of a kind says of a run or of a worker; an empty string without one."""
+    of = events.c.worker_id == worker_id if run_id is None else events.c.run_id == run_id
+    query = select(events.c.text).where(events.c.kind == kind, of).order_by(events.c.event_id.desc()).limit(1)
+    return str(tx.execute(query).scalar_one_or_none() or "")

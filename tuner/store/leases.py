@@ -13,22 +13,30 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
 from tuner.store import ends, events, optuna_rows
 from tuner.store.breaker import pause_if_hopeless
 from tuner.store.database import Database
-from tuner.store.records import BudgetUse, Outcome, StudyState
-from tuner.store.studies import budget_use, lock_study, why_search_is_over
-from tuner.store.tables import attempts, db_now, runs
+from tuner.store.records import Asked, BudgetUse, Outcome, StudyState
+from tuner.store.studies import budget_use, lock_study, read_budget, why_search_is_over
+from tuner.store.tables import attempts, db_now, runs, workers
 from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
+from tuner.study.spec import BudgetSpec
+
+
+@dataclass(kw_only=True, slots=True)
+class Beats:
+    """How many signs of life a worker has given that the database acknowledged; see :func:`tuner.store.workers.beat`."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +48,15 @@ class Holder:
         host: Its host name.
         slot: Which device share, such as ``cuda:0/1``.
         lease: Seconds until an unrenewed claim may be taken over.
+        beats: The worker's signs of life, if it gives any: a database that knows fewer was restored from an older backup, and what was
+            claimed before is not written to it.
     """
 
     worker: str
     host: str
     slot: str
     lease: float
+    beats: Beats | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +71,7 @@ class Lease:
         token: Random; the fencing token.
         strategy: None until a proposal is bound.
         params: Absolute values; None until a proposal is bound.
+        beats: As in :class:`Holder`.
     """
 
     run_id: int
@@ -74,16 +86,17 @@ class Lease:
     worker: str
     strategy: str | None
     params: Mapping[str, Value] | None
+    beats: Beats | None = field(default=None, compare=False, repr=False)
 
 
-Quota = Callable[[BudgetUse], str]
+Quota = Callable[[BudgetSpec, BudgetUse], str]
 """Says why no new trial may start, or an empty string if one may."""
 
-Limit = Callable[[BudgetUse, bool], str]
+Limit = Callable[[BudgetSpec, BudgetUse, bool], str]
 """Says why a run, of the search or not, may not go on, or an empty string if it may."""
 
 Recipes = Sequence[Mapping[str, Value]]
-"""Values that the first trials must take, in order of the trial numbers."""
+"""Values that the first trials must take, in order."""
 
 
 def claim(
@@ -104,7 +117,7 @@ def claim(
     Args:
         quota: Judges the budget under the study's lock, so that eight workers never start trial 51 of 50.
         limit: Judges whether a waiting run may go on; where it may not, the run is ended as pruned.
-        recipes: Trial ``n`` takes the values of ``recipes[n]``, while there are any.
+        recipes: The first new trials take these values, one after the other; those that people enqueued do not count.
         epochs: Epochs that a new trial reserves.
         seed: Seed of a new trial.
         grace: Seconds beyond its end for which a lease is respected; see :func:`reclaim_expired`.
@@ -121,16 +134,20 @@ def claim(
     def _claim(tx: Connection) -> Lease | None:
         state = lock_study(tx, study_id, uid=uid)
         if next(tries) and (taken := _claimed_with(tx, study_id, token)) is not None:
-            return _lease(taken)  # an earlier try took effect although its connection broke
+            return _lease(taken, holder)  # an earlier try took effect although its connection broke
         if state is None or not state.is_open:
             return None
         ends.reclaim_expired(tx, study_id, grace=grace)
+        budget = read_budget(tx, study_id)
         while (waiting := _next_waiting(tx, study_id)) is not None:
-            reason = limit(budget_use(tx, study_id), waiting.purpose == "search")
+            in_search = waiting.purpose == "search"
+            reason = _why_stopped(tx, waiting) or limit(budget, budget_use(tx, study_id), in_search)
             if not reason:
                 return _take(tx, waiting, holder, token=token)
             ends.cut_waiting(tx, waiting, reason=reason)
-        if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id) or quota(budget_use(tx, study_id)):
+        if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id):
+            return None
+        if quota(budget, budget_use(tx, study_id)):
             return None
         return _create(tx, study_id, holder, token=token, recipes=recipes, epochs=epochs, seed=seed)
 
@@ -141,6 +158,13 @@ def _claimed_with(tx: Connection, study_id: int, token: str) -> Row[Any] | None:
     return tx.execute(
         select(runs).where(runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.token == token)
     ).first()
+
+
+def _why_stopped(tx: Connection, row: Row[Any]) -> str:
+    """Who asked for the end of a run whose worker died or left before it saw that; an empty string if nobody did."""
+    if row.asked != Asked.STOP.value:
+        return ""
+    return events.why_asked(tx, events.STOP_ASKED, run_id=row.run_id) or "stopped"
 
 
 def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
@@ -156,10 +180,11 @@ def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
 def _create(
     tx: Connection, study_id: int, holder: Holder, *, token: str, recipes: Recipes, epochs: int, seed: int
 ) -> Lease:
-    number = tx.execute(
-        select(func.count()).select_from(runs).where(runs.c.study_id == study_id, runs.c.purpose == "search")
+    # Not by the trial's number: trials that people enqueued come between.
+    tried = tx.execute(
+        select(func.count()).where(runs.c.study_id == study_id, runs.c.purpose == "search", runs.c.is_recipe)
     ).scalar_one()
-    recipe = recipes[number] if number < len(recipes) else None
+    recipe = recipes[tried] if tried < len(recipes) else None
     trial_id, number = optuna_rows.create_trial(tx, study_id=study_id, fixed_params=recipe)
     run_id = inserted_id(
         tx,
@@ -170,7 +195,7 @@ def _create(
             purpose="search",
             seed=seed,
             outcome=Outcome.RUNNING.value,
-            reason="",
+            reason=ends.running_on(holder.host, holder.slot),
             is_recipe=recipe is not None,
             attempt=1,
             token=token,
@@ -194,7 +219,8 @@ def _take(tx: Connection, row: Row[Any], holder: Holder, *, token: str) -> Lease
         .where(runs.c.run_id == row.run_id, runs.c.attempt == row.attempt, runs.c.outcome == Outcome.WAITING.value)
         .values(
             outcome=Outcome.RUNNING.value,
-            reason="",
+            reason=ends.running_on(holder.host, holder.slot, waited=row.reason),
+            asked="",
             attempt=row.attempt + 1,
             token=token,
             worker_id=holder.worker,
@@ -208,7 +234,7 @@ def _take(tx: Connection, row: Row[Any], holder: Holder, *, token: str) -> Lease
 
 
 def _open_attempt(tx: Connection, run_id: int, *, holder: Holder) -> Lease:
-    lease = _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one())
+    lease = _lease(tx.execute(select(runs).where(runs.c.run_id == run_id)).one(), holder)
     tx.execute(
         insert(attempts).values(
             run_id=run_id,
@@ -228,7 +254,7 @@ def _open_attempt(tx: Connection, run_id: int, *, holder: Holder) -> Lease:
     return lease
 
 
-def _lease(row: Row[Any]) -> Lease:
+def _lease(row: Row[Any], holder: Holder) -> Lease:
     return Lease(
         run_id=row.run_id,
         study_id=row.study_id,
@@ -242,6 +268,7 @@ def _lease(row: Row[Any]) -> Lease:
         worker=row.worker_id,
         strategy=row.strategy,
         params=json.loads(row.params) if row.params is not None else None,
+        beats=holder.beats,
     )
 
 
@@ -256,17 +283,16 @@ def guard(tx: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
     Raises:
         LeaseLost: If the run has another owner, was given up or is gone; then nothing was written.
     """
-    written = tx.execute(
-        update(runs)
-        .where(
-            runs.c.run_id == lease.run_id,
-            runs.c.token == lease.token,
-            runs.c.attempt == lease.attempt,
-            runs.c.worker_id == lease.worker,
-            runs.c.outcome == Outcome.RUNNING.value,
-        )
-        .values(values)
+    is_ours = (
+        (runs.c.run_id == lease.run_id)
+        & (runs.c.token == lease.token)
+        & (runs.c.attempt == lease.attempt)
+        & (runs.c.worker_id == lease.worker)
+        & (runs.c.outcome == Outcome.RUNNING.value)
     )
+    if lease.beats is not None:
+        is_ours &= exists().where(workers.c.worker_id == lease.worker, workers.c.beat >= lease.beats.number)
+    written = tx.execute(update(runs).where(is_ours).values(values))
     if written.rowcount != 1:
         raise LeaseLost(f"trial {lease.number} (attempt {lease.attempt}) is no longer ours")
 

@@ -169,8 +169,7 @@ def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value:
         value: Finite objective value; required for COMPLETE, optional for PRUNED, ignored otherwise.
     """
     changes: dict[str, Any] = {"state": STATE_OF_OUTCOME[outcome]}
-    if outcome.is_finished:
-        changes["datetime_complete"] = _utc_now(connection)
+    changes["datetime_complete"] = _utc_now(connection) if outcome.is_finished else None  # one may run again
     connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(changes))
     if value is not None and outcome in (Outcome.COMPLETE, Outcome.PRUNED):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)

@@ -12,13 +12,14 @@ from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import ConflictError, NotFoundError
+from tuner.source import this_code
 from tuner.store import events, optuna_rows
 from tuner.store.database import Database
 from tuner.store.records import BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.tables import attempts, db_now, metrics, runs, studies
 from tuner.store.tables import events as events_table
 from tuner.study.space import SearchSpace
-from tuner.study.spec import StudySpec
+from tuner.study.spec import BudgetSpec, StudySpec
 
 COUNTED = ("complete", "pruned", "diverged", "errored", "infeasible", "running", "waiting")
 """The outcomes that a trial may have, in the order in which people read them."""
@@ -43,6 +44,7 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
         row = tx.execute(select(studies).where(studies.c.name == spec.name)).first()
         if row is not None:
             _require_same(row, spec=spec, space=space, maximize=maximize)
+            _stamp(tx, row)
             return
         if optuna_rows.study_exists(tx, spec.name):
             raise ConflictError(
@@ -57,7 +59,7 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
                 uid=uuid.uuid4().hex,
                 spec=_dump(spec.model_dump(mode="json")),
                 space=_dump(space.to_json()),
-                code="",
+                code=this_code(),
                 metric=spec.objective.metric,
                 maximize=maximize,
                 state=StudyState.SEARCHING.value,
@@ -71,6 +73,13 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
 
     db.write(_create)
     return find_study(db, spec.name)
+
+
+def _stamp(tx: Connection, row: Row[Any]) -> None:
+    """Note which code asks for the study again: while it has no trial, there is nothing that could not be compared."""
+    has_runs = select(runs.c.run_id).where(runs.c.study_id == row.study_id).limit(1)
+    if row.code != this_code() and tx.execute(has_runs).first() is None:
+        tx.execute(update(studies).where(studies.c.study_id == row.study_id).values(code=this_code()))
 
 
 def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximize: bool) -> None:
@@ -87,10 +96,11 @@ def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximiz
         different = ["this version of tuner resolves its space differently"]
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        fix = "give the new question another name"
+        if all(text.startswith("budget.") for text in different):
+            fix = f"its budget is changed by: tuner study set {spec.name}"
         raise ConflictError(
-            f'study "{spec.name}" exists and asks something else',
-            why="; ".join(different[:3]) + more,
-            fix="give the new question another name",
+            f'study "{spec.name}" exists and asks something else', why="; ".join(different[:3]) + more, fix=fix
         )
 
 
@@ -130,7 +140,10 @@ def list_studies(db: Database) -> list[StudyRecord]:
 
 
 def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
-    """Names of the studies that workers may claim from: by priority, then age.
+    """Names of the studies that workers may claim from, in the order in which a free slot should look there.
+
+    A higher priority comes first. Equals share: first the study with the fewest running runs, then the one whose last run began the
+    longest ago, so that also a single slot serves them in turn.
 
     Args:
         names: Only these; empty: all.
@@ -138,27 +151,43 @@ def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
 
     def _names(tx: Connection) -> list[str]:
         open_states = [state.value for state in StudyState if state.is_open]
+        is_running = (runs.c.study_id == studies.c.study_id) & (runs.c.outcome == Outcome.RUNNING.value)
+        running = select(func.count()).select_from(runs).where(is_running).scalar_subquery()
+        begun = (
+            select(func.coalesce(func.max(attempts.c.started_at), 0.0))
+            .join(runs, runs.c.run_id == attempts.c.run_id)
+            .where(runs.c.study_id == studies.c.study_id)
+            .scalar_subquery()
+        )
         query = select(studies.c.name).where(
             studies.c.state.in_(open_states), optuna_rows.has_study(studies.c.study_id)
         )
         if names:
             query = query.where(studies.c.name.in_(names))
-        return [name for (name,) in tx.execute(query.order_by(studies.c.priority.desc(), studies.c.study_id))]
+        order = (studies.c.priority.desc(), running, begun, studies.c.study_id)
+        return [name for (name,) in tx.execute(query.order_by(*order))]
 
     return db.read(_names)
 
 
-def move_study(tx: Connection, *, study_id: int, source: StudyState, target: StudyState, reason: str) -> bool:
+def move_study(
+    tx: Connection,
+    *,
+    study_id: int,
+    source: StudyState,
+    target: StudyState,
+    reason: str,
+    who: str | None = None,
+) -> bool:
     """Move a study from one state to another; False if it was not in the source state (somebody was faster)."""
     values: dict[str, Any] = {"state": target.value, "state_reason": reason}
-    if target is StudyState.FINISHED:
-        values["finished_at"] = db_now()
+    values["finished_at"] = db_now() if target is StudyState.FINISHED else None
     moved = tx.execute(
         update(studies).where(studies.c.study_id == study_id, studies.c.state == source.value).values(values)
     )
     if moved.rowcount != 1:
         return False
-    events.record(tx, f"study_{target.value}", reason, study_id=study_id)
+    events.record(tx, f"study_{target.value}", reason, study_id=study_id, who=who)
     return True
 
 
@@ -211,33 +240,6 @@ def lock_study(tx: Connection, study_id: int, *, uid: str | None = None) -> Stud
     return StudyState(row.state) if row is not None and uid in (None, row.uid) else None
 
 
-def resume_study(db: Database, name: str) -> StudyRecord:
-    """Let workers go on with a paused or stopped study.
-
-    Raises:
-        NotFoundError: If there is none.
-        ConflictError: If it is finished.
-    """
-
-    def _resume(tx: Connection) -> None:
-        study = read_study(tx, name)
-        state = lock_study(tx, study.study_id)
-        if state is None or state.is_open:
-            return
-        if state is StudyState.FINISHED:
-            raise ConflictError(
-                f'study "{name}" is finished', why=study.state_reason, fix="create another one for more"
-            )
-        confirms = tx.execute(
-            select(runs.c.run_id).where(runs.c.study_id == study.study_id, runs.c.purpose == "confirm").limit(1)
-        ).first()
-        target = StudyState.SEARCHING if confirms is None else StudyState.CONFIRMING
-        move_study(tx, study_id=study.study_id, source=state, target=target, reason="resumed")
-
-    db.write(_resume)
-    return find_study(db, name)
-
-
 def end_search(db: Database, study_id: int, *, reason: str) -> None:
     """Let no new trial start, whatever is left of the budget; the open ones go on."""
 
@@ -270,6 +272,12 @@ def pause_study(db: Database, study_id: int, *, reason: str) -> bool:
         )
 
     return db.write(_pause)
+
+
+def read_budget(tx: Connection, study_id: int) -> BudgetSpec:
+    """A study's budget as it is now: people change it while it runs."""
+    spec = tx.execute(select(studies.c.spec).where(studies.c.study_id == study_id)).scalar_one()
+    return BudgetSpec.model_validate(json.loads(spec)["budget"])
 
 
 def budget_use(tx: Connection, study_id: int) -> BudgetUse:
@@ -318,6 +326,8 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
         finished_at=row.finished_at,
         counts=counts,
         used=budget_use(tx, row.study_id),
+        priority=row.priority,
+        code=row.code,
     )
 
 

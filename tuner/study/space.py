@@ -80,7 +80,7 @@ class SearchSpace:
         block = self.block(strategy)
         values: dict[str, Value] = {}
         for name, domain in block.domains.items():
-            values[_absolute_name(name, block)] = domain.value if isinstance(domain, Fixed) else proposal[name]
+            values[absolute_name(name, block)] = domain.value if isinstance(domain, Fixed) else proposal[name]
         if RELATIVE_LEARNING_RATE in block.domains:
             decades = float(values["learning_rate"])
             values["learning_rate"] = block.rate(values.get("optimizer")) * 10.0**decades
@@ -94,7 +94,7 @@ class SearchSpace:
             values: What :meth:`absolute` gave.
         """
         block = self.block(strategy)
-        fixed = {_absolute_name(name, block) for name, domain in block.domains.items() if isinstance(domain, Fixed)}
+        fixed = {absolute_name(name, block) for name, domain in block.domains.items() if isinstance(domain, Fixed)}
         return {name: value for name, value in values.items() if name not in fixed}
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -130,8 +130,13 @@ class SearchSpace:
 _PLAIN_NAMES = frozenset(knob.name for knob in SHARED_HYPERPARAMETERS) - {RELATIVE_LEARNING_RATE} | {"learning_rate"}
 
 
-def _absolute_name(name: str, block: StrategySpace) -> str:
-    """Under which name a domain of a block stands among absolute values."""
+def absolute_name(name: str, block: StrategySpace) -> str:
+    """Under which name a domain of a block stands among absolute values.
+
+    Args:
+        name: A key of ``block.domains``.
+        block: The strategy's space.
+    """
     if name == RELATIVE_LEARNING_RATE:
         return "learning_rate"
     plain = name.removeprefix(f"{block.strategy}.")

@@ -53,6 +53,8 @@ class Showing:
                 del self._drivers[name]
                 continue
             study = progress.study
+            if study.uid == self._drivers[name].study.uid:
+                self._drivers[name].study = study  # its budget may be another one by now
             self._show(
                 StudySeen(
                     study=name,

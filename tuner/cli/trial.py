@@ -1,0 +1,136 @@
+"""``tuner trial``: one trial of a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.options import Files, Json, Reason, Storage
+from tuner.cli.output import emit, line, message, next_steps, terminal_width
+
+if TYPE_CHECKING:
+    from tuner.store.records import TrialStory
+
+TrialNumber = Annotated[int, typer.Argument(metavar="N", min=0, show_default=False, help="the trial's number")]
+StudyOf = Annotated[str, typer.Argument(metavar="STUDY", show_default=False, help="the study")]
+
+app = typer.Typer(
+    help="""Look at one trial, end it, or run it again.
+
+\b
+Examples:
+  tuner trial show my-study 7
+  tuner trial logs my-study 7
+  tuner trial stop my-study 7 --reason "diverging"
+  tuner trial retry my-study 3 5
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def show(*, study: StudyOf, number: TrialNumber, storage: Storage = None, as_json: Json = False) -> None:
+    """Show one trial: its state and why, its values, each attempt at it, its epochs, and what happened to it.
+
+    \b
+    Examples:
+      tuner trial show my-study 7
+      tuner trial show my-study 7 --json | jq '.trial.attempts[] | {state, reason, host}'
+    """
+    from tuner.cli.documents import story_document
+    from tuner.cli.trial_views import story_lines
+
+    story = _load(study, number=number, storage=storage)
+    if as_json:
+        emit(story_document(story))
+        return
+    for text in story_lines(story, width=terminal_width()):
+        line(text)
+
+
+@app.command()
+def logs(
+    *,
+    study: StudyOf,
+    number: TrialNumber,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="K", min=1, show_default=False, help="else the newest with a log")
+    ] = None,
+    files: Files = None,
+    storage: Storage = None,
+) -> None:
+    """Print the last lines that an attempt at a trial wrote.
+
+    The database keeps them of attempts that ended badly. Of one that runs on this box, the log of its slot is read.
+
+    \b
+    Examples:
+      tuner trial logs my-study 7
+      tuner trial logs my-study 7 --attempt 1
+    """
+    from tuner.cli import trial_logs
+    from tuner.store import location
+
+    story = _load(study, number=number, storage=storage)
+    found = trial_logs.find(story, attempt=attempt, files=location.files_dir(files, location.storage_url(storage)))
+    message(found.about)
+    for text in found.lines:
+        line(text)
+
+
+def _load(study: str, *, number: int, storage: str | None) -> TrialStory:
+    from tuner.store import location, queries
+    from tuner.store.database import Database
+
+    with Database.open(location.storage_url(storage)) as database:
+        return queries.load_trial(database, study, number)
+
+
+@app.command()
+def stop(*, study: StudyOf, number: TrialNumber, reason: Reason = "", storage: Storage = None) -> None:
+    """End one trial as pruned: what it has reported so far counts.
+
+    Its worker sees it at its next sign of life (see --heartbeat) and stops within a training step.
+
+    \b
+    Examples:
+      tuner trial stop my-study 7
+      tuner trial stop my-study 7 --reason "learns nothing"
+    """
+    from tuner import live
+    from tuner.store.records import Outcome
+
+    outcome = live.stop_trial(study, number=number, reason=reason, storage=storage)
+    if outcome is Outcome.RUNNING:
+        message(f"trial {number} of study {study} ends at its worker's next sign of life")
+    else:
+        message(f"trial {number} of study {study} is {outcome.value}")
+    next_steps(f"tuner study trials {study}", storage=storage)
+
+
+@app.command()
+def retry(
+    *,
+    study: StudyOf,
+    numbers: Annotated[list[int], typer.Argument(metavar="N...", min=0, show_default=False, help="the trials")],
+    storage: Storage = None,
+) -> None:
+    """Run trials again that ended badly: each under its number, with its values, from its beginning.
+
+    Only errored, infeasible and diverged ones. Of a trial that has a result, the re-trainings that ended badly run again. A study that is
+    finished goes on.
+
+    \b
+    Examples:
+      tuner trial retry my-study 3
+      tuner trial retry my-study 3 5 8
+    """
+    from tuner import live
+
+    state = live.retry_trials(study, numbers=numbers, storage=storage)
+    which = f"trial{'s' if len(numbers) > 1 else ''} {', '.join(str(number) for number in numbers)}"
+    message(f"{which} of study {study} wait{'' if len(numbers) > 1 else 's'} for a worker (study {state.value})")
+    step = f"tuner worker start --study {study} --until-done" if state.is_open else f"tuner study resume {study}"
+    next_steps(step, storage=storage)

@@ -1,0 +1,346 @@
+"""What a person asks of a study while it runs, from any box: pause, resume, stop, another budget, a trial of one's own.
+
+Everything is written to the database, where the workers see it: before a claim, or at their next sign of life. Each change is one
+transaction under the study's lock, with an event that says who did it and when.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from tuner.errors import ConflictError, UsageError
+from tuner.store import events, optuna_rows
+from tuner.store.database import Database
+from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.studies import find_study, lock_study, move_study, read_study, why_search_is_over
+from tuner.store.tables import db_now, runs, studies
+from tuner.study.domains import Value
+from tuner.study.proposals import as_proposal, choose_strategy
+from tuner.study.spec import StudySpec
+
+MOST_PRIORITY = 1000
+"""Priorities are whole numbers from minus this to this."""
+
+Quota = Callable[[StudySpec, BudgetUse], str]
+"""Says why no new trial may start, or an empty string if one may."""
+
+
+def this_person() -> str:
+    """Who sits here, as ``user@host``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"[:200]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What shall be other in a study; None stays.
+
+    Attributes:
+        trials: Trials, the pruned ones included.
+        epochs: Epochs over all trials.
+        gpu_hours: Device hours, the confirmation's fifth included.
+        priority: Studies with a higher one are served first.
+    """
+
+    trials: int | None = None
+    epochs: int | None = None
+    gpu_hours: float | None = None
+    priority: int | None = None
+
+
+def pause(db: Database, name: str, *, who: str, reason: str = "", now: bool = False) -> StudyRecord:
+    """Let nothing of a study be claimed until it is resumed; what runs goes on.
+
+    Args:
+        name: The study.
+        who: Who asks, as :func:`this_person` says it.
+        reason: Why, for the others.
+        now: What runs is given back, too, with its last checkpoint.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        ConflictError: If it is finished or stopped.
+    """
+    return _halt(db, name, target=StudyState.PAUSED, who=who, reason=reason, now=now)
+
+
+def stop(db: Database, name: str, *, who: str, reason: str = "", now: bool = False) -> StudyRecord:
+    """End a study where it is: nothing more of it is claimed, its confirmation neither; :func:`resume` takes it back.
+
+    Args:
+        name: The study.
+        who: Who asks.
+        reason: Why, for the others.
+        now: What runs is given back, too, with its last checkpoint.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        ConflictError: If it is finished.
+    """
+    return _halt(db, name, target=StudyState.STOPPED, who=who, reason=reason, now=now)
+
+
+def _halt(db: Database, name: str, *, target: StudyState, who: str, reason: str, now: bool) -> StudyRecord:
+    def _change(tx: Connection) -> None:
+        study = locked(tx, name)
+        if study.state is StudyState.FINISHED:
+            raise ConflictError(f'study "{name}" is finished', why=study.state_reason)
+        if study.state is StudyState.STOPPED and target is StudyState.PAUSED:
+            raise ConflictError(f'study "{name}" is stopped', why=study.state_reason, fix=f"tuner study resume {name}")
+        if study.state is not target:
+            text = f"{target.value} by {who}{f': {reason}' if reason else ''}"
+            move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=text, who=who)
+        if now:
+            asked = tx.execute(
+                update(runs)
+                .where(runs.c.study_id == study.study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.asked == "")
+                .values(asked=Asked.RELEASE.value)
+            )
+            text = f"{asked.rowcount} running trials shall be given back"
+            events.record(tx, "release_asked", text, study_id=study.study_id, who=who)
+
+    db.write(_change)
+    return find_study(db, name)
+
+
+def resume(db: Database, name: str, *, who: str) -> StudyRecord:
+    """Let workers go on with a paused or stopped study.
+
+    Args:
+        name: The study.
+        who: Who asks.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        ConflictError: If it is finished.
+    """
+
+    def _resume(tx: Connection) -> None:
+        study = locked(tx, name)
+        if study.state is StudyState.FINISHED:
+            raise ConflictError(
+                f'study "{name}" is finished',
+                why=study.state_reason,
+                fix=f"for more, raise its budget: tuner study set {name} --trials {study.used.trials + 10}",
+            )
+        if not study.state.is_open:
+            target = StudyState.CONFIRMING if _only_confirms(tx, study.study_id) else StudyState.SEARCHING
+            reason = f"resumed by {who}"
+            move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=reason, who=who)
+        tx.execute(
+            update(runs)
+            .where(runs.c.study_id == study.study_id, runs.c.asked == Asked.RELEASE.value)
+            .values(asked="")  # what no worker has seen yet
+        )
+
+    db.write(_resume)
+    return find_study(db, name)
+
+
+def _only_confirms(tx: Connection, study_id: int) -> bool:
+    """Whether what is left to run are re-trainings."""
+    is_open = runs.c.outcome.in_((Outcome.WAITING.value, Outcome.RUNNING.value))
+    query = select(runs.c.purpose).where(runs.c.study_id == study_id, is_open).distinct()
+    return [purpose for (purpose,) in tx.execute(query)] == ["confirm"]
+
+
+def change(
+    db: Database,
+    name: str,
+    *,
+    wishes: Wishes,
+    who: str,
+    quota: Quota,
+    least_hours: Callable[[StudySpec, BudgetUse], float],
+) -> StudyRecord:
+    """Give a study another budget or priority; one that is finished goes on where that makes room for trials.
+
+    Args:
+        name: The study.
+        wishes: What shall be other.
+        who: Who asks.
+        quota: Judges the budget.
+        least_hours: The device hours below which the study would have used too many already.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        UsageError: If a number is out of its range, or none is given.
+        ConflictError: If the study has used more already.
+    """
+
+    def _change(tx: Connection) -> None:
+        study = locked(tx, name)
+        _require_above_use(study, wishes, least_hours=least_hours(study.spec, study.used))
+        budget = study.spec.budget
+        asked = {key: getattr(wishes, key) for key in ("trials", "epochs", "gpu_hours")}
+        changed = {key: value for key, value in asked.items() if value is not None and value != getattr(budget, key)}
+        texts = [f"{key} {_shown(getattr(budget, key))} -> {_shown(value)}" for key, value in changed.items()]
+        spec = study.spec.model_copy(update={"budget": budget.model_copy(update=changed)})
+        values: dict[str, Any] = {}
+        if changed:
+            values["spec"] = json.dumps(spec.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
+        if wishes.priority is not None and wishes.priority != study.priority:
+            values["priority"] = wishes.priority
+            texts.append(f"priority {study.priority} -> {wishes.priority}")
+        if not values:
+            return
+        tx.execute(update(studies).where(studies.c.study_id == study.study_id).values(values))
+        text = ", ".join(texts)
+        events.record(tx, "study_changed", text, study_id=study.study_id, who=who)
+        over = quota(spec, study.used) or why_search_is_over(tx, study.study_id)
+        if changed and study.state is StudyState.FINISHED and not over:
+            reason = f"{text} by {who}"
+            reopen(tx, study, reason=reason, who=who)
+
+    _require_sensible(wishes)
+    db.write(_change)
+    return find_study(db, name)
+
+
+def reopen(tx: Connection, study: StudyRecord, *, reason: str, who: str) -> None:
+    """Let a study search again that was finished, or had begun its confirmation."""
+    target = StudyState.SEARCHING
+    move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=reason, who=who)
+
+
+def _require_sensible(wishes: Wishes) -> None:
+    limits = {
+        "trials": (1, 100_000),
+        "epochs": (1, 2**31 - 1),
+        "gpu_hours": (1e-6, 1e9),
+        "priority": (-MOST_PRIORITY, MOST_PRIORITY),
+    }
+    given = {key: value for key in limits if (value := getattr(wishes, key)) is not None}
+    if not given:
+        raise UsageError("nothing to change", fix="give --trials, --epochs, --gpu-hours or --priority")
+    for key, value in given.items():
+        low, high = limits[key]
+        if not low <= value <= high:  # false for nan, too
+            raise UsageError(f"{key} must be {low:g} to {high:,.0f}, got {value:g}")
+
+
+def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float) -> None:
+    used = study.used
+    if wishes.trials is not None and wishes.trials < used.trials:
+        raise ConflictError(
+            f'study "{study.name}" has {used.trials} trials already', fix=f"--trials {used.trials} starts no new one"
+        )
+    if wishes.epochs is not None and wishes.epochs < used.epochs:
+        raise ConflictError(
+            f'study "{study.name}" has used or promised {used.epochs} epochs already',
+            fix=f"--epochs {used.epochs} starts no new trial",
+        )
+    if wishes.gpu_hours is not None and wishes.gpu_hours < least_hours:
+        kept = ", a fifth kept for the confirmation" if study.spec.confirm.finalists else ""
+        raise ConflictError(
+            f'study "{study.name}" has used {used.gpu_seconds / 3600.0:.2f} device hours already{kept}',
+            fix=f"--gpu-hours {least_hours:.2f} is the least; --trials {used.trials} starts no new one",
+        )
+
+
+def _shown(limit: float | None) -> str:
+    return "no limit" if limit is None else f"{limit:g}"
+
+
+def enqueue(
+    db: Database, name: str, *, strategy: str | None, values: Mapping[str, Value], who: str, quota: Quota
+) -> int:
+    """Add a trial with values of one's own; it runs before any that is sampled.
+
+    Args:
+        name: The study.
+        strategy: Its strategy; None where the study has only one.
+        values: Absolute values by name, as ``tuner study trials`` shows them; what is left out is sampled.
+        who: Who asks.
+        quota: Judges the budget: the trial is one of it.
+
+    Returns:
+        The trial's number.
+
+    Raises:
+        NotFoundError: If there is no such study.
+        UsageError: If the values are not in the study's space; the message has all mistakes.
+        ConflictError: If the study is over, or its budget has no room.
+    """
+
+    def _enqueue(tx: Connection) -> int:
+        study = locked(tx, name)
+        chosen = choose_strategy(study.space, strategy)
+        proposal = as_proposal(study.space.block(chosen), values)
+        _require_room(study, quota(study.spec, study.used))
+        trial_id, number = optuna_rows.create_trial(
+            tx, study_id=study.study_id, fixed_params={"strategy": chosen, **proposal}
+        )
+        optuna_rows.set_state(tx, trial_id, Outcome.WAITING)
+        optuna_rows.set_user_attributes(tx, trial_id, {"tuner:enqueued_by": who})
+        words = "".join(f" {key}={value}" for key, value in values.items())
+        text = f"enqueued by {who}: {chosen}{words}"
+        tx.execute(
+            insert(runs).values(
+                study_id=study.study_id,
+                trial_id=trial_id,
+                number=number,
+                purpose="search",
+                seed=study.spec.training.seed,
+                outcome=Outcome.WAITING.value,
+                reason=text,
+                is_recipe=False,
+                attempt=0,
+                token="",
+                losses=0,
+                asked="",
+                reserved_epochs=study.spec.training.epochs,
+                epochs_done=0,
+                checkpoint="",
+                is_baseline=False,
+                created_at=db_now(),
+            )
+        )
+        events.record(tx, "trial_enqueued", text, study_id=study.study_id, number=number, who=who)
+        return number
+
+    return db.write(_enqueue)
+
+
+def _require_room(study: StudyRecord, over: str) -> None:
+    more = f"tuner study set {study.name} --trials {study.used.trials + 1}"
+    if study.state is StudyState.STOPPED:
+        raise ConflictError(
+            f'study "{study.name}" is stopped', why=study.state_reason, fix=f"tuner study resume {study.name}"
+        )
+    if over:
+        raise ConflictError(f'study "{study.name}" has no room for another trial', why=over, fix=more)
+    if study.state in (StudyState.CONFIRMING, StudyState.FINISHED):
+        raise ConflictError(f'study "{study.name}" does not search any more', why=study.state_reason, fix=more)
+
+
+def locked(tx: Connection, name: str) -> StudyRecord:
+    """The study of this name, locked until the end of the transaction, as it is then.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    study_id = tx.execute(select(studies.c.study_id).where(studies.c.name == name)).scalar_one_or_none()
+    if study_id is not None:
+        lock_study(tx, study_id)
+    return read_study(tx, name)
+
+
+def count_asked(db: Database, study_id: int) -> int:
+    """Runs of a study whose workers have not seen yet what is asked of them."""
+    query = select(func.count()).where(
+        runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.asked != ""
+    )
+    return int(db.read(lambda tx: tx.execute(query).scalar_one()))

@@ -1,0 +1,151 @@
+"""What a person asks of one trial: to end, or to run again. See :mod:`tuner.store.control`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.engine import Connection, Row
+
+from tuner.errors import ConflictError, NotFoundError
+from tuner.store import ends, events, optuna_rows
+from tuner.store.control import locked, reopen
+from tuner.store.database import Database
+from tuner.store.records import Asked, Outcome, StudyRecord, StudyState
+from tuner.store.studies import move_study
+from tuner.store.tables import runs
+
+_AGAIN = (Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.DIVERGED)
+
+
+def stop_trial(db: Database, name: str, number: int, *, who: str, reason: str = "") -> Outcome:
+    """End one trial as pruned: what it has reported counts.
+
+    Args:
+        db: The database.
+        name: The study.
+        number: The trial.
+        who: Who asks, as ``user@host``.
+        reason: Why, for the others.
+
+    Returns:
+        PRUNED where it waited and is ended now; RUNNING where its worker ends it at the next sign of life.
+
+    Raises:
+        NotFoundError: If there is no such study or trial.
+        ConflictError: If the trial has ended already.
+    """
+
+    def _stop(tx: Connection) -> Outcome:
+        study = locked(tx, name)
+        row = next(iter(_runs(tx, study, number)))
+        outcome = Outcome(row.outcome)
+        if outcome.is_finished:
+            value = "" if row.value is None else f" ({row.value:.4g})"
+            raise ConflictError(f"trial {number} is {outcome.value} already{value}", why="nothing changed")
+        why = f"stopped by {who}{f': {reason}' if reason else ''}"
+        events.record(tx, events.STOP_ASKED, why, study_id=study.study_id, number=number, run_id=row.run_id, who=who)
+        if outcome is Outcome.WAITING:
+            ends.cut_waiting(tx, row, reason=why)
+            return Outcome.PRUNED
+        tx.execute(update(runs).where(runs.c.run_id == row.run_id).values(asked=Asked.STOP.value))
+        return Outcome.RUNNING
+
+    return db.write(_stop)
+
+
+def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str) -> StudyState:
+    """Let trials run again that ended badly: each under its number, with its values, from its beginning.
+
+    Of a trial whose search run has a result, the re-trainings that ended badly run again.
+
+    Args:
+        db: The database.
+        name: The study; one that is over goes on.
+        numbers: The trials.
+        who: Who asks.
+
+    Returns:
+        The study's state then: a paused or stopped one stays so.
+
+    Raises:
+        NotFoundError: If there is no such study or trial.
+        ConflictError: If one of the trials has not ended badly; then nothing is changed.
+    """
+
+    def _retry(tx: Connection) -> StudyState:
+        study = locked(tx, name)
+        purposes = set()
+        for number in dict.fromkeys(numbers):
+            search, *confirms = _runs(tx, study, number)
+            again = [search] if _ended_badly(search) else [row for row in confirms if _ended_badly(row)]
+            if not again:
+                raise ConflictError(
+                    f"trial {number} is {search.outcome}",
+                    why="only what ended badly runs again: " + ", ".join(_words()),
+                )
+            for row in again:
+                _open_again(tx, row, who=who)
+                purposes.add(row.purpose)
+        if "search" in purposes and study.state in (StudyState.FINISHED, StudyState.CONFIRMING):
+            reopen(tx, study, reason=f"trials run again for {who}", who=who)
+            return StudyState.SEARCHING
+        if study.state is StudyState.FINISHED:
+            reason = f"re-trainings run again for {who}"
+            target = StudyState.CONFIRMING
+            move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=reason, who=who)
+            return target
+        return study.state
+
+    return db.write(_retry)
+
+
+def _words() -> list[str]:
+    return [outcome.value for outcome in _AGAIN]
+
+
+def _ended_badly(row: Row[Any]) -> bool:
+    return Outcome(row.outcome) in _AGAIN
+
+
+def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
+    reason = f"waiting again: {who} asked for it after: {row.reason or row.outcome}"
+    tx.execute(
+        update(runs)
+        .where(runs.c.run_id == row.run_id)
+        .values(
+            outcome=Outcome.WAITING.value,
+            reason=reason,
+            losses=0,
+            asked="",
+            worker_id=None,
+            expires_at=None,
+            epochs_done=0,
+            value=None,
+            best_epoch=None,
+            result=None,
+            ended_at=None,
+        )
+    )
+    if row.purpose == "search":
+        optuna_rows.set_state(tx, row.trial_id, Outcome.WAITING)
+    events.record(tx, "trial_retried", reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
+
+
+def _runs(tx: Connection, study: StudyRecord, number: int) -> Sequence[Row[Any]]:
+    """A trial's search run, then its re-trainings.
+
+    Raises:
+        NotFoundError: If there is no such trial.
+    """
+    rows = tx.execute(
+        select(runs)
+        .where(runs.c.study_id == study.study_id, runs.c.number == number)
+        .order_by(runs.c.purpose.desc(), runs.c.seed)
+    ).all()
+    if not rows:
+        there = study.used.trials
+        known = f"it has {there}: 0 to {there - 1}" if there else "it has none yet"
+        raise NotFoundError(f'study "{study.name}" has no trial {number}', why=known)
+    return rows
