@@ -1,0 +1,1 @@
+"""Searches replayed against recorded learning curves, on a simulated clock."""

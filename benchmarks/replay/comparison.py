@@ -1,0 +1,160 @@
+"""Every method on every task of a table, and what came of it as a table of text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.replay.methods import METHODS, Setting
+from benchmarks.replay.simulator import Trace, Trainings, replay
+from benchmarks.replay.smooth import Interpolated
+from benchmarks.replay.statistics import Summary, normalised_regret, summarise
+from benchmarks.replay.tables import Floats, NearestRow, Task, load_tasks
+
+BUDGETS = (5, 10, 20, 50)
+"""In full trainings, over all workers together."""
+
+Cells = dict[str, list[list[dict[str, Any]]]]
+"""Of each method: tasks x seeds."""
+
+
+class _Recorded(Trainings, Protocol):
+    best: float
+
+
+LOOKUPS: Mapping[str, type[NearestRow | Interpolated]] = {"nearest": NearestRow, "smooth": Interpolated}
+"""What an unrecorded configuration shows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        table: An ``.npz`` of recorded curves.
+        methods: Names of :data:`benchmarks.replay.methods.METHODS`.
+        tasks: Those to search; empty for all. Recipes are learnt on all others of the table.
+        seeds: Runs of each method on each task.
+        workers: Simulated workers.
+        lookup: A name of :data:`LOOKUPS`.
+        against: The method that the others are tested against.
+    """
+
+    table: Path
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    seeds: int
+    workers: int
+    lookup: str
+    against: str
+
+
+def compare(plan: Comparison) -> dict[str, Any]:
+    """Run all methods on a table's tasks.
+
+    Returns:
+        What is written as JSON: the cells and their summaries.
+    """
+    tasks = load_tasks(plan.table)
+    searched = [task for task in tasks if not plan.tasks or task.name in plan.tasks]
+    trainings = [LOOKUPS[plan.lookup](task) for task in searched]
+    cells: Cells = {name: [] for name in plan.methods}
+    for task, recorded in zip(searched, trainings, strict=True):
+        others = [other for other in tasks if other is not task]
+        for name in plan.methods:
+            settings = [
+                Setting(task=task, others=others, seed=seed, trainings=BUDGETS[-1], workers=plan.workers)
+                for seed in range(plan.seeds)
+            ]
+            cells[name].append([_cell(name, setting, recorded) for setting in settings])
+            print(f"{task.name}: {name}", file=sys.stderr, flush=True)
+    tables = {}
+    for reference in ("worst", "median"):
+        regrets = {name: _regrets(searched, trainings, rows, reference=reference) for name, rows in cells.items()}
+        tables[reference] = {
+            str(budget): _summaries({name: values[:, :, index] for name, values in regrets.items()}, plan.against)
+            for index, budget in enumerate(BUDGETS)
+        }
+    described = asdict(plan) | {"table": plan.table.name, "tasks": [task.name for task in searched]}
+    return described | {"budgets": list(BUDGETS), "regret": tables, "cells": cells}
+
+
+def _cell(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
+    """One method, one task, one seed: what was found at each budget, and what the search itself cost."""
+    method, found, tested = METHODS[name], list[float | None](), list[float | None]()
+    started = time.process_time()
+    trace = Trace()
+    for budget in BUDGETS if method.plans_ahead else BUDGETS[-1:]:
+        hour = setting.task.full_training / setting.workers
+        start = method.start(replace(setting, trainings=budget))
+        trace = replay(start, trainings, workers=setting.workers, seconds=budget * hour)
+        instants = [one * hour for one in ([budget] if method.plans_ahead else BUDGETS)]
+        found += [trace.best_at(instant) for instant in instants]
+        tested += [trace.test_at(instant) for instant in instants]
+    return {
+        "found": found,
+        "test": tested,
+        "trials": trace.trials,
+        "distinct": trace.distinct,
+        "completed": trace.completed,
+        "cpu_seconds": round(time.process_time() - started, 3),
+    }
+
+
+def _regrets(
+    tasks: Sequence[Task],
+    trainings: Sequence[_Recorded],
+    rows: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    reference: str,
+) -> Floats:
+    """Tasks x seeds x budgets."""
+    return np.array(
+        [
+            [
+                [
+                    normalised_regret(value, best=recorded.best, reference=getattr(task, reference))
+                    for value in cell["found"]
+                ]
+                for cell in row
+            ]
+            for task, recorded, row in zip(tasks, trainings, rows, strict=True)
+        ]
+    )
+
+
+def _summaries(regrets: Mapping[str, Floats], against: str) -> dict[str, Any]:
+    return {name: asdict(item) for name, item in summarise(regrets, against=against).items()}
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """A result as text: mean regret relative to the worst final score, with its interval where the budget is largest."""
+    budgets = [str(budget) for budget in result["budgets"]]
+    summaries, last = result["regret"]["worst"], budgets[-1]
+    what = f"{len(result['tasks'])} tasks x {result['seeds']} seeds, {result['workers']} workers, lookup {result['lookup']}"
+    lines = [
+        f"{result['table']}: {what}",
+        f"{'mean regret after N trainings':34}"
+        + "".join(f"{'@' + budget:>7}" for budget in budgets)
+        + f"{'95 % @' + last:>14}{'median':>8}{'rank@10':>9}{'rank@' + last:>9}{'won/lost':>10}{'p@10':>9}{'p@' + last:>9}"
+        + f"{'trials':>8}{'CPU s':>7}",
+    ]
+    for name in sorted(result["cells"], key=lambda name: float(summaries[last][name]["mean"])):
+        early, item = Summary(**summaries["10"][name]), Summary(**summaries[last][name])
+        cells = [cell for row in result["cells"][name] for cell in row]
+        p_values = "".join(f"{'' if one.p is None else f'{one.p:.2g}':>9}" for one in (early, item))
+        lines.append(
+            f"{name:34}"
+            + "".join(f"{summaries[budget][name]['mean']:7.3f}" for budget in budgets)
+            + f"{f'{item.low:.3f}-{item.high:.3f}':>14}{item.median:8.3f}{early.rank:9.2f}{item.rank:9.2f}"
+            + f"{f'{item.wins}/{item.losses}':>10}{p_values}"
+            + f"{np.mean([cell['trials'] for cell in cells]):8.0f}{np.mean([cell['cpu_seconds'] for cell in cells]):7.1f}"
+        )
+    lines.append(f"won/lost and p: against {result['against']} (Wilcoxon signed-rank over tasks x seeds, Holm)")
+    return "\n".join(lines)
