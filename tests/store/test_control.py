@@ -1,0 +1,541 @@
+"""What people ask of studies, trials and workers while they run; every change is an event with who and when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from tests.store.toy import LEASE, holder, run_out, sql, toy_result, toy_study, train
+from tuner.errors import ConflictError, LeaseLost, NotFoundError, UsageError
+from tuner.search.budget import least_gpu_hours, why_no_new_trial
+from tuner.search.driver import StudyDriver
+from tuner.source import this_code
+from tuner.store import control, leases, studies, trial_control, workers
+from tuner.store.control import Wishes
+from tuner.store.database import Database
+from tuner.store.leases import Beats, Holder
+from tuner.store.queries import load_snapshot
+from tuner.store.records import Asked, Outcome, StudyRecord, StudyState
+from tuner.store.tables import events
+from tuner.store.workers import Identity, Pulse
+
+ANNA = "anna@box"
+FREE = {"search": {"pruner": {"name": "none"}}}
+
+
+@pytest.fixture
+def db(sqlite_url: str) -> Iterator[Database]:
+    with Database.open(sqlite_url, create=True) as database:
+        yield database
+
+
+@pytest.fixture
+def any_db(storage_url: str) -> Iterator[Database]:
+    """A database of every kind: for what depends on locks."""
+    with Database.open(storage_url, create=True) as database:
+        yield database
+
+
+def change(db: Database, name: str = "toy", **wishes: Any) -> StudyRecord:
+    return control.change(
+        db, name, wishes=Wishes(**wishes), who=ANNA, quota=why_no_new_trial, least_hours=least_gpu_hours
+    )
+
+
+def enqueue(db: Database, name: str = "toy", *, strategy: str | None = "lora", **values: Any) -> int:
+    return control.enqueue(db, name, strategy=strategy, values=values, who=ANNA, quota=why_no_new_trial)
+
+
+def told(db: Database) -> list[tuple[str, str | None]]:
+    """Kinds of the events that people caused, and who."""
+    query = (
+        select(events.c.kind, events.c.who, events.c.at).where(events.c.who.is_not(None)).order_by(events.c.event_id)
+    )
+    rows = db.read(lambda tx: tx.execute(query).all())
+    assert all(row.at > 1.7e9 for row in rows)
+    return [(row.kind, row.who) for row in rows]
+
+
+def register(db: Database, name: str = "w1", *, host: str = "box", lease: float = LEASE) -> None:
+    identity = Identity(worker=name, host=host, boot=f"another-{name}", pid=1, process_started=0.0)
+    workers.register(db, identity, devices=["cpu/0"], version="1", lease=lease, code="1/abc")
+
+
+def fail(driver: StudyDriver, *, outcome: Outcome = Outcome.ERRORED) -> int:
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.fail(lease, outcome=outcome, reason="boom", seconds=1.0, log_tail="")
+    return lease.number
+
+
+def test_a_paused_study_is_not_claimed_until_it_is_resumed(any_db: Database) -> None:
+    toy_study(any_db)
+    driver = StudyDriver(any_db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    paused = control.pause(any_db, "toy", who=ANNA, reason="the cluster is needed")
+    assert (paused.state, paused.state_reason) == (
+        StudyState.PAUSED,
+        "paused by anna@box: the cluster is needed",
+    )
+    assert driver.claim(holder()) is None
+    assert studies.open_studies(any_db) == []
+    train(driver, lease)  # what runs goes on to its end
+    assert control.resume(any_db, "toy", who=ANNA).state is StudyState.SEARCHING
+    assert driver.claim(holder()) is not None
+    assert told(any_db) == [("study_paused", ANNA), ("study_searching", ANNA)]
+
+
+def test_a_pause_may_take_running_trials_back(db: Database) -> None:
+    toy_study(db)
+    register(db)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    control.pause(db, "toy", who=ANNA)
+    control.pause(db, "toy", who=ANNA, now=True)  # also of a study that is paused already
+    (request,) = workers.beat(db, "w1", number=1, state="running", lease=LEASE).requests
+    assert (request.token, request.asked) == (lease.token, Asked.RELEASE)
+    assert request.why == "its study was paused by anna@box"
+    leases.release(db, lease, reason=request.why, seconds=1.0)
+    assert workers.beat(db, "w1", number=2, state="running", lease=LEASE) == Pulse(is_known=True)
+    control.resume(db, "toy", who=ANNA)
+    again = driver.claim(holder())
+    assert again is not None
+    assert (again.number, again.attempt) == (lease.number, 2)
+    assert workers.beat(db, "w1", number=3, state="running", lease=LEASE).requests == ()
+
+
+def test_a_resume_withdraws_what_no_worker_has_seen(db: Database) -> None:
+    toy_study(db)
+    register(db)
+    driver = StudyDriver(db, name="toy")
+    assert driver.claim(holder()) is not None
+    control.pause(db, "toy", who=ANNA, now=True)
+    control.resume(db, "toy", who=ANNA)
+    assert workers.beat(db, "w1", number=1, state="running", lease=LEASE).requests == ()
+
+
+def test_a_stopped_study_confirms_nothing_and_can_be_resumed(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": 1, "seeds": 1}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    for _ in range(2):
+        lease = driver.claim(holder())
+        assert lease is not None
+        train(driver, lease)
+    stopped = control.stop(db, "toy", who=ANNA)
+    assert (stopped.state, stopped.state_reason) == (StudyState.STOPPED, "stopped by anna@box")
+    assert driver.claim(holder()) is None
+    assert driver.advance().state is StudyState.STOPPED
+    with pytest.raises(ConflictError, match='study "toy" is stopped - stopped by anna@box; tuner study resume toy'):
+        control.pause(db, "toy", who=ANNA)
+    control.resume(db, "toy", who=ANNA)
+    run_out(driver)
+    assert studies.find_study(db, "toy").state is StudyState.FINISHED
+    with pytest.raises(ConflictError, match='study "toy" is finished - finalists are confirmed'):
+        control.stop(db, "toy", who=ANNA)
+
+
+def test_a_confirmation_is_paused_and_resumed_as_one(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": 1, "seeds": 2}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    while (lease := driver.claim(holder())) is not None:
+        train(driver, lease)
+    assert driver.advance().state is StudyState.CONFIRMING
+    control.pause(db, "toy", who=ANNA)
+    assert driver.claim(holder()) is None
+    assert control.resume(db, "toy", who=ANNA).state is StudyState.CONFIRMING
+
+
+def test_an_unknown_study_is_guessed(db: Database) -> None:
+    toy_study(db)
+    with pytest.raises(NotFoundError, match='no study "tyo"; did you mean "toy"'):
+        control.pause(db, "tyo", who=ANNA)
+
+
+# Trials of one's own
+
+
+def test_enqueued_trials_run_first_with_their_values(any_db: Database) -> None:
+    toy_study(any_db, budget={"trials": 4})
+    first = enqueue(any_db, learning_rate=1e-3, **{"lora.r": 4})
+    second = enqueue(any_db, strategy="full", batch_size=8)
+    assert (first, second) == (0, 1)
+    waiting = load_snapshot(any_db, "toy").trial(0)
+    assert waiting.outcome is Outcome.WAITING
+    assert waiting.reason == "enqueued by anna@box: lora learning_rate=0.001 lora.r=4"
+    driver = StudyDriver(any_db, name="toy")
+    claimed = [lease for _ in range(6) if (lease := driver.claim(holder())) is not None]
+    assert [lease.number for lease in claimed] == [0, 1, 2, 3]
+    assert claimed[0].strategy == "lora"
+    assert claimed[0].params == pytest.approx(
+        {"learning_rate": 1e-3, "lora.r": 4, "schedule": "linear", "batch_size": claimed[0].params["batch_size"]}
+        if claimed[0].params
+        else {}
+    )
+    assert claimed[1].strategy == "full"
+    assert (claimed[1].params or {})["batch_size"] == 8
+    assert [lease.is_recipe for lease in claimed] == [False, False, True, True]  # the recipes are not lost
+    assert [lease.strategy for lease in claimed[2:]] == ["lora", "full"]
+    assert told(any_db) == [("trial_enqueued", ANNA)] * 2
+
+
+def test_an_enqueued_trial_is_one_of_the_budget(db: Database) -> None:
+    toy_study(db, budget={"trials": 1})
+    assert enqueue(db, learning_rate=5e-4) == 0
+    with pytest.raises(ConflictError) as caught:
+        enqueue(db, learning_rate=5e-4)
+    assert str(caught.value) == (
+        'study "toy" has no room for another trial - budget of 1 trials is used; tuner study set toy --trials 2'
+    )
+    run_out(StudyDriver(db, name="toy"))
+    assert studies.find_study(db, "toy").used.trials == 1
+    with pytest.raises(ConflictError, match="budget of 1 trials is used"):
+        enqueue(db, learning_rate=5e-4)
+
+
+def test_values_outside_the_space_are_refused(db: Database) -> None:
+    toy_study(db)
+    with pytest.raises(
+        UsageError, match=r"learning_rate=1.0 is outside \[1.58e-05, 0.0158\]; unknown parameter \"wd\""
+    ):
+        enqueue(db, learning_rate=1.0, wd=0.1)
+    with pytest.raises(UsageError, match='unknown strategy "loar"; did you mean "lora"'):
+        enqueue(db, strategy="loar")
+    assert studies.find_study(db, "toy").used.trials == 0
+
+
+def test_a_stopped_study_takes_no_trial(db: Database) -> None:
+    toy_study(db)
+    control.stop(db, "toy", who=ANNA)
+    with pytest.raises(ConflictError, match='study "toy" is stopped'):
+        enqueue(db)
+
+
+# Budgets and priorities
+
+
+def test_a_lower_budget_is_seen_at_the_next_claim(any_db: Database) -> None:
+    toy_study(any_db, budget={"trials": 6})
+    driver = StudyDriver(any_db, name="toy")  # has read the six
+    leases_ = [driver.claim(holder()) for _ in range(2)]
+    assert None not in leases_
+    assert change(any_db, trials=2).spec.budget.trials == 2
+    assert driver.claim(holder()) is None
+    with pytest.raises(ConflictError, match=r'study "toy" has 2 trials already; --trials 2 starts no new one'):
+        change(any_db, trials=1)
+    assert told(any_db) == [("study_changed", ANNA)]
+
+
+def test_a_finished_study_goes_on_with_a_raised_budget(db: Database) -> None:
+    toy_study(db, budget={"trials": 3}, confirm={"finalists": 1, "seeds": 2}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    run_out(driver)
+    before = load_snapshot(db, "toy")
+    assert before.study.state is StudyState.FINISHED
+    changed = change(db, trials=8)
+    assert (changed.state, changed.finished_at) == (StudyState.SEARCHING, None)
+    assert changed.state_reason == "trials 3 -> 8 by anna@box"
+    run_out(driver)
+    after = load_snapshot(db, "toy")
+    assert after.study.state is StudyState.FINISHED
+    assert len(after.trials) == 8
+    ranks = [finalist.rank for finalist in after.finalists]
+    assert ranks == list(range(1, len(ranks) + 1))
+    best = max(after.trials, key=lambda trial: trial.value or 0.0)
+    assert after.finalists[0].number == best.number
+    assert {finalist.number for finalist in before.finalists} <= {finalist.number for finalist in after.finalists}
+    assert all(len(finalist.runs) == 2 for finalist in after.finalists)  # nothing was trained twice
+    assert sum(finalist.is_baseline for finalist in after.finalists) == 1
+
+
+def test_a_budget_that_is_raised_during_the_confirmation_is_used_after_it(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": 1, "seeds": 1}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    while (lease := driver.claim(holder())) is not None:
+        train(driver, lease)
+    assert driver.advance().state is StudyState.CONFIRMING
+    change(db, trials=4)
+    run_out(driver)
+    study = studies.find_study(db, "toy")
+    assert (study.state, study.used.trials) == (StudyState.FINISHED, 4)
+
+
+def test_device_hours_keep_the_confirmations_fifth(db: Database) -> None:
+    toy_study(db, budget={"gpu_hours": 1.0}, confirm={"finalists": 1, "seeds": 1}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.finish(lease, result=toy_result(0.5, seconds=720.0))
+    with pytest.raises(ConflictError) as caught:
+        change(db, gpu_hours=0.2)
+    assert str(caught.value) == (
+        'study "toy" has used 0.20 device hours already, a fifth kept for the confirmation; '
+        "--gpu-hours 0.25 is the least; --trials 1 starts no new one"
+    )
+    assert change(db, gpu_hours=0.25).spec.budget.gpu_hours == 0.25
+    assert driver.advance().state is StudyState.CONFIRMING
+
+
+@pytest.mark.parametrize(
+    ("wishes", "text"),
+    [
+        ({}, "nothing to change; give --trials, --epochs, --gpu-hours or --priority"),
+        ({"trials": 0}, "trials must be 1 to 100,000, got 0"),
+        ({"gpu_hours": float("nan")}, "gpu_hours must be 1e-06 to 1,000,000,000, got nan"),
+        ({"priority": 5000}, "priority must be -1000 to 1,000, got 5000"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(db: Database, wishes: dict[str, Any], text: str) -> None:
+    toy_study(db)
+    with pytest.raises(UsageError) as caught:
+        change(db, **wishes)
+    assert str(caught.value) == text
+
+
+def test_the_same_again_changes_nothing(db: Database) -> None:
+    toy_study(db, budget={"trials": 6})
+    change(db, trials=6, priority=0)
+    assert told(db) == []
+
+
+def claim_in_order(db: Database, drivers: dict[str, StudyDriver], slots: int) -> list[str]:
+    """Which study each free slot takes."""
+    found = []
+    for _ in range(slots):
+        for name in studies.open_studies(db):
+            if drivers[name].claim(holder()) is not None:
+                found.append(name)
+                break
+    return found
+
+
+def test_equal_studies_share_the_slots_and_a_higher_priority_takes_them(any_db: Database) -> None:
+    for name in ("first", "second"):
+        toy_study(any_db, name, budget={"trials": 50})
+    drivers = {name: StudyDriver(any_db, name=name) for name in ("first", "second")}
+    assert claim_in_order(any_db, drivers, 4) == ["first", "second", "first", "second"]
+    change(any_db, "second", priority=5)
+    assert claim_in_order(any_db, drivers, 4) == ["second"] * 4
+    change(any_db, "first", priority=5)  # equal again: the one with fewer running trials catches up
+    assert claim_in_order(any_db, drivers, 4) == ["first"] * 4
+
+
+def test_a_single_slot_serves_equal_studies_in_turn(db: Database) -> None:
+    drivers = {}
+    for name in ("first", "second", "third"):
+        toy_study(db, name, budget={"trials": 9})
+        drivers[name] = StudyDriver(db, name=name)
+    served = []
+    for _ in range(9):
+        name = studies.open_studies(db)[0]
+        lease = drivers[name].claim(holder())
+        assert lease is not None
+        train(drivers[name], lease)
+        served.append(name)
+    assert Counter(served) == {"first": 3, "second": 3, "third": 3}
+
+
+# One trial
+
+
+def test_a_running_trial_is_stopped_by_its_worker(any_db: Database) -> None:
+    toy_study(any_db)
+    register(any_db)
+    driver = StudyDriver(any_db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.report(lease, epoch=1, metrics={"f1": 0.4}, seconds=1.0, extend=LEASE)
+    assert trial_control.stop_trial(any_db, "toy", 0, who=ANNA, reason="flat") is Outcome.RUNNING
+    (request,) = workers.beat(any_db, "w1", number=1, state="running", lease=LEASE).requests
+    assert (request.asked, request.why) == (Asked.STOP, "stopped by anna@box: flat")
+    driver.cut(lease, reason=request.why, seconds=2.0)
+    trial = load_snapshot(any_db, "toy").trial(0)
+    assert (trial.outcome, trial.reason, trial.value) == (Outcome.PRUNED, "stopped by anna@box: flat", 0.4)
+    with pytest.raises(ConflictError, match=r"trial 0 is pruned already \(0.4\) - nothing changed"):
+        trial_control.stop_trial(any_db, "toy", 0, who=ANNA)
+
+
+def test_a_stopped_trial_of_a_dead_worker_does_not_run_again(db: Database) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    assert driver.claim(holder("dead", lease=-1.0)) is not None
+    trial_control.stop_trial(db, "toy", 0, who=ANNA)
+    heir = driver.claim(holder())
+    assert heir is not None
+    assert heir.number == 1
+    trial = load_snapshot(db, "toy").trial(0)
+    assert (trial.outcome, trial.reason) == (Outcome.PRUNED, "stopped by anna@box")
+
+
+def test_a_waiting_trial_is_stopped_at_once(db: Database) -> None:
+    toy_study(db)
+    number = enqueue(db)
+    assert trial_control.stop_trial(db, "toy", number, who=ANNA) is Outcome.PRUNED
+    assert load_snapshot(db, "toy").trial(number).outcome is Outcome.PRUNED
+    with pytest.raises(NotFoundError, match='study "toy" has no trial 7 - it has 1: 0 to 0'):
+        trial_control.stop_trial(db, "toy", 7, who=ANNA)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.DIVERGED])
+def test_a_trial_that_ended_badly_runs_again_under_its_number(any_db: Database, outcome: Outcome) -> None:
+    toy_study(any_db, budget={"trials": 3})
+    driver = StudyDriver(any_db, name="toy")
+    number = fail(driver, outcome=outcome)
+    values = load_snapshot(any_db, "toy").trial(number).params
+    assert trial_control.retry_trials(any_db, "toy", [number], who=ANNA) is StudyState.SEARCHING
+    lease = driver.claim(holder())
+    assert lease is not None
+    assert (lease.number, lease.attempt, lease.params) == (number, 2, values)
+    train(driver, lease)
+    trial = load_snapshot(any_db, "toy").trial(number)
+    assert trial.outcome is Outcome.COMPLETE
+    assert [attempt.outcome for attempt in trial.attempts] == [outcome, Outcome.COMPLETE]
+    run_out(driver)
+    assert studies.find_study(any_db, "toy").used.trials == 3
+    assert told(any_db) == [("trial_retried", ANNA)]
+
+
+def test_a_retry_forgets_the_losses(db: Database) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    while load_snapshot(db, "toy").study.counts["errored"] == 0:
+        lease = driver.claim(holder())
+        assert lease is not None
+        leases.lose(db, lease, reason="killed", seconds=1.0)
+    trial_control.retry_trials(db, "toy", [0], who=ANNA)
+    lease = driver.claim(holder())
+    assert lease is not None and lease.number == 0
+    assert leases.lose(db, lease, reason="killed", seconds=1.0) is Outcome.WAITING
+
+
+def test_a_retry_reopens_a_finished_study(db: Database) -> None:
+    toy_study(db, budget={"trials": 3}, confirm={"finalists": 1, "seeds": 1}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    number = fail(driver)
+    run_out(driver)
+    assert studies.find_study(db, "toy").state is StudyState.FINISHED
+    assert trial_control.retry_trials(db, "toy", [number], who=ANNA) is StudyState.SEARCHING
+    run_out(driver)
+    snapshot = load_snapshot(db, "toy")
+    assert snapshot.study.state is StudyState.FINISHED
+    assert snapshot.trial(number).outcome is Outcome.COMPLETE
+
+
+def test_re_trainings_that_failed_run_again(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": 1, "seeds": 2}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    while (lease := driver.claim(holder())) is not None:
+        train(driver, lease)
+    driver.advance()
+    lease = driver.claim(holder())
+    assert lease is not None and lease.purpose == "confirm"
+    driver.fail(lease, outcome=Outcome.ERRORED, reason="boom", seconds=1.0, log_tail="")
+    run_out(driver)
+    assert "incomplete" in studies.find_study(db, "toy").state_reason
+    assert trial_control.retry_trials(db, "toy", [lease.number], who=ANNA) is StudyState.CONFIRMING
+    run_out(driver)
+    assert studies.find_study(db, "toy").state_reason == "finalists are confirmed"
+
+
+def test_only_what_ended_badly_runs_again(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    bad = fail(driver)
+    run_out(driver)
+    with pytest.raises(ConflictError, match="trial 1 is complete - only what ended badly runs again"):
+        trial_control.retry_trials(db, "toy", [bad, 1], who=ANNA)
+    assert load_snapshot(db, "toy").trial(bad).outcome is Outcome.ERRORED  # all or nothing
+
+
+# Workers
+
+
+def test_workers_are_asked_to_drain(any_db: Database) -> None:
+    for name, host in (("aa11", "one"), ("ab22", "one"), ("cc33", "two")):
+        register(any_db, name, host=host)
+    assert [one.worker for one in workers.ask_to_drain(any_db, worker="aa", who=ANNA)] == ["aa11"]
+    pulse = workers.beat(any_db, "aa11", number=1, state="running", lease=LEASE)
+    assert pulse == Pulse(is_known=True, drain="drain asked by anna@box")
+    assert workers.beat(any_db, "ab22", number=1, state="running", lease=LEASE).drain == ""
+    assert {one.worker: one.asked for one in workers.list_workers(any_db)} == {"aa11": "drain", "ab22": "", "cc33": ""}
+    assert len(workers.ask_to_drain(any_db, host="one", who=ANNA)) == 2
+    assert len(workers.ask_to_drain(any_db, everyone=True, who=ANNA)) == 3
+    assert told(any_db) == [("drain_asked", ANNA)] * 3  # each was asked once
+
+
+def test_who_is_asked_must_be_clear(db: Database) -> None:
+    for name in ("aa11", "ab22"):
+        register(db, name, host="one")
+    with pytest.raises(UsageError, match='"a" begins 2 ids; say more of it: aa11'):
+        workers.ask_to_drain(db, worker="a", who=ANNA)
+    with pytest.raises(UsageError, match="say which workers"):
+        workers.ask_to_drain(db, who=ANNA)
+    with pytest.raises(UsageError, match="say which workers"):
+        workers.ask_to_drain(db, host="one", everyone=True, who=ANNA)
+    with pytest.raises(NotFoundError, match='no worker on host "on"'):
+        workers.ask_to_drain(db, host="on", who=ANNA)
+    with pytest.raises(NotFoundError, match='no worker "zz"'):
+        workers.ask_to_drain(db, worker="zz", who=ANNA)
+
+
+# A database from the past
+
+
+def test_a_sign_of_life_may_be_said_twice_and_no_older_one_is_known(any_db: Database) -> None:
+    register(any_db)
+    for number in (1, 2, 2, 3):  # the answer to one was lost
+        assert workers.beat(any_db, "w1", number=number, state="running", lease=LEASE).is_known
+    any_db.write(sql("UPDATE tuner_workers SET beat = 1"))  # what a backup restores
+    assert not workers.beat(any_db, "w1", number=4, state="running", lease=LEASE).is_known
+    any_db.write(sql("DELETE FROM tuner_workers"))
+    assert not workers.beat(any_db, "w1", number=4, state="running", lease=LEASE).is_known
+
+
+def test_nothing_is_written_to_a_database_from_the_past(any_db: Database) -> None:
+    toy_study(any_db)
+    register(any_db)
+    beats = Beats()
+    driver = StudyDriver(any_db, name="toy")
+    lease = driver.claim(Holder(worker="w1", host="box", slot="cpu/0", lease=LEASE, beats=beats))
+    assert lease is not None
+    assert workers.beat(any_db, "w1", number=1, state="running", lease=LEASE).is_known
+    beats.number = 1
+    driver.report(lease, epoch=1, metrics={"f1": 0.4}, seconds=1.0, extend=LEASE)
+    any_db.write(sql("UPDATE tuner_workers SET beat = 0"))
+    with pytest.raises(LeaseLost):
+        driver.report(lease, epoch=2, metrics={"f1": 0.5}, seconds=2.0, extend=LEASE)
+    with pytest.raises(LeaseLost):
+        driver.finish(lease, result=toy_result(0.5))
+    assert leases.renew(any_db, held=[(lease, 2.0)], lease=LEASE) == [lease]
+    assert [record.epoch for record in load_snapshot(any_db, "toy").trial(0).epochs] == [1]
+    register(any_db, "w2")
+    workers.register(
+        any_db,
+        Identity(worker="w3", host="box", boot="b", pid=1, process_started=0.0),
+        devices=[],
+        version="1",
+        lease=LEASE,
+        formerly="w1",
+    )
+    heir = driver.claim(holder("w3"))  # at once: nobody waits for the lease of the forgotten worker
+    assert heir is not None
+    assert (heir.number, heir.attempt) == (lease.number, 2)
+    assert [one.worker for one in workers.list_workers(any_db)] == ["w2", "w3"]
+
+
+# Whose code
+
+
+def test_a_study_remembers_what_made_it(db: Database) -> None:
+    assert toy_study(db).code == this_code()
+    db.write(sql("UPDATE tuner_studies SET code = '0.0/old'"))
+    assert toy_study(db).code == this_code()  # asked again before it has trials
+    driver = StudyDriver(db, name="toy")
+    assert driver.claim(holder()) is not None
+    db.write(sql("UPDATE tuner_studies SET code = '0.0/old'"))
+    assert toy_study(db).code == "0.0/old"
