@@ -146,6 +146,7 @@ def run_worker(
     studies: Sequence[str] = (),
     storage: str | None = None,
     files: PathLike | None = None,
+    checkpoints: PathLike | None = None,
     devices: str = "auto",
     per_device: int = 1,
     until_done: bool = True,
@@ -161,7 +162,8 @@ def run_worker(
     Args:
         studies: Names of the studies to serve; empty: every open study.
         storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
-        files: Folder for checkpoints and caches; else ``TUNER_FILES``, else ``tuner-files`` beside the SQLite file.
+        files: Folder for logs, caches and checkpoints; else ``TUNER_FILES``, else ``tuner-files`` beside the SQLite file.
+        checkpoints: Folder or URL (``s3://``, ``gs://``) for checkpoints; else ``TUNER_CHECKPOINTS``, else in ``files``.
         devices: ``auto`` (all GPUs, else the CPU), ``cpu``, or a list such as ``cuda:0,1``.
         per_device: Trials at once on each device.
         until_done: Return when the studies are finished; otherwise wait for more.
@@ -193,6 +195,7 @@ def run_worker(
     options = WorkerOptions(
         storage=(url := location.storage_url(storage)),
         files=location.files_dir(files, url),
+        checkpoints=location.checkpoint_place(checkpoints),
         studies=tuple(studies),
         devices=devices,
         per_device=per_device,

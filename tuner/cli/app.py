@@ -46,7 +46,8 @@ Exit codes:
 \b
 Environment:
   TUNER_STORAGE  database URL, as --storage
-  TUNER_FILES    folder of checkpoints and caches, as --files
+  TUNER_FILES    folder of logs, caches and checkpoints, as --files
+  TUNER_CHECKPOINTS  folder or URL of checkpoints alone, as --checkpoints
   TUNER_DEBUG=1  tracebacks, as --debug
   NO_COLOR       no colours
 """

@@ -23,7 +23,16 @@ Files = Annotated[
         "--files",
         metavar="DIR",
         show_default=False,
-        help="folder for checkpoints and caches; else TUNER_FILES, else tuner-files beside the database",
+        help="folder for logs, caches and checkpoints; else TUNER_FILES, else tuner-files beside the database",
+    ),
+]
+Checkpoints = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoints",
+        metavar="PLACE",
+        show_default=False,
+        help="folder or URL (s3://, gs://) for checkpoints; else TUNER_CHECKPOINTS, else in --files",
     ),
 ]
 StudyName = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="the study")]

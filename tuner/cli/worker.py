@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.options import Files, Json, Storage, UntilDone
+from tuner.cli.options import Checkpoints, Files, Json, Storage, UntilDone
 from tuner.cli.output import emit, line, message, next_steps, terminal_width
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def start(
         typer.Option("--allow-skew", help="serve studies that other code made, too (as after an edit to a strategy)"),
     ] = False,
     files: Files = None,
+    checkpoints: Checkpoints = None,
     storage: Storage = None,
 ) -> None:
     """Take trials from the database and train them, until stopped or done.
@@ -92,6 +93,7 @@ def start(
     options = WorkerOptions(
         storage=url,
         files=location.files_dir(files, url),
+        checkpoints=location.checkpoint_place(checkpoints),
         studies=tuple(dict.fromkeys(study or ())),
         devices=devices,
         per_device=per_device,

@@ -24,10 +24,11 @@ class WorkerCommand:
     Attributes:
         storage: Database URL without a password.
         password_file: Where the machine of the worker keeps the password; None where the database asks for none.
-        files: Folder for checkpoints and caches on the machine of the worker; shared by all of them.
+        files: Folder for logs, caches and checkpoints on the machine of the worker; shared by all of them.
         studies: Names of the studies to serve; empty: every open study.
         devices: As ``tuner worker start --devices``.
         per_device: Trials at once on each device.
+        checkpoints: Folder or URL for checkpoints; empty: in ``files``.
     """
 
     storage: str
@@ -36,6 +37,7 @@ class WorkerCommand:
     studies: tuple[str, ...] = ()
     devices: str = "auto"
     per_device: int = 1
+    checkpoints: str = ""
 
     @property
     def words(self) -> list[str]:
@@ -49,11 +51,20 @@ class WorkerCommand:
     def environment(self) -> dict[str, str]:
         """What the worker's environment has besides that of its machine."""
         named = {"TUNER_STORAGE": self.storage, "TUNER_FILES": self.files}
+        if self.checkpoints:
+            named["TUNER_CHECKPOINTS"] = self.checkpoints
         return named | ({PASSWORD_FILE: self.password_file} if self.password_file else {})
 
 
 def command_for(
-    storage: str, *, files: str, studies: Sequence[str], gpus: int, per_device: int = 1, alone: bool = False
+    storage: str,
+    *,
+    files: str,
+    studies: Sequence[str],
+    gpus: int,
+    per_device: int = 1,
+    alone: bool = False,
+    checkpoints: str = "",
 ) -> WorkerCommand:
     """A command for workers on other machines, which take the password from the file that is named here.
 
@@ -64,6 +75,7 @@ def command_for(
         gpus: GPUs of each worker; 0 trains on the CPU.
         per_device: Trials at once on each device.
         alone: All workers run on this machine, so that SQLite will do.
+        checkpoints: Folder or URL for checkpoints; empty: in ``files``.
 
     Raises:
         UsageError: If the database cannot be shared by several machines, or a password would be seen.
@@ -101,6 +113,7 @@ def command_for(
         studies=tuple(dict.fromkeys(studies)),
         devices="cuda" if gpus else "cpu",  # not "auto": who asked for GPUs does not want to wait for CPUs
         per_device=per_device,
+        checkpoints=checkpoints,
     )
 
 

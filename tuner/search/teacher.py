@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tuner.errors import ConfigurationError, ConflictError, NotFoundError
+from tuner.files.place import is_url
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudySnapshot, TrialRecord
@@ -42,7 +43,7 @@ def plan_teacher(db: Database, *, spec: StudySpec) -> TeacherPlan | None:
         snapshot, trial = _complete_trial(db, name)
     except (NotFoundError, ConflictError) as error:
         raise ConfigurationError(f'study "{spec.name}" has no teacher any more', why=error.message) from error
-    if not Path(trial.checkpoint).is_dir():
+    if not is_url(trial.checkpoint) and not Path(trial.checkpoint).is_dir():
         attempt = trial.attempts[-1]
         raise ConfigurationError(
             f"the teacher of study {spec.name}, trial {name}, has no weights on this box",

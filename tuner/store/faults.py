@@ -17,6 +17,7 @@ class Fault(Enum):
     LOST = "lost"  # the connection broke: run it again on another one
     FULL = "full"  # the server has no free connection: wait
     UNREACHABLE = "unreachable"  # nobody answers
+    NO_ROOM = "no room"  # its disk is full
     DENIED = "denied"  # this user may not do that; it will not change by itself
     OTHER = "other"
 
@@ -28,6 +29,7 @@ _CODES: Mapping[int, Fault] = (
     | dict.fromkeys((2006, 2013, 2055, 1053, 1927, 4031), Fault.LOST)
     | dict.fromkeys((1040, 1203, 1226), Fault.FULL)
     | dict.fromkeys((2002, 2003, 2005), Fault.UNREACHABLE)
+    | dict.fromkeys((1021, 1041, 1114), Fault.NO_ROOM)
     | dict.fromkeys((1044, 1142, 1143, 1227, 1370, 1792), Fault.DENIED)
 )
 # PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html. 55P03 is the lock timeout, 25P03 the idle transaction's.
@@ -36,6 +38,7 @@ _STATES: Mapping[str, Fault] = (
     | dict.fromkeys(("57P01", "57P02", "08003", "08006", "25P03"), Fault.LOST)
     | dict.fromkeys(("53300",), Fault.FULL)
     | dict.fromkeys(("57P03",), Fault.UNREACHABLE)
+    | dict.fromkeys(("53100",), Fault.NO_ROOM)
     | dict.fromkeys(("42501", "25006"), Fault.DENIED)
 )
 # libpq tells of a failed connection in words alone.
@@ -45,6 +48,7 @@ _WORDS: Mapping[str, Fault] = (
         ("refused", "resolve host", "timed out", "timeout expired", "no route", "can't connect", "starting up"),
         Fault.UNREACHABLE,
     )
+    | dict.fromkeys(("disk is full", "no space left"), Fault.NO_ROOM)
     | dict.fromkeys(("readonly database",), Fault.DENIED)
 )
 

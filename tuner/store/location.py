@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import ConfigurationError
+from tuner.files.place import parse_place
 from tuner.study.names import did_you_mean
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
@@ -85,7 +86,7 @@ def sqlite_path(url: URL) -> Path | None:
 
 
 def files_dir(option: str | os.PathLike[str] | None, storage: str) -> Path:
-    """The folder for checkpoints, logs and caches, absolute.
+    """The folder for logs, caches and, unless they have a place of their own, checkpoints; absolute.
 
     The option, else ``TUNER_FILES``, else ``tuner-files`` beside the SQLite file, else ``tuner-files`` in the current folder.
     """
@@ -94,3 +95,13 @@ def files_dir(option: str | os.PathLike[str] | None, storage: str) -> Path:
         return Path(chosen).expanduser().absolute()
     file = sqlite_path(parse_url(storage))
     return ((file.absolute().parent if file else Path.cwd()) / "tuner-files").absolute()
+
+
+def checkpoint_place(option: str | os.PathLike[str] | None) -> str:
+    """The folder or URL for checkpoints: the option, else ``TUNER_CHECKPOINTS``, else empty: in the folder for files.
+
+    Raises:
+        ConfigurationError: If it is no folder and no URL of one, or holds a password.
+    """
+    chosen = os.fspath(option) if option else os.environ.get("TUNER_CHECKPOINTS", "")
+    return parse_place(chosen) if chosen else ""

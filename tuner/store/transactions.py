@@ -126,6 +126,8 @@ class Transactions:
                 return UnavailableError(text, fix="is it running there? see: tuner doctor")
             case Fault.FULL:
                 return UnavailableError(text, fix="run fewer workers, or raise the server's max_connections")
+            case Fault.NO_ROOM:
+                return UnavailableError(text, fix="make room on its disk")
             case Fault.DENIED:
                 return ConfigurationError(text, fix="use the URL of a role that may: docs/deployment.md, Roles")
             case _:

@@ -269,6 +269,15 @@ def _chosen(known: list[WorkerRecord], *, worker: str | None, host: str | None) 
     return known
 
 
+def touch(db: Database, worker: str) -> None:
+    """Write something of no consequence: a database whose disk is full can be read, and is of no use.
+
+    Raises:
+        UnavailableError: If the database cannot be reached, or takes nothing.
+    """
+    db.write(lambda tx: tx.execute(update(workers).where(workers.c.worker_id == worker).values(seen_at=db_now())))
+
+
 def unregister(db: Database, worker: str) -> None:
     """Take a worker off the list; it has given back its runs."""
     db.write(lambda tx: tx.execute(delete(workers).where(workers.c.worker_id == worker)))

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from tuner.errors import ConfigurationError, LeaseLost, NotFoundError
+from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, UnavailableError
+from tuner.files.place import join
 from tuner.search.driver import StudyDriver
-from tuner.store import studies
+from tuner.source import this_code
+from tuner.store import fits, studies
 from tuner.store.database import Database
-from tuner.store.leases import Holder, Lease
+from tuner.store.leases import Beats, Holder, Lease
+from tuner.store.records import StudyRecord, StudyState
 from tuner.store.workers import Identity
 from tuner.study.plan import TrialPlan
 from tuner.worker import protocol
 from tuner.worker.events import Event, Notice, RunClaimed
+from tuner.worker.health import kernel_kills
 from tuner.worker.options import WorkerOptions
 from tuner.worker.outage import Outage
+from tuner.worker.room import Room
+from tuner.worker.shelf import Shelf
 from tuner.worker.slot import Job, Slot
 
 _IDLE_SECONDS = 1.0  # between two looks for work where there was none
+
+
+def refuse_other_code(study: StudyRecord, *, allow: bool) -> None:
+    """See that trials of this code and the study's can be compared.
+
+    Args:
+        study: The study; one that is finished, or from before this was written down, is anybody's.
+        allow: Serve it all the same.
+
+    Raises:
+        ConfigurationError: If another code made the study.
+    """
+    if allow or study.state is StudyState.FINISHED or study.code in ("", this_code()):
+        return
+    raise ConfigurationError(
+        f'study "{study.name}" was made by tuner {study.code}, this worker runs {this_code()}',
+        why="trials of different code cannot be compared",
+        fix="install the same tuner here, or join with --allow-skew (as after an edit to a strategy)",
+    )
 
 
 class Claiming:
@@ -39,7 +64,10 @@ class Claiming:
         *,
         options: WorkerOptions,
         identity: Identity,
+        beats: Beats,
         outage: Outage,
+        room: Room,
+        shelf: Shelf,
         show: Callable[[Event], None],
     ) -> None:
         """Nothing is claimed before :meth:`fill`."""
@@ -51,7 +79,10 @@ class Claiming:
         self._db = db
         self._options = options
         self._identity = identity
+        self._beats = beats
         self._outage = outage
+        self._room = room
+        self._shelf = shelf
         self._show = show
         self._claimed = 0
         self._next_look = 0.0
@@ -67,17 +98,23 @@ class Claiming:
             return "the database is gone"
         if self.has_reached_limit:
             return f"it has claimed its {self._options.max_trials} trials"
-        return ""
+        return self._room.why_not()
 
     @staticmethod
     def why_not_for(slot: Slot) -> str:
         """Why this slot takes no run now, whatever the worker may do; an empty string if it does."""
-        return "" if slot.is_free else "it is not free"
+        return slot.out_of_use or ("" if slot.is_free else "it is not free")
 
     @property
     def has_reached_limit(self) -> bool:
         """Whether as many trials were claimed as the worker was told to."""
         return self._options.max_trials is not None and self._claimed >= self._options.max_trials
+
+    def begin_anew(self, identity: Identity, beats: Beats) -> None:
+        """Forget what was read of a database that is another one now, and claim under this identity."""
+        self._identity, self._beats = identity, beats
+        self.drivers.clear()
+        self.look_again()
 
     def look_again(self) -> None:
         """Something has changed: the next :meth:`fill` looks at once."""
@@ -96,6 +133,8 @@ class Claiming:
             return
         for slot in slots:
             if self.why_not():
+                self._next_look = now + _IDLE_SECONDS
+                self.is_idle = True  # others may end the studies meanwhile
                 return
             if self.why_not_for(slot):
                 continue
@@ -103,6 +142,7 @@ class Claiming:
                 self._next_look = now + _IDLE_SECONDS
                 self.is_idle = True
                 return
+        self.is_idle = self.is_idle or all(slot.out_of_use for slot in slots)
 
     def open_studies(self) -> list[str]:
         """Studies that this worker may serve, in the order in which it does.
@@ -114,7 +154,11 @@ class Claiming:
 
     def _claim_for(self, slot: Slot) -> bool:
         holder = Holder(
-            worker=self._identity.worker, host=self._identity.host, slot=slot.name, lease=self._options.lease
+            worker=self._identity.worker,
+            host=self._identity.host,
+            slot=slot.name,
+            lease=self._options.lease,
+            beats=self._beats,
         )
         grace = self._options.lease if self._outage.was_on_within(self._options.lease) else 0.0
         for name in self.open_studies():
@@ -138,7 +182,9 @@ class Claiming:
     def _driver(self, name: str) -> StudyDriver | None:
         if name not in self.drivers:
             try:
-                self.drivers[name] = StudyDriver(self._db, name=name)
+                driver = StudyDriver(self._db, name=name)
+                refuse_other_code(driver.study, allow=self._options.allow_skew)
+                self.drivers[name] = driver
             except ConfigurationError as error:
                 if self._options.studies:
                     raise
@@ -153,27 +199,42 @@ class Claiming:
     def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:
         assert lease.strategy is not None
         assert lease.params is not None
-        folder = self._folder(driver, lease)
+        place = self._shelf.run_place(f"{driver.study.name}-{driver.study.uid[:8]}", run=_run_name(lease))
+        spec = driver.study.spec
+        key = fits.FitKey.of(spec, strategy=lease.strategy, device=slot.device) if slot.device else None
+        begin = fits.Beginning()
+        with contextlib.suppress(UnavailableError):  # the run is ours; it does without
+            begin = fits.read_beginning(self._db, lease, key=key)
+        if begin.in_fresh_process and slot.runs:
+            slot.renew()
         plan = TrialPlan(
-            spec=driver.study.spec,
+            spec=spec,
             number=lease.number,
             strategy=lease.strategy,
             params=lease.params,
             seed=lease.seed,
-            checkpoint_dir=str(folder / f"attempt-{lease.attempt}"),
+            checkpoint_dir=join(place, f"attempt-{lease.attempt}"),
+            scratch=self._shelf.scratch_of(lease.token),
             score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
-            resume_from=tuple(str(folder / f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
+            resume_from=tuple(join(place, f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
             teacher=driver.teacher,
+            micro_batch=begin.micro_batch,
         )
+        limits = (begin.micro_batch, spec.training.micro_batch or 0, int(lease.params.get("batch_size") or 0))
+        slot.runs += 1
         slot.job = Job(
             lease=lease,
             driver=driver,
             claimed_at=time.monotonic(),
             log_start=slot.log_size(),
-            folder=Path(plan.checkpoint_dir),
+            place=place,
+            shelf=self._shelf,
+            micro_batch=min((size for size in limits if size), default=1),
+            kills_before=kernel_kills(),
         )
         self._claimed += 1
-        slot.send(protocol.Run(key=slot.job.key, plan=plan.to_json()))
+        if slot.is_alive:  # else its death is dealt with
+            slot.send(protocol.Run(key=slot.job.key, plan=plan.to_json()))
         self._show(
             RunClaimed(
                 study=driver.study.name,
@@ -187,7 +248,7 @@ class Claiming:
             )
         )
 
-    def _folder(self, driver: StudyDriver, lease: Lease) -> Path:
-        seed = f"-seed-{lease.seed}" if lease.purpose == "confirm" else ""
-        study = f"{driver.study.name}-{driver.study.uid[:8]}"
-        return self._options.files / "checkpoints" / study / f"trial-{lease.number}{seed}"
+
+def _run_name(lease: Lease) -> str:
+    """What a run's folder is called, within its study's."""
+    return f"trial-{lease.number}" + (f"-seed-{lease.seed}" if lease.purpose == "confirm" else "")

@@ -7,20 +7,22 @@ database, and told to it by :func:`catch_up` when it is back.
 
 from __future__ import annotations
 
-import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 from tuner.errors import LeaseLost, TrialError, UnavailableError
-from tuner.store import leases
+from tuner.store import fits, leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
 from tuner.study.plan import TrialResult, Verdict
 from tuner.worker import protocol
-from tuner.worker.events import EpochReported, Event, RunEnded, RunProgress
+from tuner.worker.events import EpochReported, Event, Notice, RunEnded, RunProgress
+from tuner.worker.health import Health, kernel_kills
 from tuner.worker.outage import Outage
+from tuner.worker.room import Room
 from tuner.worker.slot import Job, Slot, describe_death
 from tuner.worker.verdicts import judge
 
@@ -37,12 +39,16 @@ class Desk:
         show: Takes events.
         lease: Seconds by which a report extends a lease.
         outage: Whether the database can be reached.
+        health: Of the devices.
+        room: Whether there is room for what runs write.
     """
 
     db: Database
     show: Callable[[Event], None]
     lease: float
     outage: Outage
+    health: Health
+    room: Room
 
 
 def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool) -> None:
@@ -53,10 +59,11 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
     """
     job = slot.job
     match message:
-        case protocol.Ready():
+        case protocol.Ready(device=device):
             slot.is_ready = slot.was_ready = True
+            slot.device = device
             slot.failed_starts = 0
-        case protocol.Started(key=key) | protocol.Recall(key=key) if _is_of(job, key):
+        case protocol.Started(key=key) | protocol.Fit(key=key) | protocol.Recall(key=key) if _is_of(job, key):
             assert job is not None
             _store_or_keep(desk, slot, job=job, message=message)
         case protocol.Progress(key=key, epoch=epoch, fraction=fraction) if _is_of(job, key):
@@ -72,12 +79,18 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
             )
         case protocol.Report():
             _report(desk, slot, message, is_draining=is_draining)
-        case protocol.Finished(key=key, result=result) if _is_of(job, key):
+        case protocol.Finished(key=key, result=result, leak=leak) if _is_of(job, key):
             assert job is not None
             _finished(desk, slot, job=job, result=TrialResult.from_json(result))
+            desk.health.worked(slot)
+            if leak:
+                _replace(desk, slot, leak=leak)
         case protocol.Failed(key=key) if _is_of(job, key):
             assert job is not None
             _failed(desk, slot, job=job, message=message)
+        case protocol.NoRoom(key=key) if _is_of(job, key):
+            assert job is not None
+            _no_room(desk, slot, job=job, message=message)
         case _:
             pass  # about a run that this slot no longer has
 
@@ -94,7 +107,8 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
     if job is None:
         return
     catch_up(desk, slot)
-    reason = job.kill_reason or describe_death(slot.exit_status)
+    short = slot.exit_status == -signal.SIGKILL and not job.kill_reason and _kernel_killed(job)
+    reason = job.kill_reason or describe_death(slot.exit_status, by_kernel=short)
     outcome = job.ended_as
     if not job.is_lost:
         try:
@@ -104,8 +118,13 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
             elif job.stop_asked_at is not None and not job.kill_reason:
                 leases.release(desk.db, job.lease, reason=reason, seconds=job.seconds)
                 outcome = Outcome.PREEMPTED
+            elif short:
+                less = max(job.micro_batch // 2, 1)
+                outcome, reason = _try_with_less(desk, slot, job, reason=reason, seconds=job.seconds, micro_batch=less)
             else:
                 outcome, reason = _try_again(desk, slot, job, reason=reason, seconds=job.seconds)
+                if not job.kill_reason:
+                    desk.health.died(slot, run=job.lease.run_id)
         except LeaseLost:
             pass
     _ended(desk, slot, job, outcome=outcome, reason=reason)
@@ -125,6 +144,38 @@ def _try_again(
         return ended, f"{reason}; it waits for another attempt"
     _clear_attempts(job, kept="")
     return outcome, f"{reason}; given up"
+
+
+def _try_with_less(
+    desk: Desk, slot: Slot, job: Job, *, reason: str, seconds: float, micro_batch: int, traceback: str = ""
+) -> tuple[Outcome, str]:
+    """End an attempt whose memory ran out: once there is another in a fresh process; what became of it, and why.
+
+    Raises:
+        LeaseLost: If the run is no longer ours.
+    """
+    log_tail = _last_words(slot, job, traceback)
+    end: dict[str, Any] = {"seconds": seconds, "log_tail": log_tail}
+    if fits.try_with_less(desk.db, job.lease, micro_batch=micro_batch, reason=reason, **end):
+        return Outcome.INFEASIBLE, f"{reason}; it waits for another attempt in a fresh process"
+    reason = f"{reason}; so it did before in another process"
+    job.driver.fail(job.lease, outcome=Outcome.INFEASIBLE, reason=reason, **end)
+    _clear_attempts(job, kept="")
+    return Outcome.INFEASIBLE, reason
+
+
+def _kernel_killed(job: Job) -> bool | None:
+    """Whether the kernel has killed a process for lack of memory since the run began; None if it does not tell."""
+    now = kernel_kills()
+    return None if now is None or job.kills_before is None else now > job.kills_before
+
+
+def _replace(desk: Desk, slot: Slot, *, leak: str) -> None:
+    """A runner that keeps too much ends itself; a fresh one follows."""
+    slot.is_ready = False
+    if slot.leaks == 0:
+        desk.show(Notice(level="warning", text=f"{slot.name}: its runner is replaced between trials: {leak}"))
+    slot.leaks += 1
 
 
 def _last_words(slot: Slot, job: Job, traceback: str = "") -> str:
@@ -147,7 +198,7 @@ def _unless_lost(job: Job, write: Callable[[], None]) -> None:
 
 def needs_database(message: protocol.Message) -> bool:
     """Whether a message can only be dealt with while the database is there."""
-    return isinstance(message, protocol.Finished | protocol.Failed)
+    return isinstance(message, protocol.Finished | protocol.Failed | protocol.NoRoom)
 
 
 def catch_up(desk: Desk, slot: Slot) -> None:
@@ -182,7 +233,7 @@ def _report(desk: Desk, slot: Slot, message: protocol.Report, *, is_draining: bo
 
 
 def _store_or_keep(
-    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Recall | protocol.Report
+    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Fit | protocol.Recall | protocol.Report
 ) -> Verdict:
     """Store what was said, or keep it for later; a device never waits for a database."""
     if not desk.outage.is_on and not job.backlog:
@@ -195,13 +246,18 @@ def _store_or_keep(
 
 
 def _store(
-    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Recall | protocol.Report
+    desk: Desk, slot: Slot, *, job: Job, message: protocol.Started | protocol.Fit | protocol.Recall | protocol.Report
 ) -> Verdict:
     match message:
         case protocol.Report():
             return _judge(desk, slot, job=job, message=message)
         case protocol.Started(facts=facts):
             _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, facts))
+        case protocol.Fit(micro_batch=micro_batch):
+            job.micro_batch = micro_batch
+            if slot.device:
+                key = fits.FitKey.of(job.driver.study.spec, strategy=job.lease.strategy or "", device=slot.device)
+                fits.remember(desk.db, key, micro_batch)
         case protocol.Recall(epoch=epoch, metrics=metrics):
             _unless_lost(job, lambda: job.driver.recall(job.lease, epoch=epoch, metrics=metrics))
     return Verdict.GO_ON
@@ -258,6 +314,8 @@ def _finished(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> None:
         result = replace(result, ended_by=Verdict.PRUNE.value)
     try:
         outcome, reason, value = _store_end(desk, slot, job=job, result=result)
+        if outcome is not Outcome.PREEMPTED:
+            desk.room.was_there()
     except LeaseLost:
         outcome, reason, value = Outcome.LOST, _ANOTHER_OWNER, None
     _ended(desk, slot, job, outcome=outcome, reason=reason, value=value)
@@ -272,9 +330,8 @@ def _store_end(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> tupl
     if job.is_lost or result.ended_by == Verdict.STOP.value:
         return job.ended_as, job.kill_reason or _ANOTHER_OWNER, None
     if result.ended_by == Verdict.RELEASE.value:
-        reason = "the worker was told to stop"
-        leases.release(desk.db, job.lease, reason=reason, seconds=result.seconds)
-        return Outcome.PREEMPTED, reason, None
+        leases.release(desk.db, job.lease, reason=job.release_reason, seconds=result.seconds)
+        return Outcome.PREEMPTED, job.release_reason, None
     reason = job.prune_reason if result.ended_by == Verdict.PRUNE.value else ""
     try:
         outcome, value = job.driver.finish(job.lease, result=result, reason=reason)
@@ -291,6 +348,11 @@ def _failed(desk: Desk, slot: Slot, *, job: Job, message: protocol.Failed) -> No
     try:
         if job.is_lost:
             outcome, reason = job.ended_as, job.kill_reason or reason
+        elif message.cause == protocol.MEMORY:
+            less, said = message.micro_batch, message.traceback
+            outcome, reason = _try_with_less(
+                desk, slot, job, reason=reason, seconds=seconds, micro_batch=less, traceback=said
+            )
         elif message.may_pass:
             said = message.traceback
             outcome, reason = _try_again(
@@ -302,20 +364,35 @@ def _failed(desk: Desk, slot: Slot, *, job: Job, message: protocol.Failed) -> No
             _clear_attempts(job, kept="")
     except LeaseLost:
         outcome = Outcome.LOST
+    if message.cause == protocol.DEVICE:
+        desk.health.broke(slot, run=job.lease.run_id, reason=message.reason)
     if message.recycle:
         slot.is_ready = False  # it ends itself; a fresh one follows
     _ended(desk, slot, job, outcome=outcome, reason=reason)
 
 
+def _no_room(desk: Desk, slot: Slot, *, job: Job, message: protocol.NoRoom) -> None:
+    """Give back a run that finds no room here."""
+    catch_up(desk, slot)
+    outcome, reason = job.ended_as, job.kill_reason or message.reason
+    if not job.is_lost:
+        try:
+            leases.release(desk.db, job.lease, reason=message.reason, seconds=message.seconds)
+            outcome, reason = Outcome.PREEMPTED, message.reason
+        except LeaseLost:
+            outcome, reason = Outcome.LOST, _ANOTHER_OWNER
+    desk.room.ran_out(message.reason, place=message.place, needed=message.needed)
+    _ended(desk, slot, job, outcome=outcome, reason=reason)
+
+
 def _clear_attempts(job: Job, *, kept: str) -> None:
     """Remove the checkpoints of a finished run's attempts, but the one folder that its result names."""
-    for folder in job.folder.parent.glob("attempt-*"):
-        if not kept or not Path(kept).is_relative_to(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    job.shelf.clear(job.place, kept=kept)
 
 
 def _ended(desk: Desk, slot: Slot, job: Job, *, outcome: Outcome, reason: str, value: float | None = None) -> None:
     slot.job = None
+    job.shelf.left(job.key)
     desk.show(
         RunEnded(
             study=job.driver.study.name,

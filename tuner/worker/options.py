@@ -14,7 +14,9 @@ class WorkerOptions:
 
     Attributes:
         storage: Database URL.
-        files: Folder for checkpoints, logs and caches; shared by all boxes that should resume each other's trials.
+        files: Folder for logs, caches and, unless they have a place of their own, checkpoints.
+        checkpoints: Folder or URL for checkpoints; shared by all boxes that should resume each other's trials. Empty: in
+            ``files``.
         studies: Names of the studies to serve; empty: every open study.
         devices: ``auto`` (all GPUs, else the CPU), ``cpu``, or a list such as ``cuda:0,1``.
         per_device: Slots on each device.
@@ -24,7 +26,9 @@ class WorkerOptions:
         heartbeat: Seconds between two heartbeats.
         hang_after: Seconds of silence of a runner that are never held against it.
         outage: Seconds for which a database that is gone is waited for.
+        allow_skew: Serve studies that other code made, too.
         runner: The module that trains, run as a child process for each slot.
+        checker: The module that checks a device, likewise.
 
     Raises:
         UsageError: If the lease is shorter than three heartbeats, or a count is below one.
@@ -32,6 +36,7 @@ class WorkerOptions:
 
     storage: str
     files: Path
+    checkpoints: str = ""
     studies: tuple[str, ...] = ()
     devices: str = "auto"
     per_device: int = 1
@@ -41,7 +46,14 @@ class WorkerOptions:
     heartbeat: float = 15.0
     hang_after: float = 300.0
     outage: float = 900.0
+    allow_skew: bool = False
     runner: str = "tuner.worker.runner"
+    checker: str = "tuner.training.device_check"
+
+    @property
+    def checkpoint_place(self) -> str:
+        """Folder or URL for checkpoints."""
+        return self.checkpoints or str(self.files / "checkpoints")
 
     def __post_init__(self) -> None:
         if self.lease < 3 * self.heartbeat:

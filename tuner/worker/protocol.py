@@ -40,7 +40,9 @@ class Interrupt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ready:
-    """From the runner: its imports are done, it can take a run."""
+    """From the runner: its imports are done, it can take a run; ``device`` is what it trains on, with its memory."""
+
+    device: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,14 @@ class Started:
 
     key: str
     facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """From the runner: fewer rows fit into the memory at once than was thought."""
+
+    key: str
+    micro_batch: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,10 +98,16 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """From the runner: the run ended well; ``result`` is a TrialResult as JSON."""
+    """From the runner: the run ended well.
+
+    Attributes:
+        result: A TrialResult as JSON.
+        leak: What this process has kept too much of; it ends itself now. Empty while all is well.
+    """
 
     key: str
     result: Mapping[str, Any]
+    leak: str = field(default="")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +120,8 @@ class Failed:
         traceback: For the log of the trial; empty where the reason says it all.
         recycle: Whether the runner ends itself now, because its process may be damaged.
         may_pass: Whether another attempt may end otherwise.
+        cause: ``memory`` if it ran out, ``device`` if the device failed; empty for all else.
+        micro_batch: With how many rows at once another attempt should begin, where memory ran out.
     """
 
     key: str
@@ -113,13 +131,37 @@ class Failed:
     traceback: str = field(default="")
     recycle: bool = field(default=False)
     may_pass: bool = field(default=False)
+    cause: str = field(default="")
+    micro_batch: int = field(default=0)
 
 
-Message = Run | Answer | Interrupt | Ready | Started | Progress | Pulse | Recall | Report | Finished | Failed
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoRoom:
+    """From the runner: what the run must write finds no room here; nothing is wrong with it, and it may go on elsewhere.
+
+    Attributes:
+        reason: One line for people.
+        place: Folder or URL that took nothing; empty if that is not known.
+        needed: Bytes that were to be written there; 0 if that is not known.
+    """
+
+    key: str
+    reason: str
+    seconds: float
+    place: str
+    needed: int
+
+
+MEMORY, DEVICE = "memory", "device"
+"""Causes of a failure that say something of the process or its device, not of the configuration alone."""
+
+Message = (
+    Run | Answer | Interrupt | Ready | Started | Fit | Progress | Pulse | Recall | Report | Finished | Failed | NoRoom
+)
 
 _TYPES: Mapping[str, type[Message]] = {
     cls.__name__.lower(): cls
-    for cls in (Run, Answer, Interrupt, Ready, Started, Progress, Pulse, Recall, Report, Finished, Failed)
+    for cls in (Run, Answer, Interrupt, Ready, Started, Fit, Progress, Pulse, Recall, Report, Finished, Failed, NoRoom)
 }
 
 

@@ -8,6 +8,7 @@ itself at once, so that nobody trains for a lease that somebody else may take ov
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import queue
 import signal
@@ -18,7 +19,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tuner.errors import TunerError
+from tuner.errors import PlaceError, TrialOutOfMemory, TunerError
+from tuner.files.disk import is_full
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
 from tuner.worker import protocol
 from tuner.worker.verdicts import INFEASIBLE, judge
@@ -33,7 +35,7 @@ _PULSE_SECONDS = 1.0
 class Runner:
     """Serves one supervisor until the pipe closes."""
 
-    def __init__(self, *, read: int, write: int, cache: Path, train: Train) -> None:
+    def __init__(self, *, read: int, write: int, cache: Path, train: Train, device: str = "") -> None:
         """Speak over two file descriptors.
 
         Args:
@@ -41,8 +43,10 @@ class Runner:
             write: Messages to the supervisor.
             cache: Folder for tokenised data, shared by all runners of the box.
             train: Trains one run; called with a plan and what :func:`tuner.training.run.run_trial` takes besides.
+            device: What it trains on, with its memory.
         """
         from tuner.training.cache import WarmCache
+        from tuner.training.memory import LeakWatch
 
         self._run_trial = train
         self._reader = protocol.LineReader(read)
@@ -53,13 +57,16 @@ class Runner:
         self._interrupts: dict[str, Verdict] = {}
         self._cache = WarmCache(cache)
         self._study = ""
+        self._device = device
+        self._leaks = LeakWatch()
 
     def serve(self) -> None:
         """Take runs until the process is ended by the closing of the pipe, or by damage."""
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
-        self._say(protocol.Ready())
+        self._say(protocol.Ready(device=self._device))
         while self._train(self._runs.get()):
             pass
+        os._exit(0)  # at once: a process whose device failed may hang while it takes its context down
 
     def _listen(self) -> None:
         while not self._reader.is_closed:
@@ -106,14 +113,19 @@ class Runner:
                     run.key,
                     _Throttle(lambda: self._say(protocol.Pulse(key=run.key)), seconds=_PULSE_SECONDS),
                 ),
+                fitted=lambda size: self._say(protocol.Fit(key=run.key, micro_batch=size)),
                 cache=self._cache,
             )
         except Exception as error:  # noqa: BLE001 - a trial may fail in any way; the worker lives on
+            if isinstance(error, PlaceError) or is_full(error):
+                self._say(_no_room(run.key, error, seconds=time.monotonic() - started))
+                return True
             failed = _failure(run.key, error, seconds=time.monotonic() - started)
             self._say(failed)
             return not failed.recycle
-        self._say(protocol.Finished(key=run.key, result=result.to_json()))
-        return True
+        leak = self._leaks.look()
+        self._say(protocol.Finished(key=run.key, result=result.to_json(), leak=leak))
+        return not leak
 
     def _released(self, key: str, pulse: _Throttle) -> Verdict | None:
         pulse()
@@ -142,20 +154,35 @@ class _Throttle:
             self._call(*arguments)
 
 
+def _no_room(key: str, error: Exception, *, seconds: float) -> protocol.NoRoom:
+    """What a person is told where a run is fine and a disk, or an object store, is not."""
+    if isinstance(error, PlaceError):
+        return protocol.NoRoom(key=key, reason=str(error), seconds=seconds, place=error.place, needed=error.needed)
+    file = str(error.filename or "") if isinstance(error, OSError) else ""
+    reason = f"disk full: no room for {file}" if file else f"disk full: {error}".splitlines()[0]
+    return protocol.NoRoom(key=key, reason=reason[:2000], seconds=seconds, place=file, needed=0)
+
+
 def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
     """What a person is told of a failed run, by the type of its end."""
+    from tuner.training.memory import is_broken_device, is_out_of_memory
+
     judgement = judge(error)
+    is_memory = isinstance(error, TrialOutOfMemory) or is_out_of_memory(error)
+    cause = protocol.MEMORY if is_memory else protocol.DEVICE if is_broken_device(error) else ""
     is_ours = isinstance(error, TunerError)
     reason = str(error) if is_ours else f"{type(error).__name__}: {error}".splitlines()[0]
     return protocol.Failed(
         key=key,
-        outcome=judgement.outcome,
+        outcome=INFEASIBLE if is_memory else judgement.outcome,
         reason=reason[:2000],
         seconds=seconds,
         traceback="" if is_ours and error.__cause__ is None else "".join(traceback.format_exception(error))[-8000:],
-        # An out-of-memory leaves a fragmented allocator, a CUDA error a context in which every later call fails.
-        recycle=judgement.outcome == INFEASIBLE or "CUDA" in str(error),
-        may_pass=judgement.may_pass,
+        # An out-of-memory leaves a fragmented allocator, a failed device a context in which every later call fails.
+        recycle=bool(cause),
+        may_pass=judgement.may_pass or cause == protocol.DEVICE,
+        cause=cause,
+        micro_batch=error.micro_batch if isinstance(error, TrialOutOfMemory) else int(is_memory),
     )
 
 
@@ -164,10 +191,11 @@ def main() -> None:
     options = read_options()
     import torch
 
+    from tuner.training.memory import device_kind
     from tuner.training.run import run_trial
 
     torch.set_num_threads(options.threads)
-    Runner(read=options.read, write=options.write, cache=options.cache, train=run_trial).serve()
+    Runner(read=options.read, write=options.write, cache=options.cache, train=run_trial, device=device_kind()).serve()
 
 
 def read_options() -> argparse.Namespace:
@@ -181,6 +209,9 @@ def read_options() -> argparse.Namespace:
     # that is about to be saved a run whose runner crashed. A supervisor that is gone closes the pipe.
     for asked in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked, signal.SIG_IGN)
+    # Where memory runs out on the box the kernel shall take the one that uses it, not the supervisor or the database.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     return parser.parse_args()
 
 

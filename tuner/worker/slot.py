@@ -18,6 +18,7 @@ from tuner.store.leases import Lease
 from tuner.store.records import Outcome
 from tuner.worker import protocol
 from tuner.worker.devices import SlotPlace
+from tuner.worker.shelf import Shelf
 
 LOG_TAIL_LINES = 20
 _SECRET_PREFIXES = ("TUNER_STORAGE", "PG", "MYSQL_", "MARIADB_")
@@ -33,14 +34,18 @@ class Job:
         driver: Of its study.
         claimed_at: Monotonic time of the claim.
         log_start: Where its part of the runner's log begins, in bytes.
-        folder: Folder of this attempt's checkpoints; those of the run's other attempts are beside it.
+        place: Folder or URL; below it are the checkpoints of the run's attempts.
+        shelf: What looks after them.
         prune_reason: Why it was told to stop as a loser; empty if it was not.
         kill_reason: Why its runner was ended from outside; empty if it was not.
+        release_reason: Why it is given back, if it is.
         is_lost: Whether the lease is gone: whatever the runner says now counts for nothing.
         ended_as: What became of it where the lease is gone: it is another's now, or this worker has ended it.
         stop_asked_at: Monotonic time at which it was told to stop, None if it was not.
         heard_at: Monotonic time at which its runner last said something, or was answered.
         longest_silence: Seconds of its longest silence that ended well.
+        micro_batch: Rows of it that are on the device at once, as far as is known.
+        kills_before: How many processes the kernel had killed for lack of memory when it began, None if it does not tell.
         backlog: What its runner said while the database was gone, answered but not stored; oldest first.
     """
 
@@ -48,15 +53,19 @@ class Job:
     driver: StudyDriver
     claimed_at: float
     log_start: int
-    folder: Path
+    place: str
+    shelf: Shelf
     prune_reason: str = ""
     kill_reason: str = ""
+    release_reason: str = "the worker was told to stop"
     is_lost: bool = False
     ended_as: Outcome = Outcome.LOST
     stop_asked_at: float | None = None
     heard_at: float = field(default_factory=time.monotonic)
     longest_silence: float = 0.0
-    backlog: deque[protocol.Started | protocol.Recall | protocol.Report] = field(default_factory=deque)
+    micro_batch: int = 1
+    kills_before: int | None = None
+    backlog: deque[protocol.Started | protocol.Fit | protocol.Recall | protocol.Report] = field(default_factory=deque)
 
     @property
     def key(self) -> str:
@@ -86,11 +95,15 @@ class Slot:
         process: The runner, None before the first start and after an end.
         is_ready: Whether the runner can take a run.
         was_ready: Whether this runner has ever been ready; one that ends before is a failed start.
+        device: What this runner trains on, with its memory; empty while nothing is known.
+        runs: How many runs this runner was given.
+        out_of_use: Why no run is claimed for it, whatever its runner says; empty if one may be.
         job: What it works on, None if it is free.
         inbox: Messages that were read but not yet dealt with, oldest first: a database outage keeps them here.
         failed_starts: Runners that ended before they were ready, in a row.
         started_at: Monotonic time of the last start.
         start_after: Monotonic time before which no new runner is started.
+        leaks: Runners that were replaced because they kept too much.
         exit_status: Of the last runner that ended.
     """
 
@@ -101,11 +114,15 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
     is_ready: bool = False
     was_ready: bool = False
+    device: str = ""
+    runs: int = 0
+    out_of_use: str = ""
     job: Job | None = None
     inbox: deque[protocol.Message] = field(default_factory=deque)
     failed_starts: int = 0
     started_at: float = 0.0
     start_after: float = 0.0
+    leaks: int = 0
     exit_status: int = 0
     _to_runner: int = -1
     _reader: protocol.LineReader | None = None
@@ -119,7 +136,7 @@ class Slot:
     @property
     def is_free(self) -> bool:
         """Whether it can take a run now."""
-        return self.is_ready and self.job is None and not self.inbox
+        return self.is_ready and self.job is None and not self.inbox and not self.out_of_use
 
     @property
     def is_alive(self) -> bool:
@@ -146,12 +163,13 @@ class Slot:
                 stdout=log,
                 stderr=log,
                 pass_fds=(child_read, child_write),
-                env=_environment(self.place),
+                env=environment_of(self.place),
                 start_new_session=True,  # Ctrl-C goes to the supervisor alone
             )
         os.close(child_read)
         os.close(child_write)
         self.is_ready = self.was_ready = False
+        self.runs = 0
         self.started_at = time.monotonic()
 
     def read(self) -> None:
@@ -197,6 +215,17 @@ class Slot:
         self.process, self._reader, self.is_ready = None, None, False
         return status
 
+    def renew(self) -> None:
+        """Put a fresh runner into the place of one that is idle; it may be told at once what to do.
+
+        Where none can be started the slot has none afterwards.
+        """
+        if self.process is not None:
+            self.kill()
+            self.reap()
+        with contextlib.suppress(OSError):
+            self.start()
+
     def log_size(self) -> int:
         """Bytes in the log now."""
         try:
@@ -220,7 +249,7 @@ def _seek_near_end(log: IO[bytes], start: int) -> None:
     log.seek(max(start, size - 64 * 1024))
 
 
-def _environment(place: SlotPlace) -> dict[str, str]:
+def environment_of(place: SlotPlace) -> dict[str, str]:
     """The runner's environment: the supervisor's without database secrets, with its device and its threads."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET_PREFIXES)}
     threads = str(place.threads)
@@ -246,13 +275,24 @@ def _environment(place: SlotPlace) -> dict[str, str]:
     return environment
 
 
-def describe_death(status: int) -> str:
-    """What an exit status says, for people."""
+def describe_death(status: int, *, by_kernel: bool | None = None) -> str:
+    """What an exit status says, for people.
+
+    Args:
+        status: As :mod:`subprocess` gives it.
+        by_kernel: Whether the kernel killed a process for lack of memory meanwhile; None if it does not tell.
+    """
     if status >= 0:
         return f"the runner exited with status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:
         name = f"signal {-status}"
-    hint = ", perhaps by the kernel for lack of memory" if -status == signal.SIGKILL else ""
+    hint = ""
+    if -status == signal.SIGKILL:
+        hint = {
+            True: ", by the kernel for lack of memory",
+            False: ", from outside",
+            None: ", perhaps by the kernel for lack of memory",
+        }[by_kernel]
     return f"the runner was killed by {name}{hint}"

@@ -16,13 +16,14 @@ from importlib.metadata import version
 from typing import Any
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TemporaryError, UnavailableError
+from tuner.files.disk import is_full
 from tuner.source import this_code
 from tuner.store import devices, leases, studies, workers
 from tuner.store.database import Database
 from tuner.store.leases import Beats
 from tuner.store.records import Asked, StudyState
 from tuner.study.plan import Verdict
-from tuner.worker.claiming import Claiming
+from tuner.worker.claiming import Claiming, refuse_other_code
 from tuner.worker.dealing import Desk, catch_up, deal, deal_with_death, interrupt, needs_database
 from tuner.worker.devices import find_slots
 from tuner.worker.events import Display, Notice, WorkerStarted
@@ -31,6 +32,8 @@ from tuner.worker.heartbeat import Heartbeat, Held
 from tuner.worker.logs import log_file
 from tuner.worker.options import WorkerOptions
 from tuner.worker.outage import Outage
+from tuner.worker.room import Room
+from tuner.worker.shelf import Shelf
 from tuner.worker.showing import Showing
 from tuner.worker.signals import StopSignals
 from tuner.worker.slot import Slot
@@ -67,14 +70,14 @@ def run_worker(options: WorkerOptions, *, display: Display) -> WorkerSummary:
 
     Raises:
         NotFoundError: If a named study does not exist.
-        ConfigurationError: If the database's schema or a named study's settings are wrong.
+        ConfigurationError: If the database's schema or a named study's settings are wrong, or other code made it.
         UnavailableError: If the database or a device cannot be reached, or no runner can be started.
         UsageError: If the devices cannot be read.
     """
     slots = find_slots(options.devices, per_device=options.per_device)
     with Database.open(options.storage) as db:
         for name in options.studies:
-            studies.find_study(db, name)
+            refuse_other_code(studies.find_study(db, name), allow=options.allow_skew)
         supervisor = Supervisor(db, options=options, display=display, places=[place.name for place in slots])
         supervisor.slots = [
             Slot(
@@ -101,10 +104,28 @@ class Supervisor:
         self._places = places
         self._outage = Outage(show=display.show, budget=options.outage)
         self._health = Health(module=options.checker, show=display.show, tell=self._tell_of_devices)
-        self._desk = Desk(db=db, show=display.show, lease=options.lease, outage=self._outage, health=self._health)
+        self._room = Room(files=options.files, show=display.show)
+        self._shelf = Shelf(
+            options.checkpoint_place, files=options.files, worker=self.identity.worker, show=display.show
+        )
+        self._desk = Desk(
+            db=db,
+            show=display.show,
+            lease=options.lease,
+            outage=self._outage,
+            health=self._health,
+            room=self._room,
+        )
         self._beats = Beats()
         self._claiming = Claiming(
-            db, options=options, identity=self.identity, beats=self._beats, outage=self._outage, show=display.show
+            db,
+            options=options,
+            identity=self.identity,
+            beats=self._beats,
+            outage=self._outage,
+            room=self._room,
+            shelf=self._shelf,
+            show=display.show,
         )
         self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show)
         self._ended = 0
@@ -115,6 +136,7 @@ class Supervisor:
 
     def run(self) -> WorkerSummary:
         """Go round until there is a reason to stop."""
+        self._shelf.open()
         self._register()
         self._display.show(
             WorkerStarted(
@@ -163,8 +185,9 @@ class Supervisor:
     def _round(self, heartbeat: Heartbeat) -> None:
         self._obey(heartbeat)
         self._listen()
-        self._outage.look(lambda: studies.open_studies(self._db, ()))
+        self._outage.look(lambda: workers.touch(self._db, self.identity.worker))
         self._deal()
+        self._shelf.tell()
         if self._outage.is_too_long and self._draining_since is None:
             self._gave_up = True
             self._drain()
@@ -298,10 +321,14 @@ class Supervisor:
                 if slot.job is None:
                     slot.kill()  # what it holds on the device is in the way of the check
                 continue
-            if not slot.is_alive and slot.job is None and time.monotonic() >= slot.start_after:
+            is_due = not slot.is_alive and slot.job is None and time.monotonic() >= slot.start_after
+            if is_due and not self._room.why_not():
                 try:
                     slot.start()
                 except OSError as error:
+                    if is_full(error):
+                        self._room.ran_out(f"disk full: no room for {slot.log}", place=str(slot.log.parent), needed=0)
+                        return
                     raise UnavailableError(f"cannot start the runner of {slot.name}: {error.strerror}") from error
 
     # Ends
@@ -378,6 +405,7 @@ class Supervisor:
             slot.kill()
             if slot.process is not None:
                 slot.reap()
+        self._shelf.close()
         with contextlib.suppress(UnavailableError):
             for slot in self.slots:
                 if slot.job is not None and not slot.job.is_lost:
