@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tests.report.samples import make_space, make_spec, make_test_score
 from tuner.search.driver import StudyDriver
+from tuner.store import leases
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
 from tuner.store.records import Outcome, StudyRecord
@@ -23,6 +24,7 @@ class Ends:
 
     failed: frozenset[int] = frozenset()
     infeasible: frozenset[int] = frozenset()
+    diverged: frozenset[int] = frozenset()
 
 
 def open_study(url: str, *, name: str = "played", trials: int = 6, epochs: int = 3) -> StudyRecord:
@@ -50,18 +52,66 @@ def claim(url: str, *, name: str = "played") -> None:
         assert StudyDriver(database, name=name).claim(HOLDER) is not None
 
 
+def play_trouble(url: str, *, name: str = "played") -> None:
+    """Everything that can become of a trial: complete and pruned ones, three that end badly at once (4, 5 and 6), one whose process
+    dies again and again (7), one that is tried again twice and has a result then (8), one that waits (9), one that runs (10)."""
+    play(
+        url,
+        name=name,
+        runs=7,
+        ends=Ends(failed=frozenset({4}), infeasible=frozenset({5}), diverged=frozenset({6})),
+    )
+    with Database.open(url) as database:
+        driver = StudyDriver(database, name=name)
+        for _ in range(3):
+            _lose(
+                database,
+                driver,
+                number=7,
+                reason="the runner was killed by SIGABRT",
+                log_tail="Fatal Python error: Aborted",
+            )
+        _lose(database, driver, number=8, reason="the runner was killed by SIGSEGV", log_tail="Segmentation fault")
+        fault = "OSError: [Errno 5] Input/output error: '/data/rows.csv'"
+        _lose(database, driver, number=8, reason=fault, log_tail=f"Traceback …\n{fault}", ended=Outcome.ERRORED)
+        _end(driver, _claim(driver, 8), Ends())
+        first, other = _claim(driver, 9), _claim(driver, 10)
+        for lease in (first, other):
+            driver.report(lease, epoch=1, metrics={"macro_f1": 0.66, "loss": 1.0}, seconds=2.0, extend=600.0)
+        leases.release(database, first, reason="the worker was told to stop", seconds=2.5)
+
+
+def _claim(driver: StudyDriver, number: int) -> Lease:
+    lease = driver.claim(HOLDER)
+    assert lease is not None and lease.number == number
+    return lease
+
+
+def _lose(
+    database: Database, driver: StudyDriver, *, number: int, reason: str, log_tail: str, ended: Outcome = Outcome.LOST
+) -> None:
+    lease = _claim(driver, number)
+    leases.lose(database, lease, reason=reason, seconds=1.0, log_tail=log_tail, ended=ended)
+
+
 HOLDER = Holder(worker="w-1", host="box-1", slot="cpu/0", lease=600.0)
 
 
 def _end(driver: StudyDriver, lease: Lease, ends: Ends) -> None:
-    bad = {Outcome.ERRORED: ends.failed, Outcome.INFEASIBLE: ends.infeasible}
-    for outcome, numbers in bad.items():
+    bad = {
+        Outcome.ERRORED: (ends.failed, "KeyError: 'text'"),
+        Outcome.INFEASIBLE: (ends.infeasible, "out of memory at one row"),
+        Outcome.DIVERGED: (
+            ends.diverged,
+            "loss or gradient became non-finite in epoch 1, step 9; lower the learning rate",
+        ),
+    }
+    for outcome, (numbers, reason) in bad.items():
         if lease.purpose == "search" and lease.number in numbers:
-            reason = "loss became non-finite" if outcome is Outcome.ERRORED else "out of memory at one row"
             driver.fail(lease, outcome=outcome, reason=reason, seconds=1.0, log_tail="the last words")
             return
     rng = random.Random(f"{lease.number}-{lease.seed}")
-    level = 0.6 + 0.05 * lease.number + rng.uniform(0, 0.02)
+    level = 0.6 + 0.05 * (lease.number % 8) + rng.uniform(0, 0.02)
     epochs = driver.study.spec.training.epochs
     for epoch in range(1, epochs + 1):
         metrics = {"macro_f1": level + 0.01 * epoch, "accuracy": level + 0.02, "loss": 1.0 / epoch}

@@ -328,8 +328,8 @@ def test_no_complete_trial() -> None:
     study = make_study(spec=make_spec(), trials=(failed, pruned))
     summary = summarise(StudySnapshot(study=study, trials=(failed, pruned), finalists=()))
     assert summary.headline == "No result: none of 2 trials is complete"
-    assert "Trials so far: 1 pruned, 1 failed." in summary.sentences
-    assert "loss became nan at epoch 1" in " ".join(summary.sentences)
+    assert "Trials so far: 1 pruned, 1 errored." in summary.sentences
+    assert "1 trial errored: loss became nan at epoch 1." in summary.sentences
     assert any("the pruner compares too early" in sentence for sentence in summary.sentences)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
 from tuner.cli.documents import counts_words
 from tuner.cli.output import table
+from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.report.words import count_retrainings
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
@@ -65,14 +67,15 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         why = "the confirmation is incomplete"
     reason = f" ({why})" if why else ""
     rows = [
-        ("state", f"{study.state.value}{reason}"),
+        *_in_lines("state", f"{study.state.value}{reason}"),
         ("task", study.spec.task),
         ("model", study.spec.model),
         *([("teacher", study.spec.distill.teacher)] if study.spec.distill is not None else []),
         ("data", study.spec.data.train),
         ("objective", f"{study.metric}, {'more' if study.maximize else 'less'} is better"),
         ("strategies", ", ".join(study.space.names)),
-        ("trials", counts_words(study.counts)),
+        *_in_lines("trials", counts_words(study.counts)),
+        *_trouble_rows(snapshot),
         ("budget", budget_words(study)),
         *([("priority", str(study.priority))] if study.priority else []),
         *_best_rows(snapshot),
@@ -83,6 +86,18 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
     if study.state.is_open and not has_worker(snapshot):
         lines += ["", "  no worker is running for it"]
     return lines
+
+
+def _trouble_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
+    """What went wrong, by type, each with its most frequent reason."""
+    rows = [row for trouble in list_troubles(snapshot) for row in _in_lines("", f"{trouble.what}: {trouble.why}")]
+    return [("went wrong", rows[0][1]), *rows[1:]] if rows else []
+
+
+def _in_lines(label: str, text: str) -> list[tuple[str, str]]:
+    """A row in as many lines as it needs on a terminal of 80 columns."""
+    lines = textwrap.wrap(text, 64, break_long_words=False, break_on_hyphens=False) or [""]
+    return [(label if position == 0 else "", line) for position, line in enumerate(lines)]
 
 
 def _best_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from tuner.report.comparison import (
     searched_params,
 )
 from tuner.report.evidence import Comparison, TestBootstrap, bootstrap_test, compare_replicates, compare_seeds
+from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, choose_winner, rank_trials, score_finalists
 from tuner.report.words import Facts, write_headline, write_sentences
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, TrialRecord
@@ -50,6 +51,7 @@ class Summary:
         savings: What pruning saved.
         counts: Trials by outcome, as the study's record counts them.
         trials: One row for each trial, in the order of the numbers.
+        troubles: What went wrong, by type.
     """
 
     study: StudyRecord
@@ -71,6 +73,7 @@ class Summary:
     savings: Savings
     counts: Mapping[str, int]
     trials: tuple[TrialRow, ...]
+    troubles: tuple[Trouble, ...]
 
 
 def summarise(snapshot: StudySnapshot) -> Summary:
@@ -125,6 +128,7 @@ def summarise(snapshot: StudySnapshot) -> Summary:
         savings=savings,
         counts={outcome.value: snapshot.study.counts.get(outcome.value, 0) for outcome in OUTCOMES},
         trials=list_trials(snapshot),
+        troubles=list_troubles(snapshot),
     )
 
 

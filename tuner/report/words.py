@@ -16,8 +16,9 @@ from tuner.report.formats import (
     format_seconds,
     format_value,
 )
+from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
-from tuner.store.records import Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.store.records import StudySnapshot, StudyState, TrialRecord
 from tuner.study.domains import Value
 
 
@@ -132,12 +133,9 @@ def _no_result(snapshot: StudySnapshot) -> tuple[str, ...]:
     if not present:
         return (f"Start a worker: tuner worker start --study {snapshot.study.name}",)
     sentences = [f"Trials so far: {', '.join(present)}."]
-    bad = [
-        trial for trial in snapshot.trials if trial.outcome in (Outcome.DIVERGED, Outcome.ERRORED, Outcome.INFEASIBLE)
-    ]
-    if bad:
-        last = bad[-1]
-        sentences.append(f"The last that ended badly is {name_trial(last)}: {last.reason or last.outcome.value}.")
+    sentences += [f"{trouble.what}: {trouble.why}." for trouble in list_troubles(snapshot) if trouble.unit == "trial"]
+    if snapshot.study.state is StudyState.PAUSED:
+        sentences.append(f"The study is paused: {snapshot.study.state_reason}.")
     if counts.get("pruned") and not counts.get("running"):
         sentences.append("Trials were pruned before any was complete: the pruner compares too early.")
     return tuple(sentences)
