@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import ConfigurationError
-from tuner.files.place import is_url, join, parse_place, remove_below
-from tuner.files.remote import RemoteFolder
+from tuner.files.place import is_url, join, parse_place
 
 
 def test_a_folder_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,26 +38,3 @@ def test_what_is_no_place_is_refused_and_no_password_repeated(text: str, problem
     with pytest.raises(ConfigurationError, match=problem) as caught:
         parse_place(text)
     assert "s3cret" not in caught.value.message
-
-
-def test_all_folders_but_the_one_that_holds_what_is_kept_are_removed(tmp_path: Path) -> None:
-    for name in ("attempt-1", "attempt-2", "attempt-21"):
-        (tmp_path / name / "final").mkdir(parents=True)
-    remove_below(str(tmp_path), kept=str(tmp_path / "attempt-2" / "final"))
-    assert [path.name for path in tmp_path.iterdir()] == ["attempt-2"]
-    remove_below(str(tmp_path), kept="")
-    assert list(tmp_path.iterdir()) == []
-    remove_below(str(tmp_path / "nowhere"), kept="")
-    assert not (tmp_path / "nowhere").exists()
-
-
-def test_in_an_object_store_too(object_url: str) -> None:
-    root = RemoteFolder(object_url)
-    for name in ("attempt-1", "attempt-2", "attempt-21"):
-        root.below(name).below("final").write("manifest.json", b"{}")
-    remove_below(object_url, kept=f"{object_url}/attempt-2/final")
-    assert root.names() == ["attempt-2"]
-    remove_below(object_url, kept="")
-    assert root.names() == []
-    remove_below(object_url, kept="")
-    assert root.names() == []

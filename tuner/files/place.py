@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,30 +50,3 @@ def parse_place(text: str) -> str:
 def join(place: str, *names: str) -> str:
     """A place below another one."""
     return "/".join((place.rstrip("/"), *names))
-
-
-def remove_below(place: str, *, kept: str) -> None:
-    """Remove the folders of a place, but the one that is, or holds, another place.
-
-    Args:
-        place: Absent is as good as empty.
-        kept: Empty if nothing is to be kept.
-
-    Raises:
-        PlaceError: If an object store cannot be reached or refuses.
-    """
-    if is_url(place):
-        from tuner.files.remote import RemoteFolder
-
-        folder = RemoteFolder(place)
-        for name in _not_holding(folder.names(), place=place, kept=kept):
-            folder.below(name).clear()
-        return
-    root = Path(place)
-    names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
-    for name in _not_holding(names, place=place, kept=kept):
-        shutil.rmtree(root / name, ignore_errors=True)
-
-
-def _not_holding(names: Sequence[str], *, place: str, kept: str) -> list[str]:
-    return [name for name in names if kept != join(place, name) and not kept.startswith(join(place, name, ""))]

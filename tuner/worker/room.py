@@ -14,6 +14,7 @@ from pathlib import Path
 from tuner.errors import TunerError
 from tuner.files.disk import free_bytes
 from tuner.files.place import is_url
+from tuner.files.remote import RemoteFolder
 from tuner.worker.events import Event, Notice
 
 LEAST = 2**20
@@ -123,8 +124,6 @@ class _Probe:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        from tuner.files.remote import RemoteFolder
-
         try:
             RemoteFolder(self._place).check()
         except TunerError as error:

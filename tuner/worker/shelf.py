@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.errors import PlaceError, UnavailableError
-from tuner.files.place import is_url, join, remove_below
+from tuner.files.place import is_url, join
+from tuner.files.removal import remove_below
+from tuner.files.remote import RemoteFolder
 from tuner.worker.events import Event, Notice
 
 _LOCK = "lock"
@@ -49,8 +51,6 @@ class Shelf:
         """
         if not self.is_remote:
             return
-        from tuner.files.remote import RemoteFolder
-
         RemoteFolder(self.place).check()
         try:
             self._scratch.mkdir(parents=True)
