@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.files.removal import remove_below
 from tuner.files.remote import RemoteFolder
+from tuner.files.removal import remove_below
 
 
 def test_all_folders_but_the_one_that_holds_what_is_kept_are_removed(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tuner.errors import PlaceError, UnavailableError
 from tuner.files.place import is_url, join
-from tuner.files.removal import remove_below
 from tuner.files.remote import RemoteFolder
+from tuner.files.removal import remove_below
 from tuner.worker.events import Event, Notice
 
 _LOCK = "lock"
