@@ -196,6 +196,7 @@ def _prepare(
         "total_params": total,
         "device": compute.name,
         "precision": str(compute.dtype).removeprefix("torch."),
+        "micro_batch": settings.micro_batch,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
     }
     return _Trial(

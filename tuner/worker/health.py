@@ -133,9 +133,7 @@ class _Device:
 class Health:
     """Watches over the devices of one worker; :attr:`Slot.out_of_use` says which of them it leaves alone."""
 
-    def __init__(
-        self, *, module: str, show: Callable[[Event], None], tell: Callable[..., None], again: float = _AGAIN_SECONDS
-    ) -> None:
+    def __init__(self, *, module: str, show: Callable[[Event], None], tell: Callable[..., None]) -> None:
         """Nothing is watched yet.
 
         Args:
@@ -143,9 +141,8 @@ class Health:
             show: Takes notices.
             tell: Stores what has changed: ``devices`` in words, the ``kind`` and the ``text`` of the event; called by
                 :meth:`report` alone.
-            again: Seconds between two checks of a device that is left alone.
         """
-        self._module, self._show, self._tell, self._again = module, show, tell, again
+        self._module, self._show, self._tell = module, show, tell
         self._devices: dict[str, _Device] = {}
         self._untold: list[tuple[str, str]] = []
 
@@ -193,7 +190,7 @@ class Health:
             is_due = device.is_due or (device.reason and time.monotonic() >= device.again_at)
             if device.check is None and is_due and all(slot.job is None for slot in device.slots):
                 device.is_due = False
-                device.again_at = time.monotonic() + self._again
+                device.again_at = time.monotonic() + _AGAIN_SECONDS
                 try:
                     device.check = Check(device.slots[0], module=self._module)
                 except OSError as error:  # the box has no room for another process: it has none for a runner
@@ -236,7 +233,7 @@ class Health:
 
     def _leave_alone(self, device: _Device, reason: str) -> None:
         device.is_due = False
-        device.again_at = time.monotonic() + self._again
+        device.again_at = time.monotonic() + _AGAIN_SECONDS
         is_news = not device.reason
         device.reason = reason
         if is_news:
@@ -245,7 +242,9 @@ class Health:
                 if device.slots[0].place.is_cpu
                 else ("see nvidia-smi and Xid lines in dmesg, reset the GPU or restart the box")
             )
-            text = f"{_name(device)} is out of use: {reason}; {fix}; it is checked again every {self._again / 60:g} min"
+            text = (
+                f"{_name(device)} is out of use: {reason}; {fix}; it is checked again every {_AGAIN_SECONDS / 60:g} min"
+            )
             self._say("error", "device_quarantined", text)
 
     def _say(self, level: str, kind: str, text: str) -> None:
