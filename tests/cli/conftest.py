@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def _finished_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("finished") / "tuner.db"
     open_study(f"sqlite:///{file}", trials=8)
-    play(f"sqlite:///{file}", ends=Ends(failed=frozenset({4}), infeasible=frozenset({5})))
+    play(f"sqlite:///{file}", ends=Ends(errored=frozenset({4}), infeasible=frozenset({5})))
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return file

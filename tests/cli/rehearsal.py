@@ -22,7 +22,7 @@ _CONFUSION = Confusion(labels=_LABELS, counts=((40, 10), (5, 45)))
 class Ends:
     """Trial numbers that end badly."""
 
-    failed: frozenset[int] = frozenset()
+    errored: frozenset[int] = frozenset()
     infeasible: frozenset[int] = frozenset()
     diverged: frozenset[int] = frozenset()
 
@@ -59,7 +59,7 @@ def play_trouble(url: str, *, name: str = "played") -> None:
         url,
         name=name,
         runs=7,
-        ends=Ends(failed=frozenset({4}), infeasible=frozenset({5}), diverged=frozenset({6})),
+        ends=Ends(errored=frozenset({4}), infeasible=frozenset({5}), diverged=frozenset({6})),
     )
     with Database.open(url) as database:
         driver = StudyDriver(database, name=name)
@@ -99,7 +99,7 @@ HOLDER = Holder(worker="w-1", host="box-1", slot="cpu/0", lease=600.0)
 
 def _end(driver: StudyDriver, lease: Lease, ends: Ends) -> None:
     bad = {
-        Outcome.ERRORED: (ends.failed, "KeyError: 'text'"),
+        Outcome.ERRORED: (ends.errored, "KeyError: 'text'"),
         Outcome.INFEASIBLE: (ends.infeasible, "out of memory at one row"),
         Outcome.DIVERGED: (
             ends.diverged,

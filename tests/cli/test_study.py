@@ -115,7 +115,7 @@ def test_show_counts_trials_and_names_the_winner_and_the_finalists(run: Run, fin
     result = run("study", "show", "played", "--storage", finished)
     assert result.exit_code == 0
     assert "state       finished (finalists are confirmed)" in result.stdout
-    assert "1 failed, 1 infeasible" in result.stdout
+    assert "1 errored, 1 infeasible" in result.stdout
     assert "with 3 fresh seeds" in result.stdout
     assert "(baseline)" in result.stdout
     assert "schedule" not in result.stdout, "values that are not searched are left out"
@@ -148,7 +148,7 @@ def test_best_without_a_complete_trial_is_not_found(run: Run, sqlite_url: str) -
 def fruitless(sqlite_url: str) -> str:
     """A finished study without any complete trial."""
     open_study(sqlite_url, trials=2)
-    play(sqlite_url, ends=Ends(failed=frozenset({0, 1})))
+    play(sqlite_url, ends=Ends(errored=frozenset({0, 1})))
     return sqlite_url
 
 
@@ -159,7 +159,7 @@ def test_best_of_a_fruitless_study_is_status_3(run: Run, fruitless: str) -> None
 def test_watch_of_a_fruitless_study_is_status_3(run: Run, fruitless: str) -> None:
     result = run("study", "watch", "played", "--until-done", "--storage", fruitless)
     assert result.exit_code == 3
-    assert "2 failed" in result.stdout
+    assert "2 errored" in result.stdout
 
 
 def test_trials_say_why_they_are_in_their_state(run: Run, finished: str) -> None:
@@ -167,7 +167,7 @@ def test_trials_say_why_they_are_in_their_state(run: Run, finished: str) -> None
     assert result.exit_code == 0
     rows = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert len(rows) == 9
-    assert rows["4"].endswith("loss became non-finite")
+    assert rows["4"].endswith("KeyError: 'text'")
     assert rows["5"].endswith("out of memory at one row")
     assert "learning_rate" in rows["0"]
 

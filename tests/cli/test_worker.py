@@ -58,7 +58,7 @@ def test_the_end_says_what_to_do_next(finished: str, capsys: pytest.CaptureFixtu
 
 def test_the_end_of_a_fruitless_study_is_status_3(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     open_study(sqlite_url, trials=1)
-    play(sqlite_url, ends=Ends(failed=frozenset({0})))
+    play(sqlite_url, ends=Ends(errored=frozenset({0})))
     assert conclude(WorkerSummary(trials=1, studies={"played": StudyState.FINISHED}), storage=sqlite_url) == 3
     assert "tuner study trials played" in capsys.readouterr().err
 
@@ -73,7 +73,7 @@ def test_the_end_of_a_paused_study_says_why_and_it_can_be_resumed(
     run: Run, sqlite_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_study(sqlite_url, trials=8)
-    play(sqlite_url, ends=Ends(failed=frozenset(range(8))))
+    play(sqlite_url, ends=Ends(errored=frozenset(range(8))))
     assert conclude(WorkerSummary(trials=5, studies={"played": StudyState.PAUSED}), storage=sqlite_url) == 1
     said = capsys.readouterr().err
     assert "study played is paused: 5 trials ended with an error before any had a result, the last with: " in said

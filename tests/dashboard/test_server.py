@@ -88,7 +88,7 @@ def test_the_dashboard_comes_with_the_first_study_without_a_restart(storage_url:
 
 def test_the_dashboard_counts_trials_as_the_snapshot_does(sqlite_url: str) -> None:
     open_study(sqlite_url, trials=8)
-    play(sqlite_url, ends=Ends(failed=frozenset({4}), infeasible=frozenset({5})))
+    play(sqlite_url, ends=Ends(errored=frozenset({4}), infeasible=frozenset({5})))
     with Database.open(sqlite_url) as database:
         study = studies.find_study(database, "played")
     with serving(sqlite_url) as server:
