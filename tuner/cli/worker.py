@@ -29,6 +29,9 @@ OutageBudget = Annotated[
     float,
     typer.Option("--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"),
 ]
+AllowSkew = Annotated[
+    bool, typer.Option("--allow-skew", help="serve studies that other code made, too (as after an edit to a strategy)")
+]
 
 app = typer.Typer(
     help="""Train trials here, and see who trains.
@@ -64,10 +67,7 @@ def start(
     heartbeat: HeartbeatInterval = 15.0,
     hang_after: HangAfter = 300.0,
     outage: OutageBudget = 900.0,
-    allow_skew: Annotated[
-        bool,
-        typer.Option("--allow-skew", help="serve studies that other code made, too (as after an edit to a strategy)"),
-    ] = False,
+    allow_skew: AllowSkew = False,
     files: Files = None,
     checkpoints: Checkpoints = None,
     storage: Storage = None,

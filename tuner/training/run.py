@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,49 +92,70 @@ def run_trial(
         DataError: If the rows cannot be used.
         ConfigurationError: If the model cannot be used.
     """
-    begin = time.perf_counter()
-    checkpoints = checkpoints_of(plan, moves=released)
-    compute = choose_compute(plan.spec.training.precision)
-    start_measuring_memory(compute.device)
-    fits = Settings.of(plan).micro_batch
+    attempt = _Attempt(
+        begin=time.perf_counter(),
+        plan=plan,
+        compute=choose_compute(plan.spec.training.precision),
+        checkpoints=checkpoints_of(plan, moves=released),
+        cache=WarmCache() if cache is None else cache,
+    )
+    start_measuring_memory(attempt.compute.device)
+    with attempt.ended_well(micro_batch=Settings.of(plan).micro_batch, fitted=fitted) as remember:
+        try:
+            trial = _prepare(attempt, released=released, fitted=remember)
+            started(trial.facts)
+            return _run(trial, report=report, progress=progress, recall=recall, released=released)
+        except Interrupted as interrupt:
+            return _nothing_done(interrupt.verdict, attempt)
 
-    def remember(micro_batch: int) -> None:
-        nonlocal fits
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Attempt:
+    """What an attempt has before anything is read."""
+
+    plan: TrialPlan
+    compute: Compute
+    checkpoints: Checkpoints
+    cache: WarmCache
+    begin: float
+
+    @contextlib.contextmanager
+    def ended_well(self, *, micro_batch: int, fitted: Fitted) -> Iterator[Fitted]:
+        """See that bad ends leave what they should, and that memory that ran out anywhere is told as such.
+
+        Args:
+            micro_batch: Rows that should fit into the memory at once.
+            fitted: Told if they do not.
+
+        Yields:
+            What to tell instead of ``fitted``.
+        """
         fits = micro_batch
-        fitted(micro_batch)
 
-    try:
-        cache = WarmCache() if cache is None else cache
-        trial = _prepare(
-            plan,
-            checkpoints=checkpoints,
-            compute=compute,
-            cache=cache,
-            released=released,
-            fitted=remember,
-            begin=begin,
-        )
-        started(trial.facts)
-        return _run(trial, report=report, progress=progress, recall=recall, released=released)
-    except Interrupted as interrupt:
-        return _nothing_done(interrupt.verdict, compute=compute, begin=begin)
-    except TrialOutOfMemory:
-        raise
-    except TrialError:
-        checkpoints.clear()  # tried again it would end the same way
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        def remember(fewer: int) -> None:
+            nonlocal fits
+            fits = fewer
+            fitted(fewer)
+
+        try:
+            yield remember
+        except TrialOutOfMemory:
             raise
-        raise TrialOutOfMemory(
-            f"out of memory on {compute.name} with batch size {plan.params.get('batch_size')} and up to "
-            f"{plan.spec.training.max_length} tokens",
-            why=str(error).splitlines()[0],
-            fix="lower training.max_length, or take a smaller model",
-            micro_batch=max(fits // 2, 1),
-        ) from error
-    finally:
-        checkpoints.close()
+        except TrialError:
+            self.checkpoints.clear()  # tried again it would end the same way
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrialOutOfMemory(
+                f"out of memory on {self.compute.name} with batch size {self.plan.params.get('batch_size')} and up to "
+                f"{self.plan.spec.training.max_length} tokens",
+                why=str(error).splitlines()[0],
+                fix="lower training.max_length, or take a smaller model",
+                micro_batch=max(fits // 2, 1),
+            ) from error
+        finally:
+            self.checkpoints.close()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,17 +178,9 @@ class _Trial:
     begin: float
 
 
-def _prepare(
-    plan: TrialPlan,
-    *,
-    checkpoints: Checkpoints,
-    compute: Compute,
-    cache: WarmCache,
-    released: Released,
-    fitted: Fitted,
-    begin: float,
-) -> _Trial:
+def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial:
     """Data, then the model, adapted and on its device."""
+    plan, compute, cache = attempt.plan, attempt.compute, attempt.cache
     spec, settings = plan.spec, Settings.of(plan)
     stop_if_told(released)
     tokenizer = load_tokenizer(spec, cache=cache)
@@ -215,10 +229,10 @@ def _prepare(
             data=data.fingerprint(),
             teacher="" if lessons is None else lessons.fingerprint,
         ),
-        checkpoints=checkpoints,
+        checkpoints=attempt.checkpoints,
         facts=facts,
         fitted=fitted,
-        begin=begin,
+        begin=attempt.begin,
     )
 
 
@@ -364,7 +378,7 @@ def _result(
     )
 
 
-def _nothing_done(verdict: Verdict, *, compute: Compute, begin: float) -> TrialResult:
+def _nothing_done(verdict: Verdict, attempt: _Attempt) -> TrialResult:
     """The result of an attempt that was told to end while it was prepared."""
     return TrialResult(
         ended_by=verdict.value,
@@ -373,9 +387,9 @@ def _nothing_done(verdict: Verdict, *, compute: Compute, begin: float) -> TrialR
         metrics={},
         trainable_params=0,
         total_params=0,
-        peak_memory=peak_memory(compute.device),
-        seconds=time.perf_counter() - begin,
-        device=compute.name,
+        peak_memory=peak_memory(attempt.compute.device),
+        seconds=time.perf_counter() - attempt.begin,
+        device=attempt.compute.name,
     )
 
 
