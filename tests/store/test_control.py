@@ -24,7 +24,7 @@ from tuner.store.tables import events
 from tuner.store.workers import Identity, Pulse
 
 ANNA = "anna@box"
-FREE = {"search": {"pruner": {"name": "none"}}}
+FREE: dict[str, Any] = {"search": {"pruner": {"name": "none"}}}
 
 
 @pytest.fixture
@@ -162,7 +162,8 @@ def test_an_unknown_study_is_guessed(db: Database) -> None:
 
 def test_enqueued_trials_run_first_with_their_values(any_db: Database) -> None:
     toy_study(any_db, budget={"trials": 4})
-    first = enqueue(any_db, learning_rate=1e-3, **{"lora.r": 4})
+    values: dict[str, Any] = {"learning_rate": 1e-3, "lora.r": 4}
+    first = enqueue(any_db, **values)
     second = enqueue(any_db, strategy="full", batch_size=8)
     assert (first, second) == (0, 1)
     waiting = load_snapshot(any_db, "toy").trial(0)
