@@ -13,6 +13,7 @@ from tests.cli.conftest import Run
 from tests.cli.rehearsal import HOLDER, open_study, play_trouble
 from tests.cli.test_json import validate
 from tuner.cli.trial_views import story_lines, why
+from tuner.cli.views import trials_lines
 from tuner.store import queries
 from tuner.store.database import Database
 from tuner.worker.logs import log_file
@@ -134,3 +135,14 @@ def test_study_show_says_what_went_wrong(run: Run, troubled: str) -> None:
     assert "  went wrong  2 trials errored: KeyError: 'text' (1 of 2)\n              1 trial diverged: " in text
     assert "              3 attempts lost: the runner was killed by SIGABRT (2 of 3)\n" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_a_reason_that_does_not_fit_beside_its_trial_stands_below_it(troubled: str) -> None:
+    with Database.open(troubled) as database:
+        snapshot = queries.load_snapshot(database, "played")
+    lines = trials_lines(snapshot.trials, snapshot.study, width=80)
+    assert max(len(line) for line in lines) <= 80
+    place = next(position for position, line in enumerate(lines) if line.startswith("    6  diverged"))
+    assert " ".join(line.strip() for line in lines[place + 1 : place + 3]) == snapshot.trial(6).reason
+    assert lines[place - 3].endswith("KeyError: 'text'")
+    assert len(trials_lines(snapshot.trials, snapshot.study, width=None)) == 1 + len(snapshot.trials)

@@ -15,6 +15,8 @@ from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState,
 from tuner.study.domains import Value
 from tuner.terminal import duration
 
+_ROOM = 66  # columns beside the labels on a terminal of 80
+
 SILENT_SECONDS = 45.0
 """A worker that gave no sign of life for longer is shown as silent; its lease may still protect its trials."""
 
@@ -74,7 +76,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("data", study.spec.data.train),
         ("objective", f"{study.metric}, {'more' if study.maximize else 'less'} is better"),
         ("strategies", ", ".join(study.space.names)),
-        *_in_lines("trials", counts_words(study.counts)),
+        *_in_lines("trials", counts_words(study.counts), between=", "),
         *_trouble_rows(snapshot),
         ("budget", budget_words(study)),
         *([("priority", str(study.priority))] if study.priority else []),
@@ -94,9 +96,16 @@ def _trouble_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
     return [("went wrong", rows[0][1]), *rows[1:]] if rows else []
 
 
-def _in_lines(label: str, text: str) -> list[tuple[str, str]]:
-    """A row in as many lines as it needs on a terminal of 80 columns."""
-    lines = textwrap.wrap(text, 64, break_long_words=False, break_on_hyphens=False) or [""]
+def _in_lines(label: str, text: str, *, between: str = " ") -> list[tuple[str, str]]:
+    """A row in as many lines as it needs on a terminal of 80 columns, broken only at ``between``."""
+    lines = [""]
+    for word in text.split(between):
+        longer = f"{lines[-1]}{between}{word}" if lines[-1] else word
+        if len(longer) > _ROOM and lines[-1]:
+            lines[-1] += between.rstrip()
+            lines.append(word)
+        else:
+            lines[-1] = longer
     return [(label if position == 0 else "", line) for position, line in enumerate(lines)]
 
 
@@ -240,17 +249,40 @@ def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | No
 
 
 def trials_lines(trials: Sequence[TrialRecord], study: StudyRecord, *, width: int | None) -> list[str]:
-    """``tuner study trials``; how often a trial was attempted is shown only where that was more than once."""
+    """``tuner study trials``; how often a trial was attempted is shown only where that was more than once.
+
+    A reason that does not fit beside its trial stands below it, whole.
+    """
     retried = any(len(trial.attempts) > 1 for trial in trials)
     rows = []
     for trial in trials:
         value = "-" if trial.value is None else f"{trial.value:.4f}"
-        why = trial.reason or params_words(searched(trial.params, study, trial.strategy))
         row = [str(trial.number), trial.outcome.value, trial.strategy or "-", value, str(len(trial.epochs))]
-        row += [duration(trial.seconds), *([str(len(trial.attempts))] if retried else []), why]
-        rows.append(row)
-    headings = ["TRIAL", "STATE", "STRATEGY", study.metric.upper(), "EPOCHS", "TIME"]
-    return table([*headings, *(["ATTEMPTS"] if retried else []), "WHY / PARAMS"], rows, width=width)
+        rows.append([*row, duration(trial.seconds), *([str(len(trial.attempts))] if retried else [])])
+    headings = [
+        "TRIAL",
+        "STATE",
+        "STRATEGY",
+        study.metric.upper(),
+        "EPOCHS",
+        "TIME",
+        *(["ATTEMPTS"] if retried else []),
+    ]
+    room = None if width is None else width - 2 - max(len(line) for line in table(headings, rows))
+    below = [room is not None and len(trial.reason) > room for trial in trials]
+    for trial, row, is_below in zip(trials, rows, below, strict=True):
+        params = params_words(searched(trial.params, study, trial.strategy))
+        row.append("" if is_below else trial.reason or params)
+    heading, *lines = table([*headings, "WHY / PARAMS"], rows, width=width)
+    shown = [heading]
+    for trial, line, is_below in zip(trials, lines, below, strict=True):
+        shown.append(line)
+        if is_below and width is not None:
+            space = " " * 7  # under the state
+            shown += textwrap.wrap(
+                trial.reason, width, initial_indent=space, subsequent_indent=space, break_on_hyphens=False
+            )
+    return shown
 
 
 def workers_lines(workers: Sequence[WorkerRecord], *, now: float, width: int | None) -> list[str]:
