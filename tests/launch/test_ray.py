@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import sqlalchemy
 
 from tests.faults.boxes import Box, assert_whole, killed_at_exit
 from tests.launch.canary import showing
+from tests.launch.toys import PATH, ToyBox, in_the_middle
 from tests.postgres import PASSWORD
-from tests.source_tree import ROOT
 from tuner.errors import ConfigurationError, UnavailableError, UsageError
 from tuner.launch import ray as launcher
 from tuner.launch.command import command_for
@@ -47,23 +47,42 @@ class Nodes:
     """A running cluster."""
 
     address: str
+    process: subprocess.Popen[str]
     raylets: list[psutil.Process]
     environment: dict[str, str]
+
+    def add(self, cpus: int) -> psutil.Process:
+        """One more node with so many CPUs; its process."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{cpus}\n")
+        self.process.stdin.flush()
+        return psutil.Process(self._answer()["raylet"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        said = json.loads(next((line for line in self.process.stdout if line.startswith("{")), "null"))
+        assert said is not None, "the cluster did not start"
+        return dict(said)
+
+
+# Ray takes a silent node for dead after 15 seconds; a test need not wait so long.
+_QUICK = {"initial_delay_ms": 500, "period_ms": 500, "timeout_ms": 2000, "failure_threshold": 3}
 
 
 @contextlib.contextmanager
 def running(*cpus: int, mode: str) -> Iterator[Nodes]:
-    """A cluster with nodes of so many CPUs; nothing of it is left afterwards."""
+    """A cluster with nodes of so many CPUs, whose workers train toys; nothing of it is left afterwards."""
     # A socket's path is 107 characters at most: not below pytest's folders.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         Path(folder, "ray").mkdir()
         environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": PATH,
             "RAY_AUTH_MODE": mode,
             "RAY_AUTH_TOKEN": TOKEN if mode == "token" else "",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": folder,
+            **{f"RAY_health_check_{name}": str(value) for name, value in _QUICK.items()},
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.launch.ray_nodes", *map(str, cpus)],
@@ -78,10 +97,9 @@ def running(*cpus: int, mode: str) -> Iterator[Nodes]:
         assert process.stdout is not None
         family: list[psutil.Process] = []
         try:
-            said = json.loads(next((line for line in process.stdout if line.startswith("{")), "null"))
-            assert said is not None, "the cluster did not start"
-            raylets = [psutil.Process(pid) for pid in said["raylets"]]
-            yield Nodes(said["address"], raylets, environment)
+            nodes = Nodes("", process, [], environment)
+            said = nodes._answer()
+            yield replace(nodes, address=said["address"], raylets=[psutil.Process(pid) for pid in said["raylets"]])
             family = psutil.Process(process.pid).children(recursive=True)
         finally:
             process.stdin.close()
@@ -93,6 +111,13 @@ def running(*cpus: int, mode: str) -> Iterator[Nodes]:
             process.wait()
             for left in psutil.wait_procs(family, timeout=10)[1]:
                 left.kill()
+
+
+@pytest.fixture(scope="module")
+def nodes(_ray: None) -> Iterator[Nodes]:
+    """A cluster that asks for a token, with one node of two CPUs."""
+    with running(2, mode="token") as cluster:
+        yield cluster
 
 
 def workers_below(process: psutil.Process) -> list[psutil.Process]:
@@ -110,7 +135,7 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-def launched(nodes: Nodes, box: Box, folder: Path, *options: str) -> subprocess.Popen[str]:
+def launched(nodes: Nodes, box: Box, folder: Path, *options: str, token: str = "") -> subprocess.Popen[str]:
     """``tuner launch ray`` for the study of the box, with the password in a file."""
     url = sqlalchemy.make_url(box.url)
     file = folder / "password"
@@ -118,9 +143,10 @@ def launched(nodes: Nodes, box: Box, folder: Path, *options: str) -> subprocess.
     command = [sys.executable, "-m", "tuner", "launch", "ray", "--address", nodes.address, "--study", box.study]
     command += ["--gpus-per-worker", "0", "--files", str(box.files), *options]
     without = url._replace(password=None).render_as_string(hide_password=False)
+    said = {"TUNER_STORAGE": without, "TUNER_STORAGE_PASSWORD_FILE": str(file)}
     return subprocess.Popen(
         command,
-        env={**nodes.environment, "TUNER_STORAGE": without, "TUNER_STORAGE_PASSWORD_FILE": str(file)},
+        env={**nodes.environment, **said, **({"RAY_AUTH_TOKEN": token} if token else {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -129,24 +155,24 @@ def launched(nodes: Nodes, box: Box, folder: Path, *options: str) -> subprocess.
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_ray")
-def test_a_node_dies_and_its_worker_comes_back_elsewhere(postgres_url: str, tmp_path: Path) -> None:
-    box = Box(tmp_path, postgres_url, budget={"trials": 4})
-    with running(2, 1, mode="token") as nodes:
-        survivor, victim = nodes.raylets
-        with killed_at_exit(launched(nodes, box, tmp_path, "--workers", "2")) as process:
-            box.wait_for(lambda snapshot: len(snapshot.workers) == 2 and snapshot.study.counts["running"] == 2)
-            box.wait_for_epoch()
-            assert len(workers_below(victim)) == 1
-            assert showing(PASSWORD, [victim, *victim.children(recursive=True), psutil.Process(process.pid)]) == []
-            dead = [victim, *victim.children(recursive=True)]
-            for one in dead:
-                one.kill()  # the machine is gone: raylet, actor, worker and runner at once
-            said = box.finish(process)
-        assert survivor.is_running()
+def test_a_node_dies_and_its_worker_comes_back_elsewhere(postgres_url: str, tmp_path: Path, nodes: Nodes) -> None:
+    box = ToyBox(tmp_path, postgres_url, trials=4, epochs=40)
+    victim = nodes.add(1)
+    with killed_at_exit(launched(nodes, box, tmp_path, "--workers", "2")) as process:
+        box.wait_beside(
+            process,
+            lambda snapshot: len(snapshot.workers) == 2 and sum(len(t.epochs) >= 2 for t in snapshot.trials) == 2,
+        )
+        assert len(workers_below(victim)) == 1
+        assert showing(PASSWORD, [victim, *victim.children(recursive=True), psutil.Process(process.pid)]) == []
+        for one in [victim, *victim.children(recursive=True)]:
+            one.kill()  # the machine is gone: raylet, actor, worker and runner at once
+        said = box.finish(process)
+    assert nodes.raylets[0].is_running()
     assert "worker 1 of 2 ended" in said
     assert "worker 2 of 2 ended" in said
     assert PASSWORD not in said
+    assert box.check().wrong == {}
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=4)
     assert snapshot.workers == ()
@@ -157,31 +183,30 @@ def test_a_node_dies_and_its_worker_comes_back_elsewhere(postgres_url: str, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_ray")
-def test_a_drained_launch_gives_everything_back_and_strangers_are_refused(postgres_url: str, tmp_path: Path) -> None:
-    box = Box(tmp_path, postgres_url, budget={"trials": 4})
-    with running(2, mode="token") as nodes:
-        with killed_at_exit(launched(nodes, box, tmp_path, "--workers", "3")) as process:
-            box.wait_for_epoch()
-            process.send_signal(signal.SIGINT)
-            said = box.finish(process)
-        assert "3 workers want 3 CPUs and the cluster has 2: the others start when there is room" in said
-        assert "draining: the workers save" in said
-        counts = box.snapshot().study.counts
-        assert counts["running"] == 0
-        assert counts["waiting"] >= 1
-        assert box.snapshot().workers == ()
-        assert probe(nodes) == "False"
-        stranger = Nodes(nodes.address, [], nodes.environment | {"RAY_AUTH_TOKEN": "f" * 32})
-        assert "RAY_AUTH_TOKEN_PATH" in box.finish(launched(stranger, box, tmp_path), status=69)
+def test_a_drained_launch_gives_everything_back_and_strangers_are_refused(
+    postgres_url: str, tmp_path: Path, nodes: Nodes
+) -> None:
+    box = ToyBox(tmp_path, postgres_url, trials=4, epochs=80)
+    with killed_at_exit(launched(nodes, box, tmp_path, "--workers", "9")) as process:
+        box.wait_beside(process, in_the_middle)
+        process.send_signal(signal.SIGINT)
+        said = box.finish(process)
+    assert re.search(r"9 workers want 9 CPUs and the cluster has \d: the others start when there is room", said), said
+    assert "draining: the workers save" in said
+    counts = box.snapshot().study.counts
+    assert counts["running"] == 0
+    assert counts["waiting"] >= 1
+    assert box.snapshot().workers == ()
+    assert probe(nodes) == "False"
+    stranger = launched(nodes, box, tmp_path, token="f" * 32)
+    assert "RAY_AUTH_TOKEN_PATH" in box.finish(stranger, status=69)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_ray")
 def test_an_open_cluster_is_refused(postgres_url: str, tmp_path: Path) -> None:
-    box = Box(tmp_path, postgres_url, budget={"trials": 1})
+    box = ToyBox(tmp_path, postgres_url, trials=1)
     with running(1, mode="disabled") as nodes:
-        assert probe(nodes) == "True"
         said = box.finish(launched(nodes, box, tmp_path), status=78)
         assert "asks nobody for a token" in said
     assert box.snapshot().trials == ()

@@ -14,8 +14,9 @@ import psutil
 import pytest
 import submitit
 
-from tests.faults.boxes import PATIENCE, Box, assert_whole
+from tests.faults.boxes import PATIENCE, assert_whole
 from tests.launch.canary import assert_no_canary
+from tests.launch.toys import PATH, ToyBox, in_the_middle
 from tuner.errors import UnavailableError, UsageError
 from tuner.launch import slurm
 from tuner.launch.command import WorkerCommand, command_for
@@ -182,12 +183,13 @@ def test_a_preemption_is_told_from_a_cancellation(
 
 
 @pytest.fixture
-def box(tmp_path: Path) -> Box:
-    return Box(tmp_path, f"sqlite:///{tmp_path}/tuner.db", budget={"trials": 4})
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyBox:
+    monkeypatch.setenv("PYTHONPATH", PATH)
+    return ToyBox(tmp_path, f"sqlite:///{tmp_path}/tuner.db")
 
 
 @pytest.fixture
-def jobs(box: Box, tmp_path: Path) -> Iterator[list[submitit.Job[str]]]:
+def jobs(box: ToyBox, tmp_path: Path) -> Iterator[list[submitit.Job[str]]]:
     """Two jobs that serve the box's study."""
     command = command_for(box.url, files=str(box.files), studies=(box.study,), gpus=0, alone=True)
     started = slurm.run_here(command, options=options(tmp_path / "logs", minutes=10, gpus=0, workers=2))
@@ -222,8 +224,10 @@ def log_of(job: submitit.Job[str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(box: Box, jobs: list[submitit.Job[str]]) -> None:
-    box.wait_for_epoch()
+def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(
+    box: ToyBox, jobs: list[submitit.Job[str]]
+) -> None:
+    box.wait_for(in_the_middle)
     tasks = [task_of(job) for job in jobs]
     for task, sent in zip(tasks, (signal.SIGUSR2, signal.SIGUSR1), strict=True):
         task.send_signal(sent)
@@ -231,6 +235,7 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(box: Box,
     assert [result_of(job) for job in jobs] == ["the studies are done"] * 2
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=4)
+    assert box.check().wrong == {}
     again = [trial for trial in snapshot.trials if len(trial.attempts) > 1]
     assert again
     assert len({attempt.worker for trial in snapshot.trials for attempt in trial.attempts}) >= 2
@@ -241,16 +246,28 @@ def test_a_job_whose_time_is_over_gives_its_trial_back_and_comes_again(box: Box,
 
 
 @pytest.mark.slow
-def test_a_time_limit_comes_by_itself_and_not_for_ever(tmp_path: Path) -> None:
-    # Longer than two time limits, however fast the machine is.
-    longer = {"training": {"epochs": 5000, "max_length": 32}, "budget": {"trials": 4}}
-    box = Box(tmp_path, f"sqlite:///{tmp_path}/tuner.db", **longer)
+@pytest.mark.parametrize(
+    ("epochs", "requeues"), [pytest.param(4000, 1, id="not for ever"), pytest.param(60, 9, id="until it is done")]
+)
+def test_a_time_limit_comes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, requeues: int
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", PATH)
+    box = ToyBox(tmp_path, f"sqlite:///{tmp_path}/tuner.db", trials=1, epochs=epochs)
     command = command_for(box.url, files=str(box.files), studies=(box.study,), gpus=0, alone=True)
-    wanted = options(tmp_path / "logs", minutes=1, notice=50, requeues=1, gpus=0)  # signalled after 10 s
+    wanted = options(tmp_path / "logs", minutes=1, notice=53, requeues=requeues, gpus=0)  # signalled after 7 s
     (job,) = slurm.run_here(command, options=wanted)
-    assert isinstance(job.exception(), submitit.core.utils.FailedJobError)
-    assert log_of(job).count("Requeued job") == 1
-    assert "timed-out too many times" in log_of(job)
+    if requeues == 1:
+        assert isinstance(job.exception(), submitit.core.utils.FailedJobError)
+        assert log_of(job).count("Requeued job") == 1
+        assert "timed-out too many times" in log_of(job)
+    else:
+        assert job.result() == "the studies are done"
+        assert 1 <= log_of(job).count("Requeued job") < requeues
+        assert box.check().wrong == {}
+        (trial,) = box.snapshot().trials
+        assert [epoch.epoch for epoch in trial.epochs] == list(range(1, epochs + 1))
+        assert {attempt.outcome for attempt in trial.attempts[:-1]} == {Outcome.PREEMPTED}
     snapshot = box.snapshot()
     assert snapshot.study.counts["running"] == 0
     assert snapshot.workers == ()
@@ -258,9 +275,9 @@ def test_a_time_limit_comes_by_itself_and_not_for_ever(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cancelled_job_stays_away_and_a_killed_one_takes_its_worker_along(
-    box: Box, jobs: list[submitit.Job[str]]
+    box: ToyBox, jobs: list[submitit.Job[str]]
 ) -> None:
-    box.wait_for_epoch()
+    box.wait_for(lambda snapshot: in_the_middle(snapshot) and len(snapshot.workers) == 2)
     cancelled, killed = jobs
     processes = [process for job in jobs for process in tree(job)]
     for process in tree(cancelled)[1:]:  # some clusters signal every process of a job
