@@ -18,6 +18,7 @@ from tests.faults.toy_training import quality
 from tuner.api import load_study
 from tuner.store.database import Database
 from tuner.store.records import Outcome, StudySnapshot, TrialRecord
+from tuner.training.sealed import MANIFEST, REMOVING, WRITING, check_seal
 
 GRACE = 1.0  # seconds between a commit and the line about it, on a busy machine
 FINISHED = {Outcome.COMPLETE.value, Outcome.PRUNED.value}
@@ -35,6 +36,7 @@ class Findings:
         miscounted: Numbers that are missing or twice, and sums that do not add up.
         torn: Attempts whose epochs have gaps, and values that do not belong to the trial.
         differing: Trials that Optuna sees otherwise.
+        broken: Checkpoints that can be seen and are not what their manifests say, and those of complete trials that are missing.
         trials: Trials in the database.
         acknowledged: Lines of all workers.
     """
@@ -46,18 +48,32 @@ class Findings:
     miscounted: int
     torn: int
     differing: int
+    broken: int
     trials: int
     acknowledged: int
 
     @property
     def wrong(self) -> dict[str, int]:
         """The counts that should be 0 and are not."""
-        names = ("lost", "double", "stale", "stuck", "miscounted", "torn", "differing")
+        names = ("lost", "double", "stale", "stuck", "miscounted", "torn", "differing", "broken")
         return {name: count for name in names if (count := getattr(self, name))}
 
+    @property
+    def total(self) -> int:
+        """How many things are wrong."""
+        return sum(self.wrong.values())
 
-def check(*, url: str, study: str, ledger: Path, trials: int) -> Findings:
-    """Compare everything with everything."""
+
+def check(*, url: str, study: str, ledger: Path, trials: int, files: Path | None = None) -> Findings:
+    """Compare everything with everything.
+
+    Args:
+        url: The database.
+        study: The study, which is over.
+        ledger: What was acknowledged to all workers.
+        trials: How many the budget allows.
+        files: The workers' folder; None: beside the ledger.
+    """
     snapshot = load_study(study, storage=url)
     lines = [line for line in read_ledger(ledger) if line["event"] != "Exited"]
     by_number = {trial.number: trial for trial in snapshot.trials}
@@ -75,6 +91,7 @@ def check(*, url: str, study: str, ledger: Path, trials: int) -> Findings:
         miscounted=_miscounted(snapshot, trials=trials),
         torn=sum(_is_torn(trial, snapshot.study.metric) for trial in snapshot.trials),
         differing=_differing(snapshot, url=url),
+        broken=_broken(snapshot, files=files or ledger.parent / "files"),
         trials=len(snapshot.trials),
         acknowledged=len(lines),
     )
@@ -125,6 +142,19 @@ def _is_torn(trial: TrialRecord, metric: str) -> bool:
     epochs = [epoch.epoch for epoch in trial.epochs]
     values = [epoch.metrics[metric] for epoch in trial.epochs]
     return epochs != list(range(1, len(epochs) + 1)) or values != [quality(trial.params or {}, one) for one in epochs]
+
+
+def _broken(snapshot: StudySnapshot, *, files: Path) -> int:
+    """G: every checkpoint that can be seen is whole, and every complete trial has one."""
+    wrong = 0
+    for path in files.glob("checkpoints/*/trial-*/attempt-*/*"):
+        if not path.name.startswith((WRITING, REMOVING)):
+            try:
+                check_seal(path)
+            except (OSError, ValueError):
+                wrong += 1
+    complete = [trial for trial in snapshot.trials if trial.outcome is Outcome.COMPLETE]
+    return wrong + sum(not (Path(trial.checkpoint) / MANIFEST).exists() for trial in complete)
 
 
 def _differing(snapshot: StudySnapshot, *, url: str) -> int:

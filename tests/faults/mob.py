@@ -144,11 +144,13 @@ class Mob:
             return not studies.find_study(db, self.study).state.is_open
 
     def wait(self, condition: Callable[[], bool], *, what: str) -> None:
-        """Until the condition holds."""
+        """Until the condition holds; not for ever, and not after all workers have gone."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {PATIENCE:g} s in vain until {what}; {self.tail()}")
+            if not self.alive() and not condition():
+                raise AssertionError(f"all workers have gone before {what}; {self.tail()}")
             time.sleep(0.1)
 
     def tail(self) -> str:

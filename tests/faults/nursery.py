@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from sqlalchemy.engine import Connection
 
+from tests.faults.toy_training import DIES_BEFORE_RENAME
 from tuner.search.driver import StudyDriver
 from tuner.store import events, leases, workers
 from tuner.store.records import Outcome
@@ -103,6 +104,11 @@ def after_finish_commit() -> None:
     leases.finish = finish
 
 
+def before_checkpoint_rename() -> None:
+    """A checkpoint is written, and does not have its name yet."""
+    os.environ[DIES_BEFORE_RENAME] = "1"
+
+
 def jumping_clock() -> None:
     """The host's clock is an hour off, now this way, now that way."""
     time.time = lambda: now() + random.choice((-3600.0, 0.0, 3600.0))
@@ -126,7 +132,14 @@ def during_proposal() -> None:
 
 FAILPOINTS: dict[str, Callable[[], None]] = {
     name.__name__: name
-    for name in (after_claim, during_proposal, before_first_beat, before_finish_commit, after_finish_commit)
+    for name in (
+        after_claim,
+        during_proposal,
+        before_first_beat,
+        before_checkpoint_rename,
+        before_finish_commit,
+        after_finish_commit,
+    )
 }
 ODDITIES: dict[str, Callable[[], None]] = {name.__name__: name for name in (jumping_clock, hurried_starts)}
 FINISHED = (Outcome.COMPLETE, Outcome.PRUNED)

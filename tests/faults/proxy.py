@@ -1,4 +1,4 @@
-"""A TCP proxy before a database that cuts connections at the worst moment: around a commit."""
+"""TCP proxies before a database: one cuts connections at the worst moment, around a commit; one is a bad network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import random
 import re
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -67,6 +69,68 @@ class CuttingProxy:
         _cut(client)
 
 
+class BadNetwork:
+    """Forwards bytes late, resets connections by chance, or swallows everything for a while and delivers it then."""
+
+    def __init__(self, *, port: int, seconds: float = 0.0, resets: float = 0.0, seed: int = 0) -> None:
+        """Everything is forwarded.
+
+        Args:
+            port: Of the server.
+            seconds: For a way there and back.
+            resets: Share of the client's messages that are answered by a reset.
+            seed: Of the chance.
+        """
+        self.resets = 0
+        self._server_port = port
+        self._seconds = seconds / 2
+        self._share = resets
+        self._random = random.Random(seed)
+        self._is_open = threading.Event()
+        self._is_open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._sockets: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._is_open.set()
+        for one in self._sockets:
+            _cut(one)
+
+    @contextmanager
+    def swallowing(self) -> Iterator[None]:
+        """Nothing gets through, and nobody is told."""
+        self._is_open.clear()
+        try:
+            yield
+        finally:
+            self._is_open.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += [client, server]
+                threading.Thread(target=self._pass, args=(client, server, self._share), daemon=True).start()
+                threading.Thread(target=self._pass, args=(server, client, 0.0), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, resets: float) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self._seconds)
+                self._is_open.wait()
+                if resets and self._random.random() < resets:
+                    self.resets += 1
+                    for one in (source, target):  # the kernel sends a reset instead of an end
+                        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    break
+                target.sendall(data)
+        _cut(source)
+        _cut(target)
+
+
 def _cut(one: socket.socket) -> None:
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
@@ -81,3 +145,13 @@ def cutting_proxy(*, port: int, share: float) -> Iterator[CuttingProxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextmanager
+def bad_network(*, port: int, seconds: float = 0.0, resets: float = 0.0) -> Iterator[BadNetwork]:
+    """A bad network before a port of this machine."""
+    network = BadNetwork(port=port, seconds=seconds, resets=resets)
+    try:
+        yield network
+    finally:
+        network.close()

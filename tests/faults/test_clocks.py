@@ -67,5 +67,5 @@ def _serve(crowd: Mob, *, environments: Sequence[dict[str, str]], oddity: str = 
         "false stale": sum(one.outcome is Outcome.LOST for one in attempts) - 1,
         "missed": int(len(waits) != 1 or waits[0] > LEASE + SWEEP),
         "reclaimed after s": round(max(waits, default=0.0), 1),
-        "wrong": sum(findings.wrong.values()),
+        "wrong": findings.total,
     }

@@ -6,20 +6,25 @@ hundreds of them.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
 import random
 import shutil
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.study.plan import TrialPlan, TrialResult, Verdict
+from tuner.training import sealed
 from tuner.worker.runner import Runner, read_options
 
 EPOCH_SECONDS = 0.15
+DIES_BEFORE_RENAME = "TOY_DIES_BEFORE_RENAME"
+"""Set in a worker's environment: it and its runner end when a checkpoint is written and not yet to be seen."""
+
 POISON_ABOVE, PLAGUE_FROM = 2e-3, 3
 
 
@@ -47,7 +52,7 @@ def run_trial(
     """Report every epoch's quality, keep a checkpoint of each, go on from the newest one."""
     begin = time.perf_counter()
     folder = Path(plan.checkpoint_dir)
-    done = max((_epochs_in(Path(earlier)) for earlier in plan.resume_from), default=0)
+    done = _adopt_newest(folder, plan.resume_from)
     started({"trainable_params": 1, "device": "toy"})
     for epoch in range(1, done):
         recall(epoch, {plan.spec.objective.metric: quality(plan.params, epoch)})
@@ -74,40 +79,61 @@ def run_trial(
         peak_memory=1,
         seconds=time.perf_counter() - begin,
         device="toy",
-        checkpoint=str(folder / "state.json") if verdict is Verdict.GO_ON else "",
+        checkpoint=str(_path(folder, epoch)) if verdict is Verdict.GO_ON else "",
     )
 
 
 def _misbehave(plan: TrialPlan, epoch: int, *, released: Callable[[], Verdict | None]) -> None:
-    """What the study's name asks for, in the second epoch; but for poison only of the trials' first attempts."""
+    """What the study's name asks for; but for poison and deafness in the trials' first attempts only."""
+    earlier = len(plan.resume_from)
+    name, _, seconds = plan.spec.name.partition("-for-")
+    if (
+        name == "deaf" and epoch == earlier + 2
+    ):  # it does not hear that it should stop; each attempt gets one epoch further
+        time.sleep(float(seconds))
     if epoch != 2:
         return
-    if is_poison(plan.spec.name, plan.number, plan.params):
+    if is_poison(name, plan.number, plan.params):
         os.abort()
-    if plan.resume_from:
-        return
-    if plan.spec.name == "deaf":  # it does not hear that it should stop
+    if name == "hangs" and not earlier:
         time.sleep(10_000)
-    if plan.spec.name == "hangs":
-        time.sleep(10_000)
-    if plan.spec.name == "crawls":  # slow, and says so between its batches
+    if name == "crawls" and not earlier:  # slow, and says so between its batches
         for _ in range(60):
             time.sleep(0.1)
             released()
 
 
-def _epochs_in(folder: Path) -> int:
-    try:
-        return int(json.loads((folder / "state.json").read_text())["epochs"])
-    except (OSError, ValueError):
-        return 0
+def _adopt_newest(folder: Path, earlier: Sequence[str]) -> int:
+    """Copy the last whole checkpoint of earlier attempts; its epoch, 0 if there is none."""
+    found = [path for attempt in earlier for path in Path(attempt).glob("epoch-*")]
+    for path in sorted(found, key=lambda path: path.name, reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            sealed.check_seal(path)
+            copy = sealed.temporary(folder / path.name)
+            shutil.copytree(path, copy)
+            sealed.publish(copy, folder / path.name)
+            return int(path.name.removeprefix("epoch-"))
+    return 0
+
+
+def _path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:04d}"
 
 
 def _save(folder: Path, epoch: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".state-{os.getpid()}"
-    temporary.write_text(json.dumps({"epochs": epoch}))
-    temporary.rename(folder / "state.json")
+    """As :class:`tuner.training.checkpoint.Checkpoints` does it; the last two are kept."""
+    path = _path(folder, epoch)
+    writing = sealed.temporary(path)
+    writing.mkdir()
+    sealed.write_json(writing / "state.json", {"epochs": epoch, "weights": [random.random() for _ in range(1000)]})
+    sealed.seal(writing)
+    if DIES_BEFORE_RENAME in os.environ and epoch > 1:
+        for pid in (os.getppid(), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+    sealed.publish(writing, path)
+    for earlier in folder.iterdir():
+        if earlier.name.startswith((sealed.WRITING, sealed.REMOVING)) or earlier.name < _path(folder, epoch - 1).name:
+            sealed.remove(earlier)
 
 
 if __name__ == "__main__":
