@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests import mariadb
+from tests.postgres import PostgresServer
+from tests.store.tls_server import tls_before
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.store.clock import read_clock
 from tuner.store.database import Database
-from tuner.store.encryption import Encryption, is_local_url, read_encryption
+from tuner.store.encryption import Encryption, read_encryption
 from tuner.store.location import parse_url
+from tuner.store.tls import is_local_url, mysql_tls
 
 NAME = "/CN=server"
 
 
 @pytest.fixture(scope="module")
 def authorities(tmp_path_factory: pytest.TempPathFactory, require_tool: Callable[[str], str]) -> Path:
-    """Two authorities, and a certificate of the first for 127.0.0.1 alone."""
+    """Two authorities, and a certificate of the first for 127.0.0.1 and db.example.org alone."""
     openssl = require_tool("openssl")
     folder = tmp_path_factory.mktemp("tls")
 
@@ -31,7 +36,9 @@ def authorities(tmp_path_factory: pytest.TempPathFactory, require_tool: Callable
         _run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-days", "2",
              "-addext", "keyUsage=critical,keyCertSign", "-keyout", f"{name}.key", "-out", f"{name}.pem")  # fmt: skip
     _run("req", "-newkey", "rsa:2048", "-nodes", "-subj", NAME, "-keyout", "server.key", "-out", "server.csr")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n", encoding="ascii")
+    (folder / "names").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:db.example.org\nauthorityKeyIdentifier=keyid\n", encoding="ascii"
+    )
     _run("x509", "-req", "-in", "server.csr", "-CA", "ours.pem", "-CAkey", "ours.key", "-CAcreateserial", "-days", "2",
          "-extfile", "names", "-out", "server.pem")  # fmt: skip
     return folder
@@ -75,6 +82,83 @@ def test_encryption_without_a_check_is_told_apart(url: str) -> None:
             assert read_encryption(db) == Encryption(is_local=True, is_encrypted=True, is_verified=False)
     with Database(parse_url(f"{url}?sslmode=disable")) as db:
         assert read_encryption(db) == Encryption(is_local=True, is_encrypted=False, is_verified=False)
+
+
+@pytest.fixture
+def distant(authorities: Path, postgres_server: PostgresServer) -> Iterator[Callable[..., str]]:
+    """Gives the URL of a PostgreSQL with TLS that is on this machine, but called as one elsewhere is."""
+    with (
+        tls_before(
+            postgres_server.port, certificate=authorities / "server.pem", key=authorities / "server.key"
+        ) as port,
+        postgres_server.database() as plain,
+    ):
+
+        def _url(host: str = "db.example.org", *, tls: bool = True, **options: str) -> str:
+            there = make_url(plain).set(host=host).update_query_dict({"hostaddr": "127.0.0.1", **options})
+            return (there.set(port=port) if tls else there).render_as_string(hide_password=False)
+
+        yield _url
+
+
+def encryption_of(url: str) -> Encryption:
+    with Database(parse_url(url)) as db:
+        return read_encryption(db)
+
+
+def test_the_right_server_elsewhere_is_accepted_and_was_checked_unasked(
+    distant: Callable[..., str], authorities: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = Encryption(is_local=False, is_encrypted=True, is_verified=True)
+    assert encryption_of(distant(sslrootcert=f"{authorities}/ours.pem")) == checked
+    monkeypatch.setenv("SSL_CERT_FILE", f"{authorities}/ours.pem")  # an authority of the whole machine
+    assert encryption_of(distant()) == checked
+    assert encryption_of(distant(sslrootcert="system", sslmode="verify-full")) == checked
+
+
+@pytest.mark.parametrize(
+    ("host", "authority", "tls", "message"),
+    [
+        ("other.example.org", "ours", True, 'server certificate for .* does not match host name "other.example.org"'),
+        ("db.example.org", "theirs", True, "certificate verify failed"),
+        ("db.example.org", "", True, "certificate verify failed"),
+        ("db.example.org", "ours", False, "server does not support SSL, but SSL was required"),
+    ],
+)
+def test_who_stands_in_for_a_server_elsewhere_gets_no_password(
+    distant: Callable[..., str], authorities: Path, host: str, authority: str, tls: bool, message: str
+) -> None:
+    options = {"sslrootcert": f"{authorities}/{authority}.pem"} if authority else {}
+    with pytest.raises(UnavailableError, match=message) as caught:
+        encryption_of(distant(host, tls=tls, **options))
+    assert "say sslmode=disable there if you trust the whole network" in str(caught.value)
+    assert caught.value.exit_code == 69
+
+
+def test_less_than_a_full_check_must_be_asked_for(distant: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    unchecked = Encryption(is_local=False, is_encrypted=True, is_verified=False)
+    assert encryption_of(distant(sslmode="require")) == unchecked
+    in_clear = Encryption(is_local=False, is_encrypted=False, is_verified=False)
+    assert encryption_of(distant(tls=False, sslmode="disable")) == in_clear
+    with monkeypatch.context() as environment:
+        environment.setenv("PGSSLMODE", "require")
+        assert encryption_of(distant()) == unchecked
+
+
+@pytest.mark.parametrize(
+    ("url", "is_checked"),
+    [
+        ("mysql://u@db.example.org/d", True),
+        ("mysql://u@10.0.0.1/d", True),
+        ("mysql://u@db/d?sslmode=verify-full", True),
+        ("mysql://u@db/d?sslmode=require", False),
+        ("mysql://u@127.0.0.1/d", False),
+    ],
+)
+def test_mysql_elsewhere_is_checked_as_well(url: str, is_checked: bool) -> None:
+    context = mysql_tls(parse_url(url)).get("ssl")
+    found = context is not None and context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+    assert found is is_checked
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])

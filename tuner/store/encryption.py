@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import Connection
 
+from tuner.store.tls import is_local_url
 from tuner.store.transactions import Transactions
 
 
@@ -31,7 +31,7 @@ class Encryption:
         """What to do; empty if nothing."""
         if self.is_local or self.is_verified:
             return ""
-        return "add ?sslmode=verify-full to the URL, and sslrootcert=FILE where the authority is your own"
+        return "say sslmode=verify-full in the URL, and sslrootcert=FILE where the authority is your own"
 
     def __str__(self) -> str:
         if self.is_verified:
@@ -67,14 +67,3 @@ def read_encryption(db: Transactions) -> Encryption:
         )
 
     return db.read(_read)
-
-
-def is_local_url(url: URL) -> bool:
-    """Whether a URL names this machine."""
-    host = url.host or str(url.query.get("host", ""))
-    if not host or host.startswith("/") or host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,8 +8,6 @@ connections serve about ninety workers.
 from __future__ import annotations
 
 import inspect
-import ssl
-from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy
@@ -20,18 +18,13 @@ from sqlalchemy.pool import NullPool
 
 from tuner.errors import ConfigurationError
 from tuner.store.location import as_user
+from tuner.store.tls import SSL_FILES, mysql_tls, postgresql_tls
 from tuner.study.names import did_you_mean
 
 SQLITE_BUSY_SECONDS = 60
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10
 IDLE_TRANSACTION_SECONDS = 60
-
-SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
-"""As in libpq; the same words serve MySQL and MariaDB."""
-
-# libpq's names for the files of a TLS connection, and those that MySQL's drivers use.
-_SSL_FILES = {"sslrootcert": "ssl_ca", "sslcert": "ssl_cert", "sslkey": "ssl_key"}
 
 
 def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) -> Engine:
@@ -56,7 +49,7 @@ def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) 
             case "sqlite":
                 options["connect_args"] = {"timeout": SQLITE_BUSY_SECONDS}
             case "postgresql":
-                options["connect_args"] = _postgresql_arguments(is_waiting=is_waiting)
+                options["connect_args"] = _postgresql_arguments(url, is_waiting=is_waiting)
             case _:
                 url, options["connect_args"] = _mysql_arguments(url, is_waiting=is_waiting)
                 options["isolation_level"] = "READ COMMITTED"
@@ -73,7 +66,7 @@ def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) 
     return engine
 
 
-def _postgresql_arguments(*, is_waiting: bool) -> dict[str, Any]:
+def _postgresql_arguments(url: URL, *, is_waiting: bool) -> dict[str, Any]:
     limits = "" if is_waiting else f" -c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s"
     return {
         "connect_timeout": 10,
@@ -85,6 +78,7 @@ def _postgresql_arguments(*, is_waiting: bool) -> dict[str, Any]:
         "tcp_user_timeout": 20_000,
         # The session's zone decides what Optuna's naive times mean; a worker's PGTZ must not.
         "options": f"-c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS}s{limits}",
+        **postgresql_tls(url),
     }
 
 
@@ -92,47 +86,17 @@ def _mysql_arguments(url: URL, *, is_waiting: bool) -> tuple[URL, dict[str, Any]
     """The URL without what the driver does not know, and the driver's arguments."""
     import pymysql
 
-    known = set(inspect.signature(pymysql.connections.Connection).parameters) | _SSL_FILES.keys() | {"sslmode"}
+    known = set(inspect.signature(pymysql.connections.Connection).parameters) | SSL_FILES.keys() | {"sslmode"}
     for name in url.query:
         if name not in known:
             raise ConfigurationError(f'storage: unknown option "{name}" in the URL{did_you_mean(name, known)}')
-    given = {key: value for key, value in url.query.items() if isinstance(value, str)}
-    files = {new: given.get(new) or given.get(old) for old, new in _SSL_FILES.items()}
-    arguments: dict[str, Any] = {
-        "connect_timeout": 10,
-        "charset": "utf8mb4",
-        **_mysql_ssl(given.get("sslmode"), files),
-    }
+    arguments: dict[str, Any] = {"connect_timeout": 10, "charset": "utf8mb4", **mysql_tls(url)}
     if url.password is not None:
         arguments["password"] = str(url.password).encode()  # the driver would encode it as Latin-1
     if not is_waiting:
         # Longer than what the server ends by itself: it must be the server that says so.
         arguments |= {"read_timeout": STATEMENT_SECONDS + 10, "write_timeout": STATEMENT_SECONDS + 10}
-    return as_user(url, url.username).difference_update_query([*_SSL_FILES, *_SSL_FILES.values(), "sslmode"]), arguments
-
-
-def _mysql_ssl(mode: str | None, files: Mapping[str, str | None]) -> dict[str, Any]:
-    """Libpq's words for a driver that has others; whoever names an authority wants the server checked against it."""
-    chosen = mode or ("verify-full" if files["ssl_ca"] else "prefer")
-    if chosen not in SSL_MODES:
-        raise ConfigurationError(f'storage: unknown sslmode "{chosen}"{did_you_mean(chosen, SSL_MODES)}')
-    if chosen == "disable":
-        return {"ssl_disabled": True}
-    if chosen == "prefer":
-        return {}
-    try:
-        context = ssl.create_default_context(cafile=files["ssl_ca"])
-        if files["ssl_cert"]:
-            context.load_cert_chain(files["ssl_cert"], files["ssl_key"])
-    except OSError as error:
-        raise ConfigurationError(
-            "storage: cannot read the files of the TLS connection", why=error.strerror or str(error)
-        ) from error
-    if chosen != "verify-full":
-        context.check_hostname = False
-    if chosen == "require":
-        context.verify_mode = ssl.CERT_NONE
-    return {"ssl": context}
+    return as_user(url, url.username).difference_update_query([*SSL_FILES, *SSL_FILES.values(), "sslmode"]), arguments
 
 
 def _set_up_mysql(engine: Engine, *, is_waiting: bool) -> None:

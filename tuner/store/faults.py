@@ -17,6 +17,7 @@ class Fault(Enum):
     LOST = "lost"  # the connection broke: run it again on another one
     FULL = "full"  # the server has no free connection: wait
     UNREACHABLE = "unreachable"  # nobody answers
+    UNTRUSTED = "untrusted"  # it does not speak TLS, or cannot prove who it is
     NO_ROOM = "no room"  # its disk is full
     DENIED = "denied"  # this user may not do that; it will not change by itself
     OTHER = "other"
@@ -51,6 +52,15 @@ _WORDS: Mapping[str, Fault] = (
     | dict.fromkeys(("disk is full", "no space left"), Fault.NO_ROOM)
     | dict.fromkeys(("readonly database",), Fault.DENIED)
 )
+# Both drivers tell of a refused server in words, PyMySQL under the number of an unreachable one.
+_DISTRUST = (
+    "certificate verify failed",
+    "certificate_verify_failed",
+    "server certificate for",
+    "does not support ssl",
+    "server doesn't support it",
+    "root certificate file",
+)
 
 
 def fault_of(error: DBAPIError | StorageInternalError) -> Fault:
@@ -61,6 +71,9 @@ def fault_of(error: DBAPIError | StorageInternalError) -> Fault:
     if not isinstance(inner, DBAPIError):
         return Fault.OTHER
     original: Any = inner.orig
+    text = str(original).lower()
+    if any(words in text for words in _DISTRUST):
+        return Fault.UNTRUSTED
     code = original.args[0] if original is not None and original.args else None
     if isinstance(code, int) and code in _CODES:
         return _CODES[code]
@@ -69,7 +82,6 @@ def fault_of(error: DBAPIError | StorageInternalError) -> Fault:
         return _STATES[state]
     if inner.connection_invalidated:
         return Fault.LOST
-    text = str(original).lower()
     return next((fault for words, fault in _WORDS.items() if words in text), Fault.OTHER)
 
 

@@ -124,6 +124,12 @@ class Transactions:
         match fault_of(error):
             case Fault.UNREACHABLE:
                 return UnavailableError(text, fix="is it running there? see: tuner doctor")
+            case Fault.UNTRUSTED:
+                return UnavailableError(
+                    text,
+                    fix="name its authority with sslrootcert=FILE in the URL, or say sslmode=disable there if you trust"
+                    " the whole network (docs/deployment.md, Encryption)",
+                )
             case Fault.FULL:
                 return UnavailableError(text, fix="run fewer workers, or raise the server's max_connections")
             case Fault.NO_ROOM:
