@@ -81,6 +81,10 @@ def test_create_refuses_another_question_of_the_same_name(run: Run, study_file: 
     result = run("study", "create", study_file, "--storage", sqlite_url)
     assert result.exit_code == 5
     assert "budget.trials is 2 there and 3 here" in result.stderr
+    assert "its budget is changed by: tuner study set little --trials 3" in result.stderr
+    study_file.write_text(STUDY.replace("epochs: 1", "epochs: 2"), encoding="utf-8")
+    result = run("study", "create", study_file, "--storage", sqlite_url)
+    assert result.exit_code == 5
     assert "another name" in result.stderr
 
 

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.faults.boxes import Box, assert_whole
-from tests.store.toy import run_out, sql, toy_study
+from tests.store.toy import holder, run_out, sql, toy_study
+from tuner import live
 from tuner.dashboard.studies import StudiesApp
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.search.driver import StudyDriver
@@ -20,6 +21,7 @@ from tuner.store import roles, schema, studies, workers
 from tuner.store.database import Database
 from tuner.store.location import parse_url
 from tuner.store.queries import load_snapshot
+from tuner.store.records import Outcome
 from tuner.store.roles import Duty
 
 PASSWORD = "s3cr3t pässwörd %s {x} '\"/"
@@ -101,6 +103,41 @@ def test_a_viewer_reads_everything_and_writes_nothing(url_of: Callable[[Duty], s
         with pytest.raises(ConfigurationError, match=r"denied|read-only"):
             toy_study(db, "other")
         assert [study.name for study in studies.list_studies(db)] == ["toy"]
+
+
+def _asks(url: str) -> dict[str, Callable[[], object]]:
+    """Everything that a person may ask of a running study."""
+    return {
+        "pause": lambda: live.pause_study("toy", storage=url),
+        "resume": lambda: live.resume_study("toy", storage=url),
+        "set": lambda: live.change_study("toy", trials=9, priority=1, storage=url),
+        "enqueue": lambda: live.enqueue_trial("toy", strategy="lora", values={}, storage=url),
+        "stop a trial": lambda: live.stop_trial("toy", number=0, storage=url),
+        "retry a trial": lambda: live.retry_trials("toy", numbers=[1], storage=url),
+        "drain": lambda: live.drain_workers(everyone=True, storage=url),
+        "stop": lambda: live.stop_study("toy", storage=url),
+    }
+
+
+def test_a_worker_s_role_may_ask_and_a_viewer_may_not(url_of: Callable[[Duty], str]) -> None:
+    with Database.open(url_of(Duty.WORKER)) as db:
+        toy_study(db)
+        driver = StudyDriver(db, name="toy")
+        leases = [driver.claim(holder()) for _ in range(2)]
+        assert leases[1] is not None
+        driver.fail(leases[1], outcome=Outcome.ERRORED, reason="boom", seconds=1.0, log_tail="")
+        me = workers.Identity.of_this_process("w1")
+        workers.register(db, me, devices=["cpu/0"], version="1", lease=60.0)
+    for ask in _asks(url_of(Duty.VIEWER)).values():
+        with pytest.raises(ConfigurationError) as caught:
+            ask()
+        assert "use the URL of a role that may: docs/deployment.md, Roles" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    asked = {what: ask() for what, ask in _asks(url_of(Duty.WORKER)).items()}
+    assert asked["stop a trial"] is Outcome.RUNNING
+    with Database.open(url_of(Duty.VIEWER)) as db:
+        study = studies.find_study(db, "toy")
+    assert (study.state.value, study.spec.budget.trials, study.used.trials) == ("stopped", 9, 3)
 
 
 def test_the_dashboard_runs_as_a_viewer(url_of: Callable[[Duty], str]) -> None:

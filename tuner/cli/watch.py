@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.documents import counts_words, study_document
 from tuner.cli.output import emit, line, message, next_steps, storage_option
-from tuner.cli.views import clock, is_interrupted, running_lines, study_lines, worker_command
+from tuner.cli.views import budget_words, clock, is_interrupted, running_lines, study_lines, worker_command
 from tuner.errors import UnavailableError
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord
 from tuner.terminal import clean
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
+    from tuner.study.spec import BudgetSpec
 
 Show = Callable[[StudySnapshot | None, str], None]
 """Shows what was read, or None and why nothing could be read."""
@@ -108,6 +109,7 @@ def _line_stream(storage: str | None) -> Show:
     seen: dict[int, tuple[Outcome, int, bool]] = {}
     states: list[str] = []
     advised: list[bool] = []
+    wishes: list[tuple[BudgetSpec, int]] = []
 
     def _show(snapshot: StudySnapshot | None, trouble: str) -> None:
         if snapshot is None:
@@ -125,7 +127,12 @@ def _line_stream(storage: str | None) -> Show:
         advised[:] = [interrupted]
         if states[-1:] != [study.state.value]:
             states.append(study.state.value)
-            line(f"{at}  study {study.name} is {study.state.value}: {counts_words(study.counts)}")
+            why = f" ({study.state_reason})" if study.state in (StudyState.PAUSED, StudyState.STOPPED) else ""
+            line(f"{at}  study {study.name} is {study.state.value}{why}: {counts_words(study.counts)}")
+        wanted = (study.spec.budget, study.priority)
+        if wishes and wishes[-1] != wanted:
+            line(f"{at}  study {study.name} has {budget_words(study)}, priority {study.priority}")
+        wishes[:] = [wanted]
         sys.stdout.flush()
 
     return _show

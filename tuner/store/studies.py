@@ -98,7 +98,12 @@ def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximiz
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         fix = "give the new question another name"
         if all(text.startswith("budget.") for text in different):
-            fix = f"its budget is changed by: tuner study set {spec.name}"
+            words = "".join(
+                f" --{key.removeprefix('budget.').replace('_', '-')} {asked[key]}"
+                for key in sorted(stored.keys() | asked.keys())
+                if stored.get(key) != asked.get(key) and asked.get(key) is not None
+            )
+            fix = f"its budget is changed by: tuner study set {spec.name}{words}"
         raise ConflictError(
             f'study "{spec.name}" exists and asks something else', why="; ".join(different[:3]) + more, fix=fix
         )
