@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.checker import check
+from tests.faults.figures import LONG, RecordProperty, record
 from tests.faults.mob import make_study, mob
 from tuner.api import load_study
 from tuner.store.records import Outcome
@@ -14,17 +15,29 @@ from tuner.store.records import Outcome
 pytestmark = pytest.mark.slow
 
 PATIENCE = 2.0
-TRIALS = 3
+TRIALS, WORKERS = (20, 4) if LONG else (2, 1)
+STEPS = 60  # of a tenth of a second, in which a slow run does something
 
 
-def test_a_run_that_hangs_is_ended_and_tried_again(tmp_path: Path, sqlite_url: str) -> None:
-    make_study(sqlite_url, trials=TRIALS, name="hangs")
+def test_a_run_that_hangs_is_ended_and_tried_again(
+    tmp_path: Path, sqlite_url: str, record_property: RecordProperty
+) -> None:
+    make_study(sqlite_url, trials=TRIALS, name="hangs", epochs=2, pruner="none")
     with mob(tmp_path, url=sqlite_url, study="hangs") as crowd:
-        crowd.start(hang_after=PATIENCE)
-        crowd.wait(crowd.is_done, what="the study is over")
-        crowd.wait(lambda: not crowd.alive(), what="the worker has left")
+        for _ in range(WORKERS):
+            crowd.start(hang_after=PATIENCE)
+        crowd.wait_until_over()
         findings = check(url=sqlite_url, study="hangs", ledger=crowd.ledger, trials=TRIALS)
         trials = load_study("hangs", storage=sqlite_url).trials
+    ended = [
+        attempt.ended_at - attempt.started_at for trial in trials for attempt in trial.attempts[:1] if attempt.ended_at
+    ]
+    figures: dict[str, float | str] = {
+        "hung runs": len(trials),
+        "ended and run again": sum(len(trial.attempts) == 2 for trial in trials),
+    }
+    times = {"patience s": PATIENCE, "ended after at most s": round(max(ended), 1)}
+    record(record_property, row=22, database=sqlite_url, figures=figures | times)
     assert findings.wrong == {}
     for trial in trials:
         hung, done = trial.attempts
@@ -36,12 +49,16 @@ def test_a_run_that_hangs_is_ended_and_tried_again(tmp_path: Path, sqlite_url: s
         assert hung.ended_at - hung.started_at < 10 * PATIENCE
 
 
-def test_a_slow_run_is_left_alone(tmp_path: Path, sqlite_url: str) -> None:
+def test_a_slow_run_is_left_alone(tmp_path: Path, sqlite_url: str, record_property: RecordProperty) -> None:
     """An epoch of three times the patience, in which something moves all the time."""
-    make_study(sqlite_url, trials=TRIALS, name="crawls")
+    make_study(sqlite_url, trials=TRIALS, name="crawls", epochs=2, pruner="none")
     with mob(tmp_path, url=sqlite_url, study="crawls") as crowd:
-        crowd.start(hang_after=PATIENCE)
-        crowd.wait(crowd.is_done, what="the study is over")
-        crowd.wait(lambda: not crowd.alive(), what="the worker has left")
+        for _ in range(WORKERS):
+            crowd.start(hang_after=PATIENCE)
+        crowd.wait_until_over()
         trials = load_study("crawls", storage=sqlite_url).trials
-    assert [len(trial.attempts) for trial in trials] == [1] * TRIALS
+    ended = sum(len(trial.attempts) - 1 for trial in trials)
+    record(
+        record_property, row=22, database=sqlite_url, figures={"slow steps": STEPS * TRIALS, "ended for them": ended}
+    )
+    assert (len(trials), ended) == (TRIALS, 0)

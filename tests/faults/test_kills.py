@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults.checker import check
+from tests.faults.figures import LONG, RecordProperty, record
 from tests.faults.mob import LEASE, Mob, make_study, median, mob, percentile
 from tests.faults.nursery import FAILPOINTS
 
 pytestmark = pytest.mark.slow
 
-LONG = os.environ.get("TUNER_FAULTS") == "long"
 KILLS, TRIALS = (200, 300) if LONG else (12, 40)
 ROUNDS = 50 if LONG else 1
 WORKERS = 6
@@ -28,21 +25,25 @@ SWEEP = 35.0  # seconds beyond the lease within which a dead worker's run must g
 
 
 @pytest.mark.timeout(900)
-def test_random_kills(tmp_path: Path, storage_url: str, record_property: Callable[[str, object], None]) -> None:
+def test_random_kills(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
     make_study(storage_url, trials=TRIALS)
     with mob(tmp_path, url=storage_url) as crowd:
         _kill_until_done(crowd, kills=KILLS)
         findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=TRIALS)
         waits = crowd.reclaim_seconds()
-        figures = {
-            "kills": len(crowd.kills),
-            "trials": findings.trials,
-            "acknowledged": findings.acknowledged,
-            "interrupted runs": len(waits),
-            "reclaim median s": round(median(waits), 2),
-            "reclaim p95 s": round(percentile(waits, 0.95), 2),
-        }
-    record_property("figures", json.dumps(figures))
+    figures = {
+        "kills": len(crowd.kills),
+        "trials": findings.trials,
+        "acknowledged": findings.acknowledged,
+        "lost": findings.lost,
+        "double": findings.double,
+        "stuck": findings.stuck,
+        "wrong otherwise": findings.total - findings.lost - findings.double - findings.stuck,
+        "runs interrupted": len(waits),
+        "gone on after median s": round(median(waits), 1),
+        "p95 s": round(percentile(waits, 0.95), 1),
+    }
+    record(record_property, row=1, database=storage_url, figures=figures)
     assert findings.wrong == {}, figures
     assert len(crowd.kills) >= KILLS
     assert percentile(waits, 0.95) <= LEASE + SWEEP
@@ -60,12 +61,11 @@ def _kill_until_done(crowd: Mob, *, kills: int) -> None:
             raise AssertionError(f"the study was over after {len(crowd.kills)} kills; {crowd.tail()}")
         while len(crowd.alive()) < WORKERS:
             crowd.start(other_box=draw.random() < 0.5)
-    crowd.wait(crowd.is_done, what="the study is over")
-    crowd.wait(lambda: not crowd.alive(), what="all workers have left")
+    crowd.wait_until_over()
 
 
 @pytest.mark.timeout(900)
-def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str) -> None:
+def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
     """Workers die just there, again and again; whoever comes next makes it good."""
     trials = ROUNDS * len(FAILPOINTS) + 12
     make_study(storage_url, trials=trials, epochs=2)
@@ -78,7 +78,10 @@ def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str) -> None:
             crowd.wait(lambda: not crowd.alive(), what="all have died")
             assert not crowd.is_done()
         crowd.start()
-        crowd.wait(crowd.is_done, what="the study is over")
-        crowd.wait(lambda: not crowd.alive(), what="the worker has left")
+        crowd.wait_until_over()
         findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=trials)
+    early = ("after_claim", "during_proposal", "before_first_beat")
+    figures = {"kills at each": ROUNDS, "trials": findings.trials, "wrong": findings.total}
+    record(record_property, row=2, database=storage_url, figures={"moments": len(early)} | figures)
+    record(record_property, row=3, database=storage_url, figures={"moments": len(FAILPOINTS) - len(early)} | figures)
     assert findings.wrong == {}
