@@ -201,7 +201,8 @@ def test_a_pruned_run_leaves_nothing_in_the_store(s3_url: str, tmp_path: Path) -
 def test_a_trial_in_the_store_teaches(s3_url: str, tmp_path: Path) -> None:
     teacher = run(remote_plan(s3_url, tmp_path, number=1))
     spec = study(tmp_path)
-    student = plan(spec, tmp_path / "student", **{"distill.temperature": 2.0, "distill.weight": 0.5})
+    values: dict[str, Any] = {"distill.temperature": 2.0, "distill.weight": 0.5}
+    student = plan(spec, tmp_path / "student", **values)
     trial = {
         "spec": spec.model_dump(mode="json"),
         "strategy": "full",
