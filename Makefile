@@ -14,9 +14,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --pro
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
 # Whole files to as many processes as there are cores: the servers that tests start are shared within one.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One test at a time, for their figures are times too; what passes is kept.
+FIGURES := $(BIN)/python -m pytest -p tests.faults.figures --figures tests/faults/figures.json
 CODE := tuner tests $(wildcard benchmarks)
 
-.PHONY: help venv venv-dev demo test check quick lint types format docs secrets clean
+.PHONY: help venv venv-dev demo test check quick lint types format docs faults soak secrets clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +53,15 @@ format: $(VENV)/.installed-dev  ## rewrite the code in the project's format
 
 docs: $(VENV)/.installed-dev  ## write docs/strategies.md anew from the registry and the contract's matrix
 	$(BIN)/python -m tests.contract.strategy_guide
+
+faults: $(VENV)/.installed-dev  ## the fault suite at full length (hours), then docs/reliability.md anew
+	TUNER_FAULTS=long $(FIGURES) --ignore tests/faults/test_page.py --ignore tests/faults/test_soak.py tests/faults
+	$(BIN)/python -m tests.faults.stock_optuna
+	$(BIN)/python -m tests.faults.page
+
+soak: $(VENV)/.installed-dev  ## half an hour of trials, which must leave nothing behind (TUNER_SOAK_MINUTES=30)
+	TUNER_FAULTS=long TUNER_SOAK_MINUTES=$${TUNER_SOAK_MINUTES:-30} $(FIGURES) tests/faults/test_soak.py
+	$(BIN)/python -m tests.faults.page
 
 secrets: secrets/database-password  ## create the password file that docker-compose.yml asks for
 
