@@ -77,9 +77,11 @@ def test_no_line_is_wider_than_the_terminal(troubled: str) -> None:
 
 
 def test_the_document_has_what_the_documentation_says(run: Run, troubled: str) -> None:
-    for number in range(11):
-        document = json.loads(run("trial", "show", "played", str(number), "--json", "--storage", troubled).stdout)
+    words = ("--json", "--storage", troubled)
+    documents = [json.loads(run("trial", "show", "played", str(number), *words).stdout) for number in range(11)]
+    for document in documents:
         validate(document, "trial-show")
+    document = documents[10]
     assert document["trial"]["state"] == "running"
     assert document["events"][-1]["kind"] == "run_claimed"
     assert document["events"][-1]["worker"] == "w-1"
