@@ -174,14 +174,15 @@ class TrialInfeasible(TrialError):
 class TrialOutOfMemory(TrialInfeasible):
     """The memory of the device ran out."""
 
-    def __init__(self, what: str = "", *, why: str = "", fix: str = "", micro_batch: int = 1) -> None:
+    def __init__(self, what: str = "", *, why: str = "", fix: str = "", micro_batch: int = 0) -> None:
         """One line for people, as everywhere, and what to try next.
 
         Args:
             what: What happened.
             why: The cause.
             fix: The next step.
-            micro_batch: Rows with which another attempt should begin.
+            micro_batch: Rows with which another attempt should begin; 0: as if nothing were known, since even one row did
+                not fit here.
         """
         self.micro_batch = micro_batch
         super().__init__(what, why=why, fix=fix)

@@ -11,21 +11,27 @@ from typing import Any
 import optuna
 import pytest
 from sqlalchemy import select
+from transformers import BertConfig
 
 from tests.faults.figures import LONG, RecordProperty, record
 from tests.faults.short_training import BROKEN, KILLS, LEAK, MIB, TRACE
+from tests.faults.tight_training import HELD, ROOM
 from tests.store.toy import toy_study
-from tuner.store import workers
+from tests.training import samples
+from tuner.store import studies, workers
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudySnapshot
-from tuner.store.tables import events, fits
+from tuner.store.tables import attempts, events, fits
+from tuner.study.domains import Fixed
+from tuner.study.space import SearchSpace, StrategySpace
 from tuner.worker import health
 from tuner.worker.events import Event, Notice, RunEnded, StudySeen
 from tuner.worker.options import WorkerOptions
 from tuner.worker.supervisor import run_worker
 
 TRIALS = 40 if LONG else 10
+BATCH = 512
 
 
 @dataclass
@@ -133,7 +139,6 @@ def test_a_run_that_does_not_fit_has_a_second_chance_in_a_fresh_process(serve: C
         first, second = served.traced(number)
         assert first["pid"] != second["pid"]
         assert second["resumes"]
-        assert second["micro_batch"] == 1
     assert served.ends[0].reason == "out of memory on toy with 1 row; it waits for another attempt in a fresh process"
 
 
@@ -228,3 +233,47 @@ def test_a_broken_device_is_left_alone_until_it_is_well(
         rows = db.read(lambda tx: tx.execute(select(events).where(events.c.kind.like("device_%"))).all())
     assert [row.kind for row in rows] == ["device_quarantined", "device_readmitted"]
     assert listed
+
+
+@pytest.mark.slow
+def test_the_real_training_begins_small_where_the_kernel_gives_no_more(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty
+) -> None:
+    """The first process has no room for a row, the second for a part of the batch, and the second trial knows that."""
+    wide = {**samples._BERT, "hidden_size": 64, "intermediate_size": 2048}
+    monkeypatch.setitem(samples.CONFIGS, "bert", BertConfig(**wide, **samples._SHARED, max_position_embeddings=64))
+    samples.write_rows(tmp_path / "train.csv", rows=1000)
+    samples.write_rows(tmp_path / "test.csv", rows=12)
+    only = {"learning_rate": Fixed(value=1e-3), "batch_size": Fixed(value=BATCH), "dropout": Fixed(value=0.0)}
+    spec = samples.study(
+        tmp_path, training={"epochs": 1}, budget={"trials": 2}, search={"pruner": "none"}, confirm={"finalists": 0}
+    )
+    space = SearchSpace(strategies=(StrategySpace(strategy="full", prior=1e-3, domains=only, recipe={}),))
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / ROOM).write_text("60", encoding="ascii")
+    (files / HELD).touch()
+    with Database.open(sqlite_url, create=True) as db:
+        studies.create_study(db, spec=spec, space=space, maximize=True)
+        options = WorkerOptions(
+            storage=sqlite_url,
+            files=files,
+            studies=("tiny",),
+            devices="cpu",
+            until_done=True,
+            runner="tests.faults.tight_training",
+        )
+        run_worker(options, display=Watcher())
+        first, second = load_snapshot(db, "tiny").trials
+        facts = [
+            json.loads(row.facts)
+            for row in db.read(lambda tx: tx.execute(select(attempts).order_by(attempts.c.run_id)).all())
+        ]
+    ends = [[attempt.outcome.value for attempt in trial.attempts] for trial in (first, second)]
+    assert ends == [["infeasible", "complete"], ["complete"]]
+    assert first.attempts[0].reason.startswith(f"out of memory on cpu with 1 row of 13 tokens (batch size {BATCH})")
+    sizes = [fact["micro_batch"] for fact in facts]
+    assert sizes[:2] == [BATCH, BATCH]
+    assert 1 < sizes[2] < BATCH
+    assert second.value == first.value, "the updates are those of whole batches"
+    record(record_property, row=19, figures={"batch size": BATCH, "rows at once in the next trial": sizes[2]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,10 @@ def test_out_of_memory_is_recognised() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert is_out_of_memory(ImportError("libcublas.so.12: failed to map segment from shared object"))
+    assert not is_out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
+    assert not is_out_of_memory(ImportError("No module named 'lion'"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
@@ -38,6 +43,7 @@ SAID = {
     "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported": "memory",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": "memory",
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory": "memory",
+    "could not create a primitive": "memory",
     "CUDA error: device-side assert triggered": "device",
     "CUDA error: an illegal memory access was encountered": "device",
     "CUDA error: uncorrectable ECC error encountered": "device",

@@ -7,6 +7,7 @@ loaded for it: who has not loaded it cannot have been told.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import re
 import sys
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 _NO_MEMORY = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
     r"|DefaultCPUAllocator|std::bad_alloc"
+    r"|could not (create|execute) a (primitive|memory object)"  # oneDNN, which does not say why
 )
+_NO_ROOM_TO_LOAD = re.compile(r"failed to map segment|[Cc]annot allocate memory")
 _BROKEN = re.compile(r"CUDA error|device-side assert|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error|NCCL error|Xid")
 
 _GIB = 2**30
@@ -34,9 +37,13 @@ _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or in torch's CPU allocator."""
+    """Whether an exception says that memory ran out, on a GPU, in torch's CPU allocator or for the operating system."""
     if isinstance(error, MemoryError) or _is_of_torch(error, "OutOfMemoryError"):
         return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if isinstance(error, ImportError):
+        return _NO_ROOM_TO_LOAD.search(str(error)) is not None
     return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
 
 

@@ -121,7 +121,8 @@ class Failed:
         recycle: Whether the runner ends itself now, because its process may be damaged.
         may_pass: Whether another attempt may end otherwise.
         cause: ``memory`` if it ran out, ``device`` if the device failed; empty for all else.
-        micro_batch: With how many rows at once another attempt should begin, where memory ran out.
+        micro_batch: With how many rows at once another attempt should begin, where memory ran out; 0: as the
+            first did.
     """
 
     key: str

@@ -182,7 +182,7 @@ def _failure(key: str, error: Exception, *, seconds: float) -> protocol.Failed:
         recycle=bool(cause),
         may_pass=judgement.may_pass or cause == protocol.DEVICE,
         cause=cause,
-        micro_batch=error.micro_batch if isinstance(error, TrialOutOfMemory) else int(is_memory),
+        micro_batch=error.micro_batch if isinstance(error, TrialOutOfMemory) else 0,
     )
 
 
