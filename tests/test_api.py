@@ -10,7 +10,7 @@ import pytest
 
 import tuner
 from tests.cli.little import STUDY, write_model, write_rows
-from tuner import api
+from tuner import api, live
 from tuner.errors import NotFoundError, StudyFileError
 
 
@@ -18,7 +18,7 @@ def test_everything_public_has_an_example() -> None:
     for name in tuner.__all__:
         function = getattr(tuner, name)
         assert ">>> import tuner" in (inspect.getdoc(function) or ""), name
-        assert function is getattr(api, name)
+        assert function is getattr(live if hasattr(live, name) else api, name)
 
 
 @pytest.fixture
@@ -45,6 +45,14 @@ def test_the_examples_run(example: Path) -> None:
         "load_study",
         "best",
         "write_report",
+        "change_study",
+        "pause_study",
+        "resume_study",
+        "enqueue_trial",
+        "stop_trial",
+        "stop_study",
+        "retry_trials",
+        "drain_workers",
     )
     assert set(order) == set(tuner.__all__)
     for name in order:

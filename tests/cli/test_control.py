@@ -91,6 +91,8 @@ def test_a_finished_study_goes_on_with_a_raised_budget(run: Run, finished: str) 
     below = run("study", "set", "played", "--trials", "3", "--storage", finished)
     assert below.exit_code == 5
     assert below.stderr == 'error: study "played" has 8 trials already; --trials 8 starts no new one\n'
+    stays = run("study", "set", "played", "--gpu-hours", "50", "--storage", finished)
+    assert stays.stderr.endswith("it stays finished: budget of 8 trials is used\n")
     result = run("study", "set", "played", "--trials", "12", "--priority", "5", "--storage", finished)
     assert result.exit_code == 0
     assert result.stderr.startswith("study played is searching, priority 5: 8 of 12 trials")

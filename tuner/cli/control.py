@@ -107,6 +107,8 @@ def change(
     from tuner import live
     from tuner.cli.documents import study_row
     from tuner.cli.views import budget_words
+    from tuner.search.budget import why_no_new_trial
+    from tuner.store.records import StudyState
 
     study = live.change_study(
         name, trials=trials, epochs=epochs, gpu_hours=gpu_hours, priority=priority, storage=storage
@@ -117,6 +119,8 @@ def change(
     message(f"study {name} is {study.state.value}, priority {study.priority}: {budget_words(study)}")
     if study.state.is_open:
         next_steps(f"tuner worker start --study {name} --until-done", f"tuner study watch {name}", storage=storage)
+    elif study.state is StudyState.FINISHED:
+        message(f"it stays finished: {why_no_new_trial(study.spec, study.used) or study.state_reason}")
 
 
 def enqueue(

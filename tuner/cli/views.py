@@ -153,7 +153,7 @@ def worker_state(worker: WorkerRecord, *, now: float) -> str:
     """A worker's state in a word or two: also what it was asked and has not begun."""
     if is_silent(worker, now=now):
         return "silent"
-    return f"{worker.state}, asked to {worker.asked}" if worker.asked and worker.state == "running" else worker.state
+    return f"{worker.state}, asked to {worker.asked}" if worker.asked and worker.state != "draining" else worker.state
 
 
 def has_worker(snapshot: StudySnapshot) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.errors import ConflictError, UsageError
@@ -336,11 +336,3 @@ def locked(tx: Connection, name: str) -> StudyRecord:
     if study_id is not None:
         lock_study(tx, study_id)
     return read_study(tx, name)
-
-
-def count_asked(db: Database, study_id: int) -> int:
-    """Runs of a study whose workers have not seen yet what is asked of them."""
-    query = select(func.count()).where(
-        runs.c.study_id == study_id, runs.c.outcome == Outcome.RUNNING.value, runs.c.asked != ""
-    )
-    return int(db.read(lambda tx: tx.execute(query).scalar_one()))
