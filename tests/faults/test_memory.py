@@ -30,7 +30,9 @@ from tuner.worker.events import Event, Notice, RunEnded, StudySeen
 from tuner.worker.options import WorkerOptions
 from tuner.worker.supervisor import run_worker
 
-TRIALS = 40 if LONG else 10
+pytestmark = pytest.mark.slow
+
+TRIALS = 20 if LONG else 10
 BATCH = 512
 
 
@@ -195,16 +197,16 @@ def test_a_runner_that_leaks_is_replaced_between_trials(
 def test_a_failed_device_ends_its_process_and_the_next_trial_is_well(
     serve: Callable[..., Served], record_property: RecordProperty
 ) -> None:
-    served = serve("asserts", trials=2 * TRIALS)
-    assert served.attempts == [["complete"], ["errored", "complete"]] * TRIALS
+    served = serve("asserts", trials=40)
+    assert served.attempts == [["complete"], ["errored", "complete"]] * 20
     first = served.snapshot.trials[1].attempts[0]
     assert first.reason == "RuntimeError: CUDA error: device-side assert triggered"
     assert "short_training.py" in first.log_tail
-    for number in range(1, 2 * TRIALS, 2):
+    for number in range(1, 40, 2):
         broken, again = served.traced(number)
         assert broken["pid"] != again["pid"]
     assert not any("out of use" in text for text in served.notices), "three in a row, not three in all"
-    record(record_property, row=20, figures={"device errors": TRIALS, "next trials that were well": TRIALS})
+    record(record_property, row=20, figures={"device errors": 20, "next trials that were well": 20})
 
 
 def test_a_broken_device_is_left_alone_until_it_is_well(
@@ -235,7 +237,6 @@ def test_a_broken_device_is_left_alone_until_it_is_well(
     assert listed
 
 
-@pytest.mark.slow
 def test_the_real_training_begins_small_where_the_kernel_gives_no_more(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty
 ) -> None:

@@ -123,7 +123,7 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
                 outcome, reason = _try_with_less(desk, slot, job, reason=reason, seconds=job.seconds, micro_batch=less)
             else:
                 outcome, reason = _try_again(desk, slot, job, reason=reason, seconds=job.seconds)
-                if not job.kill_reason:
+                if not job.kill_reason and slot.exit_status != -signal.SIGKILL:  # that somebody sent
                     desk.health.died(slot, run=job.lease.run_id)
         except LeaseLost:
             pass
