@@ -19,7 +19,7 @@ from tuner.files.place import join
 
 Result = TypeVar("Result")
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds for which a store that does not answer is asked again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
