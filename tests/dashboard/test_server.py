@@ -96,8 +96,14 @@ def test_the_dashboard_counts_trials_as_the_snapshot_does(sqlite_url: str) -> No
     states = [trial["state"] for trial in trials]
     assert len(states) == sum(study.counts.values()) == 8
     assert states.count("Complete") == study.counts["complete"]
-    assert states.count("Pruned") == study.counts["pruned"]
-    assert states.count("Fail") == sum(study.counts[end] for end in ("diverged", "errored", "infeasible"))
+    # Optuna's samplers learn of no failed trial: what cannot run, or diverges, is pruned to them.
+    assert states.count("Pruned") == sum(study.counts[end] for end in ("pruned", "diverged", "infeasible"))
+    assert states.count("Fail") == study.counts["errored"] == 1
+    said = {item["key"]: item["value"] for item in trials[5]["user_attrs"]}
+    assert {key: said[key].strip("\"") for key in ("tuner:outcome", "tuner:reason")} == {
+        "tuner:outcome": "infeasible",
+        "tuner:reason": "out of memory at one row",
+    }
 
 
 WRITES = [

@@ -37,7 +37,11 @@ def test_a_loss_that_explodes_is_found_before_it_overflows() -> None:
 
 
 def test_a_model_that_begins_with_hardly_any_loss_may_lose_some() -> None:
-    see(DivergenceWatch(CPU), [1e-4, 0.7, 12.0])
+    watch = DivergenceWatch(CPU)
+    see(watch, [1e-4, 0.7, 999.0])
+    assert watch.first == pytest.approx(1e-4)
+    with pytest.raises(TrialDiverged):
+        see(watch, [1001.0])
 
 
 def test_the_first_loss_of_a_run_is_that_of_its_first_attempt() -> None:
