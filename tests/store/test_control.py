@@ -15,6 +15,7 @@ from tuner.search.budget import least_gpu_hours, why_no_new_trial
 from tuner.search.driver import StudyDriver
 from tuner.source import this_code
 from tuner.store import control, leases, studies, trial_control, workers
+from tuner.store.checks import find_problems
 from tuner.store.control import Wishes
 from tuner.store.database import Database
 from tuner.store.leases import Beats, Holder
@@ -482,6 +483,29 @@ def test_who_is_asked_must_be_clear(db: Database) -> None:
         workers.ask_to_drain(db, host="on", who=ANNA)
     with pytest.raises(NotFoundError, match='no worker "zz"'):
         workers.ask_to_drain(db, worker="zz", who=ANNA)
+
+
+def test_what_people_ask_for_leaves_nothing_to_mend(any_db: Database) -> None:
+    toy_study(any_db, budget={"trials": 5}, confirm={"finalists": 1, "seeds": 2}, **FREE)
+    driver = StudyDriver(any_db, name="toy")
+    enqueue(any_db)
+    assert find_problems(any_db) == []
+    bad = fail(driver)
+    held = driver.claim(holder())
+    assert held is not None
+    control.pause(any_db, "toy", who=ANNA, now=True)
+    trial_control.stop_trial(any_db, "toy", held.number, who=ANNA)
+    trial_control.retry_trials(any_db, "toy", [bad], who=ANNA)
+    assert find_problems(any_db) == []
+    leases.release(any_db, held, reason="paused", seconds=1.0)
+    assert find_problems(any_db) == []
+    control.resume(any_db, "toy", who=ANNA)
+    run_out(driver)
+    change(any_db, trials=7)
+    run_out(driver)
+    assert find_problems(any_db) == []
+    counts = studies.find_study(any_db, "toy").counts
+    assert (counts["complete"], counts["pruned"]) == (6, 1)
 
 
 # A database from the past

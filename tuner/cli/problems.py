@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +23,9 @@ def examine(database: Database, *, fix: bool) -> Examined:
         ConfigurationError: If its user may not mend.
     """
     from tuner.store import checks
+    from tuner.store.control import this_person
 
-    mended = checks.mend_problems(database, who=f"{getpass.getuser()}@{socket.gethostname()}") if fix else []
+    mended = checks.mend_problems(database, who=this_person()) if fix else []
     return [*((problem, True) for problem in mended), *((problem, False) for problem in checks.find_problems(database))]
 
 

@@ -72,10 +72,11 @@ def _mend(tx: Connection, problems: Sequence[Problem], *, who: str) -> list[Prob
         events.record(
             tx,
             "repaired",
-            f"{problem.text}; {who}: {problem.repair}",
+            f"{problem.text}; {problem.repair}",
             study_id=problem.study_id,
             number=problem.number,
             run_id=problem.run_id,
+            who=who,
         )
     return list(problems)
 
