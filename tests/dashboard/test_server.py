@@ -100,7 +100,7 @@ def test_the_dashboard_counts_trials_as_the_snapshot_does(sqlite_url: str) -> No
     assert states.count("Pruned") == sum(study.counts[end] for end in ("pruned", "diverged", "infeasible"))
     assert states.count("Fail") == study.counts["errored"] == 1
     said = {item["key"]: item["value"] for item in trials[5]["user_attrs"]}
-    assert {key: said[key].strip("\"") for key in ("tuner:outcome", "tuner:reason")} == {
+    assert {key: said[key].strip('"') for key in ("tuner:outcome", "tuner:reason")} == {
         "tuner:outcome": "infeasible",
         "tuner:reason": "out of memory at one row",
     }
