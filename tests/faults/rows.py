@@ -126,10 +126,6 @@ ROWS: dict[int, Fault] = {
         what="A box is cut off from the network for longer than its lease, and comes back",
         promise="its run goes on elsewhere, its late writes change nothing; it lives on and takes the next",
     ),
-    39: Fault(
-        what="A box is cut off from the database for longer than its lease, and comes back",
-        promise="its trial goes on elsewhere, its late writes change nothing, it lives on",
-    ),
 }
 
 LEFT_OUT: dict[int, str] = {

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 
 KINDS = ["postgres", "mariadb"] if LONG else ["postgres"]
 ROUND_TRIP = 0.5 if LONG else 0.03
-SWALLOWED = 60.0 if LONG else 5.0
-RESETS = 0.005  # of all messages, which is one of twenty transactions
-TRIALS = {"slow": 6 if LONG else 2, "resets": 100 if LONG else 16, "swallows": 6}
+SWALLOWED = 60.0 if LONG else 4.0
+RESETS = 0.005 if LONG else 0.01  # of all messages; a transaction has about ten
+TRIALS = {"slow": 6 if LONG else 2, "resets": 100 if LONG else 12, "swallows": 6 if LONG else 2}
 EPOCHS = {"slow": 2, "resets": 4, "swallows": 20}
 
 

@@ -22,18 +22,18 @@ pytestmark = pytest.mark.slow
 
 def test_an_outage_costs_time_but_no_trial(tmp_path: Path) -> None:
     with running_server() as server, server.database() as url:
-        box = Box(tmp_path, url, budget={"trials": 4})
+        box = Box(tmp_path, url, budget={"trials": 2})
         with killed_at_exit(box.start()) as worker:
             box.wait_for_epoch()
             server.stop()
-            time.sleep(6.0)
+            time.sleep(3.0)
             assert worker.poll() is None
             server.start()
             said = box.finish(worker)
         snapshot = box.snapshot()
     assert "training goes on" in said
     assert "the database is back after" in said
-    assert_whole(snapshot, trials=4)
+    assert_whole(snapshot, trials=2)
     assert all(len(trial.attempts) == 1 for trial in snapshot.trials)
 
 
@@ -104,9 +104,9 @@ def test_a_database_may_crash_and_come_back_at_any_time(tmp_path: Path, record_p
 def test_a_worker_gives_up_after_its_outage_budget(tmp_path: Path, record_property: RecordProperty) -> None:
     """It ends by itself with the status of something that may work later, and the next one goes on from the checkpoint."""
     with running_server() as server, server.database() as url:
-        make_study(url, trials=1, epochs=60, name="long")
+        make_study(url, trials=1, epochs=40, name="long")
         with mob(tmp_path, url=url, study="long") as crowd:
-            crowd.start(outage=3.0)
+            crowd.start(outage=2.0)
             crowd.wait(lambda: _reported(crowd) >= 4, what="epochs are reported")
             server.stop()
             crowd.wait(lambda: not crowd.alive(), what="it has given up")
@@ -121,7 +121,7 @@ def test_a_worker_gives_up_after_its_outage_budget(tmp_path: Path, record_proper
     assert [len(claims), len(trial.attempts)] == [2, 2]
     resumed = [epoch.epoch for epoch in trial.epochs if epoch.attempt == 2]
     assert resumed[0] > 4
-    assert [epoch.epoch for epoch in trial.epochs] == list(range(1, 61))
+    assert [epoch.epoch for epoch in trial.epochs] == list(range(1, 41))
     figures = {"epochs acknowledged": told, "gone on from epoch": resumed[0], "attempts": len(trial.attempts)}
     record(record_property, row=11, database="postgresql", figures=figures)
 

@@ -18,7 +18,7 @@ from tests.postgres import PostgresServer, running_server
 pytestmark = pytest.mark.slow
 
 LOSSES, WORKERS = (20, 4) if LONG else (2, 3)
-TRIALS = 200 if LONG else 20
+TRIALS = 200 if LONG else 12
 DURABLE = ("fsync=on", "full_page_writes=on", "synchronous_commit=on")
 
 

@@ -27,7 +27,7 @@ from tuner.store.database import Database
 
 pytestmark = pytest.mark.slow
 
-MINUTES = float(os.environ.get("TUNER_SOAK_MINUTES", "0.3"))
+MINUTES = float(os.environ.get("TUNER_SOAK_MINUTES", "0.2"))
 SECONDS = 60.0 * MINUTES
 WARM_UP = min(300.0, SECONDS / 3)  # imports are lazy, caches fill, pools open
 INTERVAL = max(0.25, SECONDS / 600)

@@ -165,11 +165,11 @@ def _die(*_: object) -> None:
 
 
 def test_the_first_to_come_after_all_have_died_repairs_everything(
-    tmp_path: Path, storage_url: str, record_property: RecordProperty
+    tmp_path: Path, url: str, record_property: RecordProperty
 ) -> None:
     workers, trials = 6, 30 if LONG else 9
-    make_study(storage_url, trials=trials, epochs=6)
-    with mob(tmp_path, url=storage_url) as crowd:
+    make_study(url, trials=trials, epochs=6)
+    with mob(tmp_path, url=url) as crowd:
         pids = [crowd.start(other_box=True) for _ in range(workers)]
         crowd.wait(
             lambda: {line["pid"] for line in crowd.lines("EpochReported")} == set(pids), what="all of them train"
@@ -180,9 +180,9 @@ def test_the_first_to_come_after_all_have_died_repairs_everything(
         time.sleep(LEASE)
         crowd.start()
         crowd.wait_until_over()
-        findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=trials)
-    finished = sum(trial.outcome.is_finished for trial in load_study("toy", storage=storage_url).trials)
+        findings = check(url=url, study="toy", ledger=crowd.ledger, trials=trials)
+    finished = sum(trial.outcome.is_finished for trial in load_study("toy", storage=url).trials)
     figures = {"killed": workers, "trials": trials, "finished by one": finished, "wrong": findings.total}
-    record(record_property, row=34, database=storage_url, figures=figures)
+    record(record_property, row=34, database=url, figures=figures)
     assert findings.wrong == {}
     assert finished == trials

@@ -139,6 +139,12 @@ class Slot:
         return self.is_ready and self.job is None and not self.inbox and not self.out_of_use
 
     @property
+    def is_training(self) -> bool:
+        """Whether its runner has not said, by word or by its death, how the run ended."""
+        ends = protocol.Finished | protocol.Failed | protocol.NoRoom
+        return self.job is not None and not self.has_hung_up and not any(isinstance(one, ends) for one in self.inbox)
+
+    @property
     def is_alive(self) -> bool:
         """Whether its process runs, or has ended with words that were not read yet."""
         return self.process is not None

@@ -386,7 +386,9 @@ class Supervisor:
         if self._signals.count > 1:
             return True
         if any(slot.job is not None for slot in self.slots):
-            # Where the database is gone too, leases run out by themselves.
+            # Where the database is gone too, leases run out by themselves: nobody waits for what cannot be told.
+            if self._gave_up and not any(slot.is_training for slot in self.slots):
+                return True
             since = self._draining_since
             return since is not None and time.monotonic() - since > _DRAIN_SECONDS + 5.0
         if self._draining_since is not None or self._claiming.has_reached_limit:
