@@ -46,6 +46,12 @@ def test_the_password_travels_as_a_path(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert CANARY.encode() not in pickle.dumps(command)
 
 
+def test_checkpoints_go_to_the_same_place_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "TUNER_CHECKPOINTS" not in made().environment
+    monkeypatch.setenv("TUNER_CHECKPOINTS", "s3://bucket/tuner/")
+    assert made().environment["TUNER_CHECKPOINTS"] == "s3://bucket/tuner"
+
+
 def test_a_password_file_that_only_the_nodes_have_is_not_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PASSWORD_FILE, "/on/the/nodes/only")
     assert made().password_file == "/on/the/nodes/only"

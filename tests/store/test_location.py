@@ -10,7 +10,7 @@ import pytest
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.store.database import Database
 from tuner.store.filesystem import filesystem_of
-from tuner.store.location import files_dir, parse_url, storage_url
+from tuner.store.location import checkpoint_place, files_dir, parse_url, storage_url
 
 
 def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,3 +120,16 @@ def test_a_missing_driver_is_one_line(monkeypatch: pytest.MonkeyPatch, url: str,
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=message):
         Database(parse_url(url))
+
+
+def test_checkpoints_are_with_the_files_unless_they_have_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_place(None) == ""
+    monkeypatch.setenv("TUNER_CHECKPOINTS", "gs://bucket/x/")
+    assert checkpoint_place(None) == "gs://bucket/x"
+    assert checkpoint_place("here") == str(tmp_path / "here")
+    assert checkpoint_place(Path("there")) == str(tmp_path / "there")
+    with pytest.raises(ConfigurationError, match="the URL holds a password"):
+        checkpoint_place("sftp://me:s3cret@host/x")

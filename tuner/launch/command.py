@@ -57,16 +57,11 @@ class WorkerCommand:
 
 
 def command_for(
-    storage: str,
-    *,
-    files: str,
-    studies: Sequence[str],
-    gpus: int,
-    per_device: int = 1,
-    alone: bool = False,
-    checkpoints: str = "",
+    storage: str, *, files: str, studies: Sequence[str], gpus: int, per_device: int = 1, alone: bool = False
 ) -> WorkerCommand:
     """A command for workers on other machines, which take the password from the file that is named here.
+
+    The place for checkpoints is that of ``TUNER_CHECKPOINTS``, as here.
 
     Args:
         storage: Database URL as the user gave it.
@@ -75,7 +70,6 @@ def command_for(
         gpus: GPUs of each worker; 0 trains on the CPU.
         per_device: Trials at once on each device.
         alone: All workers run on this machine, so that SQLite will do.
-        checkpoints: Folder or URL for checkpoints; empty: in ``files``.
 
     Raises:
         UsageError: If the database cannot be shared by several machines, or a password would be seen.
@@ -113,7 +107,7 @@ def command_for(
         studies=tuple(dict.fromkeys(studies)),
         devices="cuda" if gpus else "cpu",  # not "auto": who asked for GPUs does not want to wait for CPUs
         per_device=per_device,
-        checkpoints=checkpoints,
+        checkpoints=location.checkpoint_place(None),
     )
 
 

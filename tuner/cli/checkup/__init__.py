@@ -9,6 +9,7 @@ from tuner.cli.checkup.database import check_storage
 from tuner.cli.checkup.finding import Finding, Level, exit_status
 from tuner.cli.checkup.gpu import check_torch
 from tuner.cli.checkup.machine import check_environment, check_libraries, check_machine, check_python
+from tuner.cli.checkup.places import check_checkpoints
 
 __all__ = ["Finding", "Level", "exit_status", "find_all"]
 
@@ -20,5 +21,6 @@ def find_all(*, storage: str | None, files: Path | None, with_torch: bool) -> It
     yield from check_environment()
     yield check_machine()
     yield from check_storage(storage, files=files)
+    yield from check_checkpoints()
     if with_torch:
         yield from check_torch()
