@@ -148,3 +148,17 @@ def test_a_reason_that_does_not_fit_beside_its_trial_stands_below_it(troubled: s
     assert " ".join(line.strip() for line in lines[place + 1 : place + 3]) == snapshot.trial(6).reason
     assert lines[place - 3].endswith("KeyError: 'text'")
     assert len(trials_lines(snapshot.trials, snapshot.study, width=None)) == 1 + len(snapshot.trials)
+
+
+def test_the_document_of_the_study_says_what_went_wrong(run: Run, troubled: str) -> None:
+    document = json.loads(run("study", "show", "played", "--json", "--storage", troubled).stdout)
+    validate(document, "study-show")
+    assert [(one["unit"], one["state"], one["count"]) for one in document["troubles"]] == [
+        ("trial", "errored", 2),
+        ("trial", "diverged", 1),
+        ("trial", "infeasible", 1),
+        ("attempt", "lost", 3),
+        ("attempt", "errored", 1),
+        ("attempt", "preempted", 1),
+    ]
+    assert document["troubles"][3]["trials"] == [7, 8]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import FinalistScore, Winner, choose_winner
 from tuner.store.records import (
     AttemptRecord,
@@ -30,8 +31,21 @@ def study_document(snapshot: StudySnapshot) -> dict[str, Any]:
         **study_row(snapshot.study),
         "best": None if winner is None else best_document(winner, snapshot.study.metric),
         "finalists": [finalist_document(finalist, snapshot) for finalist in snapshot.finalists],
+        "troubles": [trouble_document(trouble) for trouble in list_troubles(snapshot)],
         "workers": [worker_document(worker) for worker in snapshot.workers],
         "read_at": snapshot.read_at,
+    }
+
+
+def trouble_document(trouble: Trouble) -> dict[str, Any]:
+    """One type of bad end, and the reason that was given most."""
+    return {
+        "unit": trouble.unit,
+        "state": trouble.outcome.value,
+        "count": len(trouble.numbers),
+        "reason": trouble.reason,
+        "times": trouble.times,
+        "trials": list(trouble.trials),
     }
 
 

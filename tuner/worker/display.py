@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
+from tuner.store.records import Outcome
 from tuner.study.domains import Value
 from tuner.terminal import clean, duration
 from tuner.worker.events import (
@@ -221,7 +222,8 @@ class LiveDisplay:
         lines = self._lines.of(event)
         if isinstance(event, RunEnded | Notice):  # the rest stands on the board itself
             at = time.strftime("%H:%M:%S")
-            self._board.recent.extend((f"{at}  {text}", isinstance(event, Notice)) for text in lines)
+            is_good = isinstance(event, RunEnded) and event.outcome in (Outcome.COMPLETE, Outcome.PRUNED)
+            self._board.recent.extend((f"{at}  {text}", not is_good) for text in lines)
         if now - self._drawn >= _REDRAW_SECONDS or not isinstance(event, RunProgress):
             self._draw(now)
 
