@@ -58,7 +58,8 @@ def test_pause_and_resume(run: Run, url: str) -> None:
     assert kind == "study_paused"
     assert re.fullmatch(rf".+@{re.escape(socket.gethostname())}", who)
     shown = run("study", "show", "played", "--storage", url)
-    assert f"paused (paused by {who}: maintenance)" in shown.stdout
+    assert shown.stderr.startswith("next: tuner study resume played")
+    assert f"paused (by {who}: maintenance)" in shown.stdout
     now = run("study", "pause", "played", "--now", "--storage", url)
     assert "1 running trial is given back at their workers' next sign of life\n" in now.stderr
     resumed = run("study", "resume", "played", "--storage", url)
@@ -73,14 +74,14 @@ def test_stop_says_how_to_take_it_back(run: Run, url: str) -> None:
     assert "tuner study resume played" in result.stderr
     again = run("study", "pause", "played", "--storage", url)
     assert again.exit_code == 5
-    assert 'error: study "played" is stopped - stopped by ' in again.stderr
+    assert 'error: study "played" is stopped - by ' in again.stderr
 
 
 def test_a_stopped_study_ends_a_worker_well(url: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("study", "stop", "played", "--storage", url)
     assert conclude(WorkerSummary(trials=0, studies={"played": StudyState.STOPPED}), storage=url) == 0
     said = capsys.readouterr().err
-    assert "study played is stopped: stopped by " in said
+    assert "study played is stopped: by " in said
     assert "next: tuner study best played" in said
 
 
@@ -98,6 +99,8 @@ def test_a_finished_study_goes_on_with_a_raised_budget(run: Run, finished: str) 
     assert result.stderr.startswith("study played is searching, priority 5: 8 of 12 trials")
     assert "next: tuner worker start --study played --until-done" in result.stderr
     assert "priority    5" in run("study", "show", "played", "--storage", finished).stdout
+    listed = run("study", "list", "--storage", finished).stdout.splitlines()
+    assert listed[0].split()[-2:] == ["PRIORITY", "CREATED"]
 
 
 def test_set_as_a_document(run: Run, url: str) -> None:
@@ -196,7 +199,7 @@ def test_a_worker_of_other_code_is_refused_in_one_line(run: Run, url: str) -> No
 def test_watch_tells_what_people_change(run: Run, url: str) -> None:
     run("study", "pause", "played", "--reason", "lunch", "--storage", url)
     result = run("study", "watch", "played", "--until-done", "--storage", url)
-    assert re.search(r"study played is paused \(paused by .+: lunch\): ", result.stdout)
+    assert re.search(r"study played is paused \(by .+: lunch\): ", result.stdout)
 
 
 def test_the_commands_work_in_a_process_of_their_own(tmp_path: Path, url: str) -> None:

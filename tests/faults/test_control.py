@@ -71,6 +71,7 @@ def _stop_trial(db: Database, name: str) -> None:
 ACTS = (_delete, _pause, _stop, _stop_trial)
 
 
+@pytest.mark.timeout(1800)
 def test_trials_end_soon_after_people_ask_for_it(
     tmp_path: Path, sqlite_url: str, record_property: RecordProperty
 ) -> None:
@@ -138,6 +139,21 @@ def test_a_drained_worker_leaves_and_another_goes_on(tmp_path: Path, sqlite_url:
         crowd.start()
         crowd.wait_until_over()
         assert check(url=sqlite_url, study="toy", ledger=crowd.ledger, trials=6).wrong == {}
+
+
+def test_a_worker_that_was_taken_off_the_list_registers_anew(tmp_path: Path, sqlite_url: str) -> None:
+    make_study(sqlite_url, trials=4, epochs=20, pruner="none")
+    with mob(tmp_path, url=sqlite_url) as crowd, Database.open(sqlite_url) as db:
+        crowd.start()
+        wait_for_report(crowd, "toy")
+        (there,) = workers.list_workers(db)
+        db.write(sql("DELETE FROM tuner_workers"))
+        crowd.wait(lambda: _are_new(sqlite_url, than={there.worker}, count=1), what="it has registered anew")
+        crowd.wait_until_over()
+        assert check(url=sqlite_url, study="toy", ledger=crowd.ledger, trials=4).wrong == {}
+    attempts = load_study("toy", storage=sqlite_url).trial(0).attempts
+    assert [one.outcome for one in attempts] == [Outcome.LOST, Outcome.COMPLETE]
+    assert attempts[0].worker == there.worker != attempts[1].worker
 
 
 def test_studies_share_one_pool_by_priority(tmp_path: Path, sqlite_url: str) -> None:

@@ -81,7 +81,7 @@ def test_a_paused_study_is_not_claimed_until_it_is_resumed(any_db: Database) -> 
     paused = control.pause(any_db, "toy", who=ANNA, reason="the cluster is needed")
     assert (paused.state, paused.state_reason) == (
         StudyState.PAUSED,
-        "paused by anna@box: the cluster is needed",
+        "by anna@box: the cluster is needed",
     )
     assert driver.claim(holder()) is None
     assert studies.open_studies(any_db) == []
@@ -129,10 +129,10 @@ def test_a_stopped_study_confirms_nothing_and_can_be_resumed(db: Database) -> No
         assert lease is not None
         train(driver, lease)
     stopped = control.stop(db, "toy", who=ANNA)
-    assert (stopped.state, stopped.state_reason) == (StudyState.STOPPED, "stopped by anna@box")
+    assert (stopped.state, stopped.state_reason) == (StudyState.STOPPED, "by anna@box")
     assert driver.claim(holder()) is None
     assert driver.advance().state is StudyState.STOPPED
-    with pytest.raises(ConflictError, match='study "toy" is stopped - stopped by anna@box; tuner study resume toy'):
+    with pytest.raises(ConflictError, match='study "toy" is stopped - by anna@box; tuner study resume toy'):
         control.pause(db, "toy", who=ANNA)
     control.resume(db, "toy", who=ANNA)
     run_out(driver)

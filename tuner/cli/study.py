@@ -134,6 +134,7 @@ def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     from tuner import api
     from tuner.cli.documents import study_document
     from tuner.cli.views import has_worker, is_interrupted, running_lines, study_lines, worker_command
+    from tuner.store.records import StudyState
 
     snapshot = api.load_study(name, storage=storage)
     if as_json:
@@ -146,7 +147,8 @@ def show(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     elif snapshot.study.state.is_open:
         next_steps(f"tuner study watch {name}", storage=storage)
     else:
-        next_steps(f"tuner study trials {name}", f"tuner study report {name}", storage=storage)
+        back = () if snapshot.study.state is StudyState.FINISHED else (f"tuner study resume {name}",)
+        next_steps(*back, f"tuner study trials {name}", f"tuner study report {name}", storage=storage)
 
 
 @app.command()

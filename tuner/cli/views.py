@@ -231,7 +231,8 @@ def _mean_sd(mean: float | None, sd: float | None) -> str:
 
 
 def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | None) -> list[str]:
-    """``tuner study list``."""
+    """``tuner study list``; priorities are shown only where a study has one of its own."""
+    ranked = any(study.priority for study in studies)
     rows = [
         (
             study.name,
@@ -241,11 +242,13 @@ def studies_lines(studies: Sequence[StudyRecord], *, now: float, width: int | No
             str(sum(study.counts[end] for end in ("diverged", "errored", "infeasible"))),
             str(study.counts["running"]),
             budget_words(study),
+            *([str(study.priority)] if ranked else []),
             ago(study.created_at, now=now),
         )
         for study in studies
     ]
-    return table(("STUDY", "STATE", "DONE", "PRUNED", "BAD", "RUNNING", "BUDGET", "CREATED"), rows, width=width)
+    headings = ("STUDY", "STATE", "DONE", "PRUNED", "BAD", "RUNNING", "BUDGET")
+    return table((*headings, *(["PRIORITY"] if ranked else []), "CREATED"), rows, width=width)
 
 
 def trials_lines(trials: Sequence[TrialRecord], study: StudyRecord, *, width: int | None) -> list[str]:

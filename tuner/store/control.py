@@ -100,7 +100,7 @@ def _halt(db: Database, name: str, *, target: StudyState, who: str, reason: str,
         if study.state is StudyState.STOPPED and target is StudyState.PAUSED:
             raise ConflictError(f'study "{name}" is stopped', why=study.state_reason, fix=f"tuner study resume {name}")
         if study.state is not target:
-            text = f"{target.value} by {who}{f': {reason}' if reason else ''}"
+            text = f"by {who}{f': {reason}' if reason else ''}"
             move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=text, who=who)
         if now:
             asked = tx.execute(

@@ -201,12 +201,12 @@ def beat(db: Database, worker: str, *, number: int, state: str, lease: float) ->
 
 def _requests(tx: Connection, worker: str) -> Iterator[Request]:
     query = (
-        select(runs.c.run_id, runs.c.token, runs.c.asked, studies.c.state_reason)
+        select(runs.c.run_id, runs.c.token, runs.c.asked, studies.c.state, studies.c.state_reason)
         .join(studies, studies.c.study_id == runs.c.study_id)
         .where(runs.c.worker_id == worker, runs.c.outcome == Outcome.RUNNING.value, runs.c.asked != "")
     )
     for row in tx.execute(query).all():
-        why = f"its study was {row.state_reason}"
+        why = f"its study was {row.state} {row.state_reason}"
         if row.asked == Asked.STOP.value:
             why = events.why_asked(tx, events.STOP_ASKED, run_id=row.run_id) or "stopped"
         yield Request(token=row.token, asked=Asked(row.asked), why=why)
