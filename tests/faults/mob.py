@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from tests.faults.checker import read_ledger
+from tests.faults.figures import LONG
 from tests.source_tree import ROOT
 from tests.store.toy import toy_space, toy_spec
 from tuner.store import studies
@@ -27,7 +28,7 @@ from tuner.store.database import Database
 from tuner.study.spec import StudySpec
 
 LEASE, HEARTBEAT = 3.0, 1.0
-PATIENCE = 240.0
+PATIENCE = 1200.0 if LONG else 240.0
 _CHILDHOOD = 1.5  # seconds; before, a worker has no run that could be interrupted
 
 

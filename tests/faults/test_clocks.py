@@ -15,7 +15,7 @@ from tuner.api import load_study
 from tuner.store.database import Database
 from tuner.store.records import Outcome
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if LONG else 300)]
 
 TRIALS = 30 if LONG else 4
 EPOCHS = 24  # a run of them takes longer than a lease

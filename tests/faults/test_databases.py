@@ -37,6 +37,7 @@ pytestmark = pytest.mark.slow
 ROUNDS = 20 if LONG else 3
 WORKERS = 8
 BUDGET = 50 if LONG else 24
+PATIENCE = 1800 if LONG else 240
 QUEUED = 500 if LONG else 40
 HELD_SECONDS = 30.0 if LONG else 3.0
 DATABASES = ["sqlite", "postgres", "mariadb"]
@@ -102,7 +103,7 @@ def crowd() -> Iterator[Crowd]:
 
         def _all(function: Callable[[str], Answer], url: str) -> list[Answer]:
             # The barrier in the function keeps a process from taking two of the calls.
-            return [future.result(timeout=240) for future in [pool.submit(function, url) for _ in range(WORKERS)]]
+            return [future.result(timeout=PATIENCE) for future in [pool.submit(function, url) for _ in range(WORKERS)]]
 
         yield _all
 
@@ -126,7 +127,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         database.__exit__(None, None, None)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("new_url", DATABASES, indirect=True)
 def test_eight_processes_may_open_an_empty_database_at_once(
     crowd: Crowd, new_url: Callable[[], str], record_property: RecordProperty
@@ -143,7 +144,7 @@ def test_eight_processes_may_open_an_empty_database_at_once(
     assert failed == []
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("new_url", DATABASES, indirect=True)
 def test_eight_processes_never_overshoot_a_budget(
     crowd: Crowd, new_url: Callable[[], str], record_property: RecordProperty
@@ -164,7 +165,7 @@ def test_eight_processes_never_overshoot_a_budget(
     record(record_property, row=32, database=urls[0], figures=figures)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("new_url", DATABASES, indirect=True)
 def test_eight_processes_never_claim_one_waiting_run_twice(
     crowd: Crowd, new_url: Callable[[], str], record_property: RecordProperty
@@ -256,7 +257,7 @@ def test_twelve_workers_take_turns_at_ten_connections(
 CUTS = 200 if LONG else 20
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_a_connection_cut_around_a_commit_loses_nothing_and_doubles_nothing(
     kind: str, request: pytest.FixtureRequest, record_property: RecordProperty

@@ -28,7 +28,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_a_drained_worker_gives_its_run_back(tmp_path: Path, url: str, record_property: RecordProperty) -> None:
     """In the middle of an epoch, again and again."""
     trials = CROWD + DRAINS // 5
@@ -65,7 +65,7 @@ def test_a_drained_worker_gives_its_run_back(tmp_path: Path, url: str, record_pr
     assert max(seconds) <= 20.0
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_a_drain_that_is_cut_short_costs_only_time(tmp_path: Path, url: str, record_property: RecordProperty) -> None:
     """Runs that do not hear that they should stop; their supervisors and they are killed while they are waited for."""
     kills = 0

@@ -12,7 +12,7 @@ from tests.faults.mob import make_study, mob
 from tuner.api import load_study
 from tuner.store.records import Outcome
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if LONG else 300)]
 
 PATIENCE = 2.0
 TRIALS, WORKERS = (20, 4) if LONG else (2, 1)

@@ -24,7 +24,7 @@ WORKERS = 6
 SWEEP = 35.0  # seconds beyond the lease within which a dead worker's run must go on
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_random_kills(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
     make_study(storage_url, trials=TRIALS)
     with mob(tmp_path, url=storage_url) as crowd:
@@ -64,7 +64,7 @@ def _kill_until_done(crowd: Mob, *, kills: int) -> None:
     crowd.wait_until_over()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
     """Workers die just there, again and again; whoever comes next makes it good."""
     trials = ROUNDS * len(FAILPOINTS) + 12

@@ -25,7 +25,7 @@ TRIALS = {"slow": 6 if LONG else 2, "resets": 100 if LONG else 12, "swallows": 6
 EPOCHS = {"slow": 2, "resets": 4, "swallows": 20}
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("fault", ["slow", "resets", "swallows"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bad_network_costs_only_time(

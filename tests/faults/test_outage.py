@@ -37,7 +37,7 @@ def test_an_outage_costs_time_but_no_trial(tmp_path: Path) -> None:
     assert all(len(trial.attempts) == 1 for trial in snapshot.trials)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("seconds", [5.0, 30.0, 120.0] if LONG else [5.0])
 def test_training_goes_on_while_the_database_is_gone(
     tmp_path: Path, seconds: float, record_property: RecordProperty
@@ -71,7 +71,7 @@ def test_training_goes_on_while_the_database_is_gone(
     assert (figures["epochs lost"], figures["runs begun again"]) == (0, 0)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_a_database_may_crash_and_come_back_at_any_time(tmp_path: Path, record_property: RecordProperty) -> None:
     restarts, trials = (20, 200) if LONG else (3, 24)
     draw = random.Random(1)

@@ -15,7 +15,7 @@ from tuner.store.breaker import MOST_POISONS
 from tuner.store.ends import MOST_LOSSES
 from tuner.store.records import Outcome, StudyState
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600 if LONG else 300)]
 
 TRIALS = 100 if LONG else 16
 WORKERS = 3

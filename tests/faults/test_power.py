@@ -22,7 +22,7 @@ TRIALS = 200 if LONG else 12
 DURABLE = ("fsync=on", "full_page_writes=on", "synchronous_commit=on")
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_what_was_acknowledged_outlives_the_power(tmp_path: Path, record_property: RecordProperty) -> None:
     draw = random.Random(1)
     with running_server(*DURABLE) as server, server.database() as url:

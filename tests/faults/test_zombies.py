@@ -36,7 +36,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_lives_on(
     tmp_path: Path, url: str, record_property: RecordProperty
 ) -> None:
