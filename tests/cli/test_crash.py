@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tuner.cli import crash
 
 
-def test_known_secrets_are_found_in_arguments_and_variables() -> None:
+def test_known_secrets_are_found_in_arguments_variables_and_the_password_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("f0urth4\n", encoding="utf-8")
     secrets = crash.known_secrets(
         argv=["tuner", "--storage", "postgresql://a:one%2Ftwo@h/d", "--storage=mysql://a:other1@h/d"],
-        environment={"MY_API_KEY": "k3y-value", "PATH": "/usr/bin", "DSN": "postgresql://u:third3@h/d"},
+        environment={
+            "MY_API_KEY": "k3y-value",
+            "PATH": "/usr/bin",
+            "DSN": "postgresql://u:third3@h/d",
+            "TUNER_STORAGE_PASSWORD_FILE": str(tmp_path / "password"),
+        },
     )
-    assert {"one%2Ftwo", "one/two", "other1", "k3y-value", "third3"} <= set(secrets)
+    assert {"one%2Ftwo", "one/two", "other1", "k3y-value", "third3", "f0urth4"} <= set(secrets)
     assert "/usr/bin" not in secrets
 
 

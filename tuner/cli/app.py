@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -76,7 +75,7 @@ class RootGroup(TyperGroup):
             return result
         except TunerError as error:
             if debug:
-                traceback.print_exc()
+                message(crash.traceback_of(error).rstrip())
             _show(error)
             raise typer.Exit(error.exit_code) from error
         except (KeyboardInterrupt, typer.Abort) as error:
@@ -90,7 +89,7 @@ class RootGroup(TyperGroup):
             if isinstance(error, typer.TyperException | typer.Exit):
                 raise
             if debug:
-                traceback.print_exc()
+                message(crash.traceback_of(error).rstrip())
                 raise typer.Exit(1) from error
             path = crash.write(error)
             message(f"error: unexpected {type(error).__name__}; details without passwords are in {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -26,23 +27,35 @@ def write(error: BaseException) -> Path:
             f"tuner {__version__}, Python {platform.python_version()}, {platform.platform()}",
             f"command: {' '.join(sys.argv)}",
             "",
-            "".join(traceback.format_exception(error)),
+            traceback_of(error),
         ]
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     descriptor, name = tempfile.mkstemp(prefix=f"tuner-crash-{stamp}-", suffix=".txt")  # readable by its owner only
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(redact(text, secrets=known_secrets(argv=sys.argv, environment=os.environ)))
+        file.write(_without_secrets(text))
     return Path(name)
 
 
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error, without passwords."""
+    return _without_secrets("".join(traceback.format_exception(error)))
+
+
+def _without_secrets(text: str) -> str:
+    return redact(text, secrets=known_secrets(argv=sys.argv, environment=os.environ))
+
+
 def known_secrets(*, argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Texts that must not be shown: passwords in URLs, and the values of variables that are named like secrets."""
+    """Texts that must not be shown: passwords in URLs and in the file that is named, values of variables named like secrets."""
     secrets: set[str] = set()
     for text in (*argv, *environment.values()):
         if "://" in text:
             secrets |= _passwords(text.split("=", 1)[1] if text.startswith("--") and "=" in text else text)
     secrets |= {value for name, value in environment.items() if _SECRET_NAME.search(name)}
+    if file := environment.get("TUNER_STORAGE_PASSWORD_FILE"):
+        with contextlib.suppress(OSError, ValueError):
+            secrets.add(Path(file).read_text(encoding="utf-8").strip())
     return sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
 
 
