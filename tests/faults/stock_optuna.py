@@ -127,12 +127,12 @@ def terms(url: str) -> str:
     """Row 4."""
     new_study(url)
     crowd = [start(work, url, 10**6) for _ in range(10)]
-    time.sleep(3.0)
+    time.sleep(6.0)
     for process in crowd:
         process.terminate()
         process.join()
     left = states(url)["RUNNING"]
-    return f"10 SIGTERMs: {left} trials left running until the grace period is over, and begun again from nothing"
+    return f"10 SIGTERMs: {left} trials left running until the grace period is over, then begun again from nothing"
 
 
 def stopped_workers(url: str) -> str:
@@ -172,7 +172,7 @@ def claims(url: str) -> str:
     taken = [number for _ in crowd for number in claimed.get()]
     for process in crowd:
         process.join()
-    return f"8 processes, 100 queued: {len(taken) - len(set(taken))} claimed twice"
+    return f"8 processes that ask without a pause, 100 queued: {len(taken) - len(set(taken))} claimed again"
 
 
 def _claim(url: str, claimed: Any) -> None:
