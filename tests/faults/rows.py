@@ -71,7 +71,7 @@ ROWS: dict[int, Fault] = {
     ),
     19: Fault(
         what="A device's memory is too small for the micro-batch",
-        promise="halved at equal effective batch in a fresh runner, remembered; infeasible if one row does not fit",
+        promise="halved at equal effective batch, remembered; infeasible if one row does not fit a fresh runner either",
     ),
     20: Fault(
         what="A device fails, and every later call in that process",

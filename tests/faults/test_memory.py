@@ -121,7 +121,9 @@ def test_a_runner_that_the_kernel_kills_is_told_apart(
         assert (first["micro_batch"], second["micro_batch"]) == (0, half)
         assert first["pid"] != second["pid"]
     record(
-        record_property, row=18, figures={"kills by the kernel": TRIALS, "told apart": TRIALS, "supervisors lost": 0}
+        record_property,
+        row=18,
+        figures={"SIGKILLs that the kernel counts": TRIALS, "told apart": TRIALS, "supervisors lost": 0},
     )
 
 
@@ -189,7 +191,7 @@ def test_a_runner_that_leaks_is_replaced_between_trials(
     assert notice.startswith("cpu/0: its runner is replaced between trials: its memory grew from 0.")
     record(
         record_property,
-        row=22,
+        row=37,
         figures={"leak of a trial, MiB": LEAK // MIB, "most trials of a leaking runner": longest},
     )
 
@@ -235,6 +237,27 @@ def test_a_broken_device_is_left_alone_until_it_is_well(
         rows = db.read(lambda tx: tx.execute(select(events).where(events.c.kind.like("device_%"))).all())
     assert [row.kind for row in rows] == ["device_quarantined", "device_readmitted"]
     assert listed
+
+
+def test_a_device_that_three_runs_in_a_row_break_on_is_given_a_rest(
+    serve: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: RecordProperty
+) -> None:
+    """It passes every check, so the first two runs have all their attempts on it."""
+    monkeypatch.setattr(health, "_AGAIN_SECONDS", 1.0)
+    monkeypatch.setenv("ODD_CHECK", str(tmp_path / "none"))
+    broken = tmp_path / "files" / BROKEN
+    broken.touch()
+
+    def mend(event: Event) -> None:
+        if isinstance(event, Notice) and "is out of use" in event.text:
+            broken.unlink()
+
+    served = serve("broken", trials=5, watcher=Watcher(act=mend))
+    assert served.attempts == [["errored"] * 3, ["errored"] * 3, ["errored", "complete"], ["complete"], ["complete"]]
+    assert served.notices[0].startswith(
+        "cpu is out of use: 3 runs in a row ended with its errors, the last with: Runtime"
+    )
+    record(record_property, row=20, figures={"runs in a row until quarantine": 3})
 
 
 def test_the_real_training_begins_small_where_the_kernel_gives_no_more(
