@@ -119,7 +119,7 @@ def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:
     recipe, good, bad = (driver.claim(holder()) for _ in range(3))
     assert recipe is not None and good is not None and bad is not None
     low = {"f1": 0.1}
-    assert driver.report(recipe, epoch=1, metrics=low, seconds=1.0, extend=LEASE)[0].value == "go_on"  # never pruned
+    assert driver.report(recipe, epoch=1, metrics=low, seconds=1.0, extend=LEASE)[0].value == "go_on"  # not yet
     assert driver.report(good, epoch=1, metrics={"f1": 0.5}, seconds=1.0, extend=LEASE)[0].value == "go_on"
     verdict, why = driver.report(bad, epoch=1, metrics={"f1": 0.25}, seconds=1.0, extend=LEASE)
     assert verdict.value == "prune"

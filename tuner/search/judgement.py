@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.pruners import make_pruner
+from tuner.search.pruners import EPOCHS_FOR_BRACKETS, make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.space import SearchSpace
@@ -26,7 +26,12 @@ _STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whol
 
 
 class Judgement:
-    """Proposes the values of a trial, says whether it loses, and hears how it ended."""
+    """Proposes the values of a trial, says whether it loses, and hears how it ended.
+
+    Recipes are what each strategy is known by, and a strategy that learns slowly at first must not be judged by its first epoch: in
+    a trial run of four epochs halving stopped the recipe of LoRA, the best of the study, after one. So none is stopped after its
+    first epoch, and where epochs are few not at all.
+    """
 
     def __init__(self, study: optuna.Study, *, space: SearchSpace, search: SearchSpec, epochs: int) -> None:
         """Prepare the sampler and the pruner.
@@ -43,6 +48,7 @@ class Judgement:
         self._study = study
         self._space = space
         self._search = search
+        self._spared = epochs if epochs < EPOCHS_FOR_BRACKETS else 1
         study.pruner = make_pruner(search.pruner, epochs=epochs)
         study.sampler = make_sampler(search.sampler, space=space, seed=search.seed)
 
@@ -75,9 +81,11 @@ class Judgement:
 
     def loses(self, trial_id: int, *, is_recipe: bool) -> bool:
         """Whether a trial that has just reported, with epochs left, shall stop."""
-        # Recipes are never pruned: they are what each strategy is known by, and a strategy that learns slowly at first would be judged by its
-        # first epoch. In a trial run halving stopped the recipe of LoRA, the best of the study, after one epoch.
-        return not is_recipe and bool(self._study.pruner.prune(self._study, self._trial(trial_id)))
+        trial = self._trial(trial_id)
+        loses = bool(
+            self._study.pruner.prune(self._study, trial)
+        )  # asked for recipes, too: others are compared with them
+        return loses and not (is_recipe and (trial.last_step or 0) <= self._spared)
 
     def end(self, trial_id: int, *, number: int, state: TrialState, value: float | None) -> bool:
         """Give the sampler its word before a trial's end, as `Study.tell` does.

@@ -17,7 +17,8 @@ from tuner.search.samplers import Options, construct
 from tuner.study.names import did_you_mean
 from tuner.study.spec import ChoiceSpec
 
-_EPOCHS_FOR_BRACKETS = 9
+EPOCHS_FOR_BRACKETS = 9
+"""With fewer, Hyperband's second bracket has no rung before the end."""
 
 
 def make_pruner(choice: ChoiceSpec, *, epochs: int) -> BasePruner:
@@ -57,7 +58,7 @@ def _auto(options: Options, epochs: int) -> BasePruner:
     # four epochs the ranks of strategies still cross.
     defaults: dict[str, Any] = {"min_resource": 1, "max_resource": max(epochs, 1)}
     cls: type[BasePruner] = optuna.pruners.HyperbandPruner
-    if epochs < _EPOCHS_FOR_BRACKETS:
+    if epochs < EPOCHS_FOR_BRACKETS:
         cls = optuna.pruners.SuccessiveHalvingPruner
         defaults["reduction_factor"] = 2
     pruner: BasePruner = construct(cls, what="pruner auto", options=options, defaults=defaults)

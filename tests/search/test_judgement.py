@@ -1,0 +1,43 @@
+"""What a search stops, apart from any database."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from tests.store.toy import toy_space
+from tuner.search.judgement import Judgement
+from tuner.study.spec import SearchSpec
+
+RECIPES = 2
+
+
+def stops(epochs: int, values: list[float]) -> dict[int, int]:
+    """Trials with constant scores report epoch by epoch, all of them each epoch; the epoch after which each was stopped."""
+    study = optuna.create_study(study_name="toy", direction="maximize")
+    pruner = {"name": "successive_halving", "options": {"reduction_factor": 2}}
+    search = SearchSpec.model_validate({"pruner": pruner})
+    judgement = Judgement(study, space=toy_space(), search=search, epochs=epochs)
+    ids = [study._storage.create_new_trial(study._study_id) for _ in values]
+    stopped: dict[int, int] = {}
+    for epoch in range(1, epochs):
+        for number, trial_id in enumerate(ids):
+            if number not in stopped:
+                study._storage.set_trial_intermediate_value(trial_id, epoch, values[number])
+                if judgement.loses(trial_id, is_recipe=number < RECIPES):
+                    stopped[number] = epoch
+    return stopped
+
+
+def test_a_recipe_is_not_stopped_after_its_first_epoch() -> None:
+    stopped = stops(12, [0.9, 0.1, 0.1, 0.8])
+    assert (stopped[1], stopped[2]) == (2, 1)  # as bad as each other, but trial 1 is a recipe
+
+
+@pytest.mark.parametrize("epochs", [2, 4, 8])
+def test_a_recipe_is_never_stopped_where_epochs_are_few(epochs: int) -> None:
+    assert set(stops(epochs, [0.5, 0.1, 0.2, 0.8])) <= {2, 3}
+
+
+def test_others_are_compared_with_the_recipes() -> None:
+    assert stops(4, [0.8, 0.9, 0.1, 0.2]) == {2: 1, 3: 1}
