@@ -191,5 +191,5 @@ def test_a_store_without_its_package_is_one_line(tmp_path: Path, s3_url: str) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
         said = box.finish(box.start("--checkpoints", s3_url), status=78)
-    assert said.splitlines()[-1].endswith("speaks s3://; pip install 'tuner[s3]'")
+    assert said.splitlines()[-1].endswith("speaks s3://; pip install s3fs")
     assert box.snapshot().trials == ()

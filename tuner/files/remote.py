@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 PATIENCE = 30.0
 """Seconds for which a store that does not answer is asked again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # What the vendors' own errors are called that asking again does not change.
 _REFUSALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"})
 
@@ -198,11 +198,11 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
+        package = _PACKAGES.get(protocol)
         raise ConfigurationError(
             f"{url}: nothing that is installed here speaks {protocol}://",
-            why="" if extra else str(error),
-            fix=f"pip install 'tuner[{extra}]'" if extra else "",
+            why="" if package else str(error),
+            fix=f"pip install {package}" if package else "",
         ) from error
     except ValueError as error:
         raise ConfigurationError(f"{url}: {protocol}:// is unknown", fix="use s3://, gs:// or a folder") from error
