@@ -104,10 +104,17 @@ def in_parts(batches: list[Tensor], work: Callable[[Tensor], Tensor], *, device:
 
 
 def device_kind() -> str:
-    """The device that this process trains on and its memory in GiB: what a size that fits is remembered for."""
+    """The device that this process trains on and its memory in GiB: what a size that fits is remembered for.
+
+    Returns:
+        Empty where the device does not even tell that; its first run will say why.
+    """
     cuda = _torch().cuda
     if cuda.is_available():
-        device = cuda.get_device_properties(0)
+        try:
+            device = cuda.get_device_properties(0)
+        except RuntimeError:
+            return ""
         return f"{device.name}, {device.total_memory / _GIB:.0f} GiB"
     return f"cpu, {host_memory() / _GIB:.0f} GiB"
 
