@@ -156,12 +156,12 @@ class Slot:
 
     def start(self) -> None:
         """Spawn a runner: a fresh interpreter without database secrets, in a process group of its own."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)  # a disk that is full says so before there are pipes to close
         child_read, self._to_runner = os.pipe()
         self._from_runner, child_write = os.pipe()
         self._reader = protocol.LineReader(self._from_runner)
         command = [sys.executable, "-m", self.runner, "--read", str(child_read), "--write", str(child_write)]
         command += ["--cache", str(self.cache), "--threads", str(self.place.threads)]
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
