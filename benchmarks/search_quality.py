@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 
 import optuna
 
-from benchmarks.replay.comparison import LOOKUPS, Comparison, compare, render
+from benchmarks.replay.comparison import AUTO, LOOKUPS, Comparison, compare, render
 from benchmarks.replay.methods import BASELINES, METHODS, STOCK
 
 
@@ -53,7 +53,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--tasks", nargs="+", default=(), metavar="NAME", help="only these tasks are searched")
     add("--seeds", type=int, default=10, help="runs of each method on each task")
     add("--workers", type=int, default=4)
-    add("--lookup", choices=list(LOOKUPS), default="nearest", help="what an unrecorded configuration shows")
+    add("--lookup", choices=[AUTO, *LOOKUPS], default=AUTO, help="what an unrecorded configuration shows")
     add("--against", default=STOCK, choices=list(METHODS), metavar="NAME", help="the others are tested against it")
     add("--json", type=Path, help="write the results there")
     return parser.parse_args(arguments)

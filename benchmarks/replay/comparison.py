@@ -31,6 +31,9 @@ class _Recorded(Trainings, Protocol):
 LOOKUPS: Mapping[str, type[NearestRow | Interpolated]] = {"nearest": NearestRow, "smooth": Interpolated}
 """What an unrecorded configuration shows."""
 
+AUTO = "auto"
+"""The smooth lookup, which is much nearer to the truth, unless trainings diverged: these cannot be interpolated."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -42,7 +45,7 @@ class Comparison:
         tasks: Those to search; empty for all. Recipes are learnt on all others of the table.
         seeds: Runs of each method on each task.
         workers: Simulated workers.
-        lookup: A name of :data:`LOOKUPS`.
+        lookup: A name of :data:`LOOKUPS`, or :data:`AUTO`.
         against: The method that the others are tested against.
     """
 
@@ -63,6 +66,9 @@ def compare(plan: Comparison) -> dict[str, Any]:
     """
     tasks = load_tasks(plan.table)
     searched = [task for task in tasks if not plan.tasks or task.name in plan.tasks]
+    if plan.lookup == AUTO:
+        diverges = any(np.isnan(task.scores).any() for task in tasks)
+        plan = replace(plan, lookup="nearest" if diverges else "smooth")
     trainings = [LOOKUPS[plan.lookup](task) for task in searched]
     cells: Cells = {name: [] for name in plan.methods}
     for task, recorded in zip(searched, trainings, strict=True):
