@@ -61,7 +61,7 @@ def test_a_full_disk_stops_nobody_for_good(
     tmp_path: Path, undisturbed: dict[int, list[dict[str, float]]], record_property: RecordProperty
 ) -> None:
     """There is room for the worker's log, and for less than another checkpoint."""
-    lost = half = 0
+    lost = half = failed = 0
     for number in range(ROUNDS):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -82,6 +82,7 @@ def test_a_full_disk_stops_nobody_for_good(
             said = box.finish(worker)
             half += len(torn(box.files))
         snapshot = box.snapshot()
+        failed += sum(trial.outcome is not Outcome.COMPLETE for trial in snapshot.trials)
         reasons = [attempt.reason for trial in stopped for attempt in trial.attempts if "disk full" in attempt.reason]
         assert reasons
         assert all(f"in {box.files}/checkpoints/" in reason for reason in reasons), "the reason names the place"
@@ -90,10 +91,9 @@ def test_a_full_disk_stops_nobody_for_good(
         assert "given up" not in said
         assert_whole(snapshot, trials=2)
         assert curves(snapshot) == undisturbed  # bit for bit: it went on from the checkpoint before
-        assert {trial.outcome for trial in snapshot.trials} == {Outcome.COMPLETE}
-    figures = {"disks filled": ROUNDS, "torn checkpoints": half, "checkpoints lost": lost, "failed trials": 0}
+    figures = {"disks filled": ROUNDS, "torn checkpoints": half, "checkpoints lost": lost, "failed trials": failed}
     record(record_property, row=17, figures=figures)
-    assert (half, lost) == (0, 0)
+    assert (half, lost, failed) == (0, 0, 0)
 
 
 def test_a_full_disk_under_the_database_is_an_outage(

@@ -90,6 +90,14 @@ def test_weights_on_another_box_are_named_with_their_worker(db: Database) -> Non
     )
 
 
+def test_weights_in_an_object_store_are_on_every_box(db: Database) -> None:
+    complete(db, checkpoint="s3://bucket/tuner/toy/final")
+    toy_study(db, "student", distill={"teacher": "toy/0"})
+    teacher = StudyDriver(db, name="student").teacher
+    assert teacher is not None
+    assert teacher.checkpoint == "s3://bucket/tuner/toy/final"
+
+
 def test_teacher_that_was_deleted(db: Database, tmp_path: Path) -> None:
     complete(db, checkpoint=str(tmp_path))
     studies.delete_study(db, "toy")

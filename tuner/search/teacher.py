@@ -1,4 +1,4 @@
-"""The trial that teaches a study: found in the database, with its weights on this box."""
+"""The trial that teaches a study: found in the database, with its weights on this box or in an object store."""
 
 from __future__ import annotations
 
