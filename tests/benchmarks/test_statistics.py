@@ -58,7 +58,8 @@ def test_the_benchmark_prints_a_table_and_writes_its_cells(tmp_path: Path, capsy
     arrays: dict[str, Any] = {f"{task}|{part}": losses for task in ("a", "b") for part in ("valid", "test")}
     np.savez(table, tasks=["a", "b"], hp_names=["x", "y"], configs=random.random((40, 2)), **arrays)
     methods = ["random", "1 epoch, then top K", "stock Optuna", "portfolio only", "ours"]
-    assert main(["--table", str(table), "--seeds", "2", "--json", str(results), "--methods", *methods]) == 0
+    options = ["--table", str(table), "--seeds", "2", "--lookup", "nearest", "--json", str(results)]
+    assert main([*options, "--methods", *methods]) == 0
     (result,) = json.loads(results.read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
     for name in methods:
