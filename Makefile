@@ -87,7 +87,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt requirements-demo.txt | $(VEN
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "==> installing the extras and the test tools"
-	@$(PIP) --no-build-isolation --editable '.[mysql,postgres,ray,slurm,test,vision]' | $(PROGRESS)
+	@$(PIP) --no-build-isolation --editable '.[gcs,mysql,postgres,ray,s3,slurm,test,vision]' | $(PROGRESS)
 	@touch $@
 
 secrets/database-password:
