@@ -109,8 +109,10 @@ def read_ledger(ledger: Path) -> list[dict[str, Any]]:
 
 
 def _is_stored(line: dict[str, Any], trial: TrialRecord | None) -> bool:
-    """A: every acknowledged end is in the database with the same outcome and value."""
-    return trial is not None and trial.outcome.value == line["outcome"] and trial.value == line["value"]
+    """A: every acknowledged end is in the database with the same outcome and value, which a run cut short may not have told."""
+    if trial is None or trial.outcome.value != line["outcome"]:
+        return False
+    return trial.value == line["value"] or (trial.outcome is Outcome.PRUNED and line["value"] is None)
 
 
 def _stale(lines: list[dict[str, Any]], snapshot: StudySnapshot) -> int:

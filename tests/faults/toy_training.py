@@ -68,7 +68,7 @@ def run_trial(
         if verdict is not Verdict.GO_ON:
             break
     if verdict is Verdict.PRUNE:
-        shutil.rmtree(folder, ignore_errors=True)
+        sealed.remove(folder)
     return TrialResult(
         ended_by="epochs" if verdict is Verdict.GO_ON else verdict.value,
         epochs=epoch,

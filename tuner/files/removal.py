@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tuner.files.place import is_url, join
 from tuner.files.remote import RemoteFolder
+
+HIDDEN = ".removing-"
+"""What the name of a folder begins with that is on its way out."""
 
 
 def remove_below(place: str, *, kept: str) -> None:
@@ -28,7 +32,10 @@ def remove_below(place: str, *, kept: str) -> None:
     root = Path(place)
     names = [entry.name for entry in root.iterdir() if entry.is_dir()] if root.is_dir() else []
     for name in _not_holding(names, place=place, kept=kept):
-        shutil.rmtree(root / name, ignore_errors=True)
+        hidden = root / f"{HIDDEN}{name.removeprefix(HIDDEN)}"
+        with contextlib.suppress(OSError):  # whoever is killed here leaves no checkpoint of which a part is gone
+            (root / name).rename(hidden)
+        shutil.rmtree(hidden if hidden.exists() else root / name, ignore_errors=True)
 
 
 def _not_holding(names: Sequence[str], *, place: str, kept: str) -> list[str]:

@@ -214,7 +214,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove the folder: the run was pruned or cannot go on."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def close(self) -> None:
         """The attempt is over."""
