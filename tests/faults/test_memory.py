@@ -28,6 +28,7 @@ from tuner.study.space import SearchSpace, StrategySpace
 from tuner.worker import health
 from tuner.worker.events import Event, Notice, RunEnded, StudySeen
 from tuner.worker.options import WorkerOptions
+from tuner.worker.slot import Slot
 from tuner.worker.supervisor import run_worker
 
 pytestmark = pytest.mark.slow
@@ -83,7 +84,7 @@ def serve(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setattr(health, "_VMSTAT", files / KILLS)
     monkeypatch.setenv("ODD_CHECK", str(files / BROKEN))
 
-    def run(name: str, *, trials: int, watcher: Watcher | None = None) -> Served:
+    def run(name: str, *, trials: int, watcher: Watcher | None = None, per_device: int = 1) -> Served:
         with Database.open(sqlite_url, create=True) as db:  # nothing is pruned: every trial comes to its fault
             toy_study(db, name, budget={"trials": trials}, training={"epochs": 2}, search={"pruner": "none"})
         watcher = watcher or Watcher()
@@ -92,6 +93,7 @@ def serve(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> C
             files=files,
             studies=(name,),
             devices="cpu",
+            per_device=per_device,
             until_done=True,
             runner="tests.faults.short_training",
             checker="tests.worker.odd_check",
@@ -144,6 +146,27 @@ def test_a_run_that_does_not_fit_has_a_second_chance_in_a_fresh_process(serve: C
         assert first["pid"] != second["pid"]
         assert second["resumes"]
     assert served.ends[0].reason == "out of memory on toy with 1 row; it waits for another attempt in a fresh process"
+
+
+def test_a_warm_runner_makes_room_for_a_fresh_one(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other slot's runner is idle and warm when the run waits again, and so it is the one that claims it."""
+    renewed: list[str] = []
+    renew = Slot.renew
+
+    def watched(slot: Slot) -> None:
+        renewed.append(slot.name)
+        renew(slot)
+
+    monkeypatch.setattr(Slot, "renew", watched)
+    served = serve("some", trials=12, per_device=2)
+    assert served.attempts == [["infeasible", "complete"], ["complete"]] * 6
+    for number in range(0, 12, 2):
+        _, again = served.traced(number)
+        before = served.trace[: served.trace.index(again)]
+        assert again["pid"] not in [line["pid"] for line in before]
+    assert renewed
 
 
 def test_a_run_that_never_fits_is_infeasible_and_hurts_no_other(

@@ -75,3 +75,7 @@ def test_a_box_without_gpus_uses_its_cpu() -> None:
 def test_other_words_are_refused(devices: str) -> None:
     with pytest.raises(UsageError, match="auto, cpu or cuda:0,1 expected"):
         find_slots(devices, per_device=1)
+
+
+def test_a_slot_knows_with_how_many_it_shares_its_device() -> None:
+    assert [slot.shares for slot in find_slots("cpu", per_device=3)] == [3, 3, 3]

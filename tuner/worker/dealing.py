@@ -61,7 +61,8 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
     match message:
         case protocol.Ready(device=device):
             slot.is_ready = slot.was_ready = True
-            slot.device = device
+            shares = slot.place.shares
+            slot.device = f"{device}, shared by {shares}" if device and shares > 1 else device
             slot.failed_starts = 0
         case protocol.Started(key=key) | protocol.Fit(key=key) | protocol.Recall(key=key) if _is_of(job, key):
             assert job is not None

@@ -20,11 +20,13 @@ class SlotPlace:
         name: Such as ``cuda:0/1``: the second share of the first GPU; or ``cpu/0``.
         device: ``cpu``, or what ``CUDA_VISIBLE_DEVICES`` shall hold for this runner: an index or a UUID.
         threads: CPU threads of the runner.
+        shares: Slots on this device.
     """
 
     name: str
     device: str
     threads: int
+    shares: int = 1
 
     @property
     def is_cpu(self) -> bool:
@@ -47,7 +49,12 @@ def find_slots(devices: str, *, per_device: int) -> list[SlotPlace]:
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // (len(names) * per_device))
     return [
-        SlotPlace(name=f"{'cpu' if name == 'cpu' else f'cuda:{name}'}/{share}", device=name, threads=threads)
+        SlotPlace(
+            name=f"{'cpu' if name == 'cpu' else f'cuda:{name}'}/{share}",
+            device=name,
+            threads=threads,
+            shares=per_device,
+        )
         for name in names
         for share in range(per_device)
     ]
