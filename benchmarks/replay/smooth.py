@@ -10,7 +10,7 @@ from scipy import linalg, optimize  # type: ignore[import-untyped]
 from benchmarks.replay.tables import Curve, Floats, Task
 from tuner.study.domains import Value
 
-_FITTED = 200  # rows whose likelihood chooses the length scales: its cost grows with the cube
+_FITTED = 300  # rows whose likelihood chooses the length scales: its cost grows with the cube
 
 
 class Interpolated:
