@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.boxes import Box
+from tests.faults.boxes import PATIENCE, Box
 from tests.faults.checker import Findings, check
 from tests.source_tree import ROOT
 from tests.store.toy import toy_space, toy_spec
@@ -35,11 +36,13 @@ class ToyBox(Box):
     def wait_beside(self, process: subprocess.Popen[str], condition: Callable[[StudySnapshot], bool]) -> StudySnapshot:
         """As :meth:`wait_for`; fails at once when the process that should bring it about has ended."""
 
-        def _look(snapshot: StudySnapshot) -> bool:
-            assert process.poll() is None, process.communicate()[0]
-            return condition(snapshot)
-
-        return self.wait_for(_look)
+        deadline = time.monotonic() + 2 * PATIENCE  # several programs start before anything is trained
+        while not condition(snapshot := self.snapshot()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                raise AssertionError(f"waited in vain; {process.communicate()[0]}")
+            time.sleep(0.05)
+        return snapshot
 
     def check(self) -> Findings:
         """What the checker finds: everything that any worker was acknowledged against the database."""
