@@ -216,7 +216,7 @@ def test_the_same_study_may_be_created_again_but_no_other_of_its_name(db: Databa
     assert toy_study(db).study_id == first.study_id
     with pytest.raises(
         ConflictError,
-        match=r"asks something else - budget.trials is 6 there and 7 here; give the new question another name",
+        match=r"asks something else - budget.trials is 6 there and 7 here; its budget is changed by: tuner study set toy",
     ):
         toy_study(db, budget={"trials": 7})
     with pytest.raises(ConflictError, match="objective"):
