@@ -90,6 +90,7 @@ class Mob:
                 "lease": LEASE,
                 "heartbeat": HEARTBEAT,
                 "runner": "tests.faults.toy_training",
+                "allow_skew": True,  # whoever edits the source while the tests run is not the fault they are about
                 **options,
             },
             "failpoint": failpoint,

@@ -228,9 +228,10 @@ def test_workers_of_other_code_claim_nothing(tmp_path: Path, sqlite_url: str, re
     for name in ("ours", "theirs"):
         make_study(sqlite_url, trials=6, name=name, pruner="none")
     with mob(tmp_path, url=sqlite_url, study="ours") as crowd, Database.open(sqlite_url) as db:
+        db.write(sql("UPDATE tuner_studies SET code = ''"))  # of an older version, which did not write it down
         db.write(sql("UPDATE tuner_studies SET code = '9.9/other' WHERE name = 'theirs'"))
-        pool = [crowd.start(studies=[]) for _ in range(3)]
-        named = [crowd.start(studies=["theirs"]) for _ in range(2)]
+        pool = [crowd.start(studies=[], allow_skew=False) for _ in range(3)]
+        named = [crowd.start(studies=["theirs"], allow_skew=False) for _ in range(2)]
         crowd.wait(lambda: len(crowd.lines("Exited")) == 5, what="all have left")
         skewed = len(load_study("theirs", storage=sqlite_url).trials)
         assert load_study("ours", storage=sqlite_url).study.counts["complete"] == 6  # the pool serves the others
@@ -240,7 +241,7 @@ def test_workers_of_other_code_claim_nothing(tmp_path: Path, sqlite_url: str, re
         status = {line["pid"]: line["status"] for line in crowd.lines("Exited")}
         assert [status[pid] for pid in pool] == [0, 0, 0]
         assert 0 not in [status[pid] for pid in named]
-        crowd.start(studies=["theirs"], allow_skew=True)
+        crowd.start(studies=["theirs"])
         crowd.wait(lambda: len(crowd.lines("Exited")) == 6, what="who joins all the same is done")
         joined = load_study("theirs", storage=sqlite_url).study.counts["complete"]
         assert joined == 6
@@ -248,7 +249,7 @@ def test_workers_of_other_code_claim_nothing(tmp_path: Path, sqlite_url: str, re
         _change(db, "theirs", trials=8)
         db.write(sql("UPDATE tuner_alembic_version SET version_num = '0001'"))
         for _ in range(3):
-            crowd.start(studies=["theirs"])
+            crowd.start(studies=["theirs"], allow_skew=False)
         crowd.wait(lambda: len(crowd.lines("Exited")) == 9, what="all have left")
         old = len([line for line in crowd.lines("RunClaimed") if line["study"] == "theirs"]) - joined
         assert "has schema 0001, this tuner needs" in crowd.tail()
