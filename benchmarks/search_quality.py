@@ -1,6 +1,7 @@
 """How good is the answer of a search after 5, 10, 20 and 50 trainings? Every method on the same recorded curves.
 
-    python benchmarks/search_quality.py --table lcbench.npz --seeds 10 --json results.json
+    python benchmarks/search_quality.py --seeds 10 --json results.json
+    python benchmarks/search_quality.py --table unseen.npz --methods ours "stock Optuna"
 
 The real samplers, pruners and judgement run; only the trainings are replayed (`benchmarks/replay/`). Each cell (method, task,
 seed) is deterministic.
@@ -22,13 +23,15 @@ import optuna
 from benchmarks.replay.comparison import AUTO, LOOKUPS, Comparison, compare, render
 from benchmarks.replay.methods import BASELINES, METHODS, STOCK
 
+DATA = Path(__file__).parent / "data"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print its tables and write its results."""
     options = _parse(arguments)
     optuna.logging.set_verbosity(logging.WARNING)
     results = []
-    for table in options.table:
+    for table in options.table or sorted(DATA.glob("*/curves.npz")):
         plan = Comparison(
             table=table,
             methods=options.methods,
@@ -48,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--table", type=Path, action="append", required=True, help="an .npz of recorded curves")
+    add(
+        "--table",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="an .npz of recorded curves; default: those of data/",
+    )
     add("--methods", nargs="+", default=BASELINES, choices=list(METHODS), metavar="NAME", help=", ".join(METHODS))
     add("--tasks", nargs="+", default=(), metavar="NAME", help="only these tasks are searched")
     add("--seeds", type=int, default=10, help="runs of each method on each task")

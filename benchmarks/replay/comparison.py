@@ -87,7 +87,10 @@ def compare(plan: Comparison) -> dict[str, Any]:
             str(budget): _summaries({name: values[:, :, index] for name, values in regrets.items()}, plan.against)
             for index, budget in enumerate(BUDGETS)
         }
-    described = asdict(plan) | {"table": plan.table.name, "tasks": [task.name for task in searched]}
+    described = asdict(plan) | {
+        "table": f"{plan.table.parent.name}/{plan.table.name}",
+        "tasks": [task.name for task in searched],
+    }
     return described | {"budgets": list(BUDGETS), "regret": tables, "cells": cells}
 
 

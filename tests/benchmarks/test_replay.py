@@ -15,6 +15,7 @@ from benchmarks.replay.simulator import Job, replay
 from benchmarks.replay.smooth import Interpolated
 from benchmarks.replay.stock import Fixed, Screening
 from benchmarks.replay.tables import WORST_LOSS, Curve, NearestRow, Task, load_tasks
+from benchmarks.search_quality import DATA
 from tests.store.toy import LEASE, holder, toy_result, toy_study
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
@@ -201,6 +202,21 @@ def test_lcbench_tables_are_read(tmp_path: Path) -> None:
     assert task.best == cube[:, :, 1].max()
     assert task.values(5) == pytest.approx({"rate": configs[5, 0], "layers": int(configs[5, 1])})
     assert NearestRow(task).curve(task.values(5)).row == 5
+
+
+@pytest.mark.parametrize(("folder", "tasks", "knobs", "epochs"), [("lcbench", 6, 7, 52), ("taskset", 12, 8, 51)])
+def test_the_tables_of_the_repository_are_read(folder: str, tasks: int, knobs: int, epochs: int) -> None:
+    table = load_tasks(DATA / folder / "curves.npz")
+    assert len(table) == tasks
+    for task in table:
+        assert (task.units.shape, task.scores.shape) == ((1000, knobs), (1000, epochs))
+        assert task.units.min() == 0.0
+        assert task.units.max() == 1.0
+        assert task.worst < task.median < task.best
+        assert (np.diff(task.seconds, axis=1) >= 0.0).all()
+    rate = table[0].knobs["learning_rate"]
+    assert rate.log
+    assert len({task.name for task in table}) == tasks
 
 
 def test_taskset_tables_are_read(tmp_path: Path) -> None:
