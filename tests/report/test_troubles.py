@@ -68,3 +68,11 @@ def test_the_page_names_each_type(tmp_path: Path) -> None:
     assert "OSError: [Errno 5] Input/output error: &#39;/data/rows.csv&#39;" in page
     good = tuple(trial for trial in snapshot.trials if trial.outcome is Outcome.COMPLETE and len(trial.attempts) == 1)
     assert "What went wrong" not in render_page(replace(snapshot, trials=good))
+
+
+def test_a_second_chance_with_less_memory_is_an_attempt_that_was_infeasible() -> None:
+    trial = make_trial(3, values=(0.5,))
+    short = replace(trial.attempts[0], outcome=Outcome.INFEASIBLE, reason="out of memory with 8 rows")
+    (trouble,) = list_troubles(snapshot_of(replace(trial, attempts=(short, replace(trial.attempts[0], attempt=2)))))
+    assert (trouble.what, trouble.why) == ("1 attempt infeasible", "out of memory with 8 rows")
+    assert "a fresh process" in trouble.meaning

@@ -13,7 +13,7 @@ from tuner.store.records import Outcome, StudySnapshot
 ENDS = (Outcome.ERRORED, Outcome.DIVERGED, Outcome.INFEASIBLE)
 """How a trial or a re-training ends badly, the worst first."""
 
-STUMBLES = (Outcome.LOST, Outcome.ERRORED, Outcome.PREEMPTED)
+STUMBLES = (Outcome.LOST, Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.PREEMPTED)
 """How an attempt ends after which there was another one."""
 
 _MEANING = {
@@ -21,7 +21,12 @@ _MEANING = {
     Outcome.DIVERGED: "loss, gradients or scores were no numbers any more, or the loss exploded",
     Outcome.INFEASIBLE: "the configuration cannot run here: memory, shapes",
     Outcome.LOST: "the process or its box died",
-    Outcome.PREEMPTED: "given back by a worker that was told to stop; it costs the trial nothing",
+    Outcome.PREEMPTED: "given back by a worker that was told to stop, or had no room on its disk; it costs the trial nothing",
+}
+
+_MEANING_OF_ATTEMPT = {
+    Outcome.ERRORED: "an error that may not come again, such as of a disk or a network",
+    Outcome.INFEASIBLE: "memory ran out; a fresh process began with fewer rows at once",
 }
 
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
@@ -53,9 +58,7 @@ class Trouble:
     @property
     def meaning(self) -> str:
         """What it means to end so."""
-        if self.unit == "attempt" and self.outcome is Outcome.ERRORED:
-            return "an error that may not come again, such as of a disk or a network"
-        return _MEANING[self.outcome]
+        return (self.unit == "attempt" and _MEANING_OF_ATTEMPT.get(self.outcome)) or _MEANING[self.outcome]
 
     @property
     def what(self) -> str:
