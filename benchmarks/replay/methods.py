@@ -136,6 +136,9 @@ METHODS: Mapping[str, Method] = {
     OURS: _judged(),
     "ours without recipes": _judged(recipes=0),
     "ours without pruning": _judged(pruner="none"),
+    "ours without brackets": _judged(pruner={"name": "successive_halving", "options": {"reduction_factor": 3}}),
+    "ours without TPE": _judged(sampler="random"),
+    "ours without univariate TPE": _judged(sampler={"name": "auto", "options": {"multivariate": True}}),
 }
 """What the table can show; those whose name begins with "ours without" are ablations."""
 
