@@ -55,8 +55,9 @@ def read_file(path: Path = FILE) -> dict[str, Any]:
 
 
 def write_file(kept: Mapping[str, Any], path: Path = FILE) -> None:
-    """Keep it, in an order that does not depend on the order of the tests."""
-    path.write_text(json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Keep it, the tests in an order of their own, the figures of each in that in which they were told."""
+    ordered = {**kept, "tests": dict(sorted(kept["tests"].items())), "optuna": dict(sorted(kept["optuna"].items()))}
+    path.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -91,7 +92,7 @@ def _machine(facts: Mapping[str, str]) -> str:
 
 def _rows(kept: Mapping[str, Any]) -> Iterator[str]:
     records: dict[int, list[dict[str, Any]]] = {}
-    for test in sorted(kept["tests"]):
+    for test in sorted(kept["tests"], key=_natural):
         for one in kept["tests"][test]:
             records.setdefault(one["row"], []).append(one)
     for number, fault in ROWS.items():
@@ -101,6 +102,11 @@ def _rows(kept: Mapping[str, Any]) -> Iterator[str]:
             measured = "<br>".join(dict.fromkeys(_figures(one) for one in _longest(records.get(number, []))))
             theirs = kept["optuna"].get(str(number), "-")
             yield f"| {number} | {fault.what} | {fault.promise} ({links}) | {measured or '-'} | {theirs} |\n"
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """An order in which 5 comes before 30."""
+    return [(float(part), "") if part.isdigit() else (0.0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _longest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
