@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import ConflictError, NotFoundError
@@ -153,26 +153,30 @@ def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
     Args:
         names: Only these; empty: all.
     """
+    is_served: ColumnElement[bool] = studies.c.state.in_([state.value for state in StudyState if state.is_open])
+    is_served &= optuna_rows.has_study(studies.c.study_id)
+    if names:
+        is_served &= studies.c.name.in_(names)
 
     def _names(tx: Connection) -> list[str]:
-        open_states = [state.value for state in StudyState if state.is_open]
-        is_running = (runs.c.study_id == studies.c.study_id) & (runs.c.outcome == Outcome.RUNNING.value)
-        running = select(func.count()).select_from(runs).where(is_running).scalar_subquery()
-        begun = (
-            select(func.coalesce(func.max(attempts.c.started_at), 0.0))
-            .join(runs, runs.c.run_id == attempts.c.run_id)
-            .where(runs.c.study_id == studies.c.study_id)
-            .scalar_subquery()
-        )
-        query = select(studies.c.name).where(
-            studies.c.state.in_(open_states), optuna_rows.has_study(studies.c.study_id)
-        )
-        if names:
-            query = query.where(studies.c.name.in_(names))
-        order = (studies.c.priority.desc(), running, begun, studies.c.study_id)
-        return [name for (name,) in tx.execute(query.order_by(*order))]
+        served = list(tx.execute(select(studies.c.name).where(is_served)).scalars())
+        # Who runs how much is counted only where that matters: this is asked every second by every idle worker.
+        return served if len(served) < 2 else list(tx.execute(_by_share(is_served)).scalars())
 
     return db.read(_names)
+
+
+def _by_share(is_served: ColumnElement[bool]) -> Select[Any]:
+    is_running = (runs.c.study_id == studies.c.study_id) & (runs.c.outcome == Outcome.RUNNING.value)
+    running = select(func.count()).select_from(runs).where(is_running).scalar_subquery()
+    begun = (
+        select(func.coalesce(func.max(attempts.c.started_at), 0.0))
+        .join(runs, runs.c.run_id == attempts.c.run_id)
+        .where(runs.c.study_id == studies.c.study_id)
+        .scalar_subquery()
+    )
+    order = (studies.c.priority.desc(), running, begun, studies.c.study_id)
+    return select(studies.c.name).where(is_served).order_by(*order)
 
 
 def move_study(
