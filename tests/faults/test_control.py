@@ -366,12 +366,24 @@ def _are_new(url: str, *, than: set[str], count: int) -> bool:
 
 
 def _without(ledger: Path, forgotten: list[tuple[float, float]], *, folder: Path) -> Path:
-    """The acknowledgements that the restored database was never meant to have are left out."""
-    kept = [
-        line
-        for line in read_ledger(ledger)
-        if not any(begin <= line["at"] <= end + 0.5 for begin, end in forgotten) and line["event"] != "Exited"
-    ]
+    """The acknowledgements that the restored database was never meant to have are left out.
+
+    Those from between a backup and its restore, and what was said of a run on another side of that than its claim was.
+    """
+
+    def _era(at: float) -> int | None:
+        inside = any(begin <= at <= end for begin, end in forgotten)
+        return None if inside else sum(end < at for _, end in forgotten)
+
+    kept, claimed = [], {}
+    for line in read_ledger(ledger):
+        if line["event"] == "Exited":
+            continue
+        place, era = (line["pid"], line["slot"], line["number"]), _era(line["at"])
+        if line["event"] == "RunClaimed":
+            claimed[place] = era
+        if era is not None and claimed.get(place) == era:
+            kept.append(line)
     file = folder / "kept.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
     return file

@@ -537,6 +537,7 @@ def test_nothing_is_written_to_a_database_from_the_past(any_db: Database) -> Non
     with pytest.raises(LeaseLost):
         driver.finish(lease, result=toy_result(0.5))
     assert leases.renew(any_db, held=[(lease, 2.0)], lease=LEASE) == [lease]
+    assert driver.claim(Holder(worker="w1", host="box", slot="cpu/0", lease=LEASE, beats=beats)) is None
     assert [record.epoch for record in load_snapshot(any_db, "toy").trial(0).epochs] == [1]
     register(any_db, "w2")
     workers.register(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import LeaseLost
@@ -135,7 +135,7 @@ def claim(
         state = lock_study(tx, study_id, uid=uid)
         if next(tries) and (taken := _claimed_with(tx, study_id, token)) is not None:
             return _lease(taken, holder)  # an earlier try took effect although its connection broke
-        if state is None or not state.is_open:
+        if state is None or not state.is_open or not _is_known(tx, holder):
             return None
         ends.reclaim_expired(tx, study_id, grace=grace)
         budget = read_budget(tx, study_id)
@@ -291,10 +291,19 @@ def guard(tx: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
         & (runs.c.outcome == Outcome.RUNNING.value)
     )
     if lease.beats is not None:
-        is_ours &= exists().where(workers.c.worker_id == lease.worker, workers.c.beat >= lease.beats.number)
+        is_ours &= _knows(lease.worker, lease.beats)
     written = tx.execute(update(runs).where(is_ours).values(values))
     if written.rowcount != 1:
         raise LeaseLost(f"trial {lease.number} (attempt {lease.attempt}) is no longer ours")
+
+
+def _knows(worker: str, beats: Beats) -> ColumnElement[bool]:
+    """Whether the database has all signs of life of a worker that it acknowledged, as a condition."""
+    return exists().where(workers.c.worker_id == worker, workers.c.beat >= beats.number)
+
+
+def _is_known(tx: Connection, holder: Holder) -> bool:
+    return holder.beats is None or bool(tx.execute(select(_knows(holder.worker, holder.beats))).scalar_one())
 
 
 def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> None:
