@@ -16,12 +16,14 @@ from tuner.launch import leash
 PATIENCE = 30
 # Says when it is up, and which signal ended it.
 COMMAND = """
-import signal, sys, time
+import os, signal, sys, time
 def ended(number, _frame):
-    open(sys.argv[1] + ".ended", "w").write(signal.Signals(number).name)
-    sys.exit(0)
+    with open(sys.argv[1] + ".ended", "w") as file:
+        file.write(signal.Signals(number).name)
+    os._exit(0)  # an exception would be lost where the signal comes while a file is closed
 signal.signal(signal.SIGTERM, ended)
-open(sys.argv[1], "w").write("up")
+with open(sys.argv[1], "w") as file:
+    file.write("up")
 time.sleep(60)
 """
 PARENT = """
