@@ -320,9 +320,9 @@ def test_nothing_is_written_to_a_database_that_was_restored(
             restore = backup()
             held = {attempt: epochs for attempt, epochs in _written(url).items() if attempt in running}
             time.sleep(2.5 * HEARTBEAT)  # they go on meanwhile: that is what will be gone
+            before = {worker.worker for worker in load_study("toy", storage=url).workers}
             restore()
             forgotten.append((backed_up, time.time()))
-            before = {worker.worker for worker in load_study("toy", storage=url).workers}
             crowd.wait(
                 lambda before=before: _are_new(url, than=before, count=crew),  # type: ignore[misc]
                 what=f"all have registered anew after restore {turn}",
