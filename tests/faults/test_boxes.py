@@ -178,7 +178,6 @@ def test_a_box_that_was_cut_off_changes_nothing_and_lives_on(
     assert Outcome.COMPLETE.value not in {end["outcome"] for end in ends}
     assert "Traceback" not in said
     figures: dict[str, float | str] = {
-        "lease in s": LEASE,
         "cut off for s": round(mended_at - cut_at, 1),
         "s until another box had its trial": round(taken_at - cut_at, 1),
         "late writes that changed something": 0,
