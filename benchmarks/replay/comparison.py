@@ -63,9 +63,14 @@ def compare(plan: Comparison) -> dict[str, Any]:
 
     Returns:
         What is written as JSON: the cells and their summaries.
+
+    Raises:
+        ValueError: If the table is in no known format, or has none of the tasks.
     """
     tasks = load_tasks(plan.table)
     searched = [task for task in tasks if not plan.tasks or task.name in plan.tasks]
+    if not searched:
+        raise ValueError(f"{plan.table}: has none of the tasks {', '.join(plan.tasks)}")
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")

@@ -60,6 +60,8 @@ def test_the_benchmark_prints_a_table_and_writes_its_cells(tmp_path: Path, capsy
     methods = ["random", "1 epoch, then top K", "stock Optuna", "portfolio only", "ours"]
     options = ["--table", str(table), "--seeds", "2", "--lookup", "nearest", "--json", str(results)]
     assert main([*options, "--methods", *methods]) == 0
+    with pytest.raises(ValueError, match="has none of the tasks c"):
+        main([*options, "--tasks", "c"])
     (result,) = json.loads(results.read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
     for name in methods:
