@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tuner.errors import UnavailableError
+from tuner.errors import TunerError
 from tuner.store import leases, workers
 from tuner.store.database import Database
 from tuner.store.leases import Beats, Lease
@@ -97,8 +97,8 @@ class Heartbeat:
             try:
                 pulse = workers.beat(self._db, worker, number=beats.number + 1, state=state, lease=self._lease)
                 lost = leases.renew(self._db, held=held, lease=self._lease) if pulse.is_known else []
-            except UnavailableError:
-                continue  # the next beat tries again; the lease is several beats long
+            except TunerError:
+                continue  # also a refusal, which may pass: the next beat tries again; the lease is several beats long
             with self._lock:
                 if worker != self._worker:
                     continue
