@@ -7,9 +7,11 @@ transaction under the study's lock, with an event that says who did it and when.
 from __future__ import annotations
 
 import getpass
+import itertools
 import json
 import os
 import socket
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -274,9 +276,13 @@ def enqueue(
         UsageError: If the values are not in the study's space; the message has all mistakes.
         ConflictError: If the study is over, or its budget has no room.
     """
+    request = uuid.uuid4().hex
+    tries = itertools.count()
 
     def _enqueue(tx: Connection) -> int:
         study = locked(tx, name)
+        if next(tries) and (known := _enqueued_with(tx, study.study_id, request)) is not None:
+            return known  # an earlier try took effect although its connection broke
         chosen = choose_strategy(study.space, strategy)
         proposal = as_proposal(study.space.block(chosen), values)
         _require_room(study, quota(study.spec, study.used))
@@ -298,7 +304,7 @@ def enqueue(
                 reason=text,
                 is_recipe=False,
                 attempt=0,
-                token="",
+                token=request,
                 losses=0,
                 asked="",
                 reserved_epochs=study.spec.training.epochs,
@@ -312,6 +318,11 @@ def enqueue(
         return number
 
     return db.write(_enqueue)
+
+
+def _enqueued_with(tx: Connection, study_id: int, request: str) -> int | None:
+    query = select(runs.c.number).where(runs.c.study_id == study_id, runs.c.token == request)
+    return tx.execute(query).scalar_one_or_none()
 
 
 def _require_room(study: StudyRecord, over: str) -> None:
