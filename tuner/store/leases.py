@@ -137,7 +137,10 @@ def claim(
             return _lease(taken, holder)  # an earlier try took effect although its connection broke
         if state is None or not state.is_open or not _is_known(tx, holder):
             return None
-        ends.reclaim_expired(tx, study_id, grace=grace)
+        if ends.reclaim_expired(tx, study_id, grace=grace):
+            state = lock_study(tx, study_id)
+            if state is None or not state.is_open:
+                return None  # the last of them paused it
         budget = read_budget(tx, study_id)
         while (waiting := _next_waiting(tx, study_id)) is not None:
             in_search = waiting.purpose == "search"
