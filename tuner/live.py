@@ -213,7 +213,7 @@ def retry_trials(name: str, *, numbers: Sequence[int], storage: str | None = Non
 
     Raises:
         NotFoundError: If there is no such study or trial.
-        ConflictError: If one of the trials has not ended badly; then nothing is changed.
+        ConflictError: If one of the trials has not ended badly, or the budget has no room; then nothing is changed.
         UnavailableError: If the database cannot be reached.
 
     Example:
@@ -223,11 +223,13 @@ def retry_trials(name: str, *, numbers: Sequence[int], storage: str | None = Non
         >>> tuner.retry_trials("example", numbers=failed, storage="sqlite:///tuner.db").value
         'stopped'
     """
+    from tuner.search.budget import why_not_again
     from tuner.store import control, location, trial_control
     from tuner.store.database import Database
 
     with Database.open(location.storage_url(storage)) as database:
-        return trial_control.retry_trials(database, name, numbers, who=control.this_person())
+        who = control.this_person()
+        return trial_control.retry_trials(database, name, numbers, who=who, limit=why_not_again)
 
 
 def drain_workers(

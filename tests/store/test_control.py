@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from tests.store.toy import LEASE, holder, run_out, sql, toy_result, toy_study, train
 from tuner.errors import ConflictError, LeaseLost, NotFoundError, UsageError
-from tuner.search.budget import least_gpu_hours, why_no_new_trial
+from tuner.search.budget import least_gpu_hours, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
 from tuner.source import this_code
 from tuner.store import control, leases, studies, trial_control, workers
@@ -49,6 +49,10 @@ def change(db: Database, name: str = "toy", **wishes: Any) -> StudyRecord:
 
 def enqueue(db: Database, name: str = "toy", *, strategy: str | None = "lora", **values: Any) -> int:
     return control.enqueue(db, name, strategy=strategy, values=values, who=ANNA, quota=why_no_new_trial)
+
+
+def retry(db: Database, numbers: list[int]) -> StudyState:
+    return trial_control.retry_trials(db, "toy", numbers, who=ANNA, limit=why_not_again)
 
 
 def told(db: Database) -> list[tuple[str, str | None]]:
@@ -389,7 +393,7 @@ def test_a_trial_that_ended_badly_runs_again_under_its_number(any_db: Database, 
     driver = StudyDriver(any_db, name="toy")
     number = fail(driver, outcome=outcome)
     values = load_snapshot(any_db, "toy").trial(number).params
-    assert trial_control.retry_trials(any_db, "toy", [number], who=ANNA) is StudyState.SEARCHING
+    assert retry(any_db, [number]) is StudyState.SEARCHING
     lease = driver.claim(holder())
     assert lease is not None
     assert (lease.number, lease.attempt, lease.params) == (number, 2, values)
@@ -409,7 +413,7 @@ def test_a_retry_forgets_the_losses(db: Database) -> None:
         lease = driver.claim(holder())
         assert lease is not None
         leases.lose(db, lease, reason="killed", seconds=1.0)
-    trial_control.retry_trials(db, "toy", [0], who=ANNA)
+    retry(db, [0])
     lease = driver.claim(holder())
     assert lease is not None and lease.number == 0
     assert leases.lose(db, lease, reason="killed", seconds=1.0) is Outcome.WAITING
@@ -421,7 +425,7 @@ def test_a_retry_reopens_a_finished_study(db: Database) -> None:
     number = fail(driver)
     run_out(driver)
     assert studies.find_study(db, "toy").state is StudyState.FINISHED
-    assert trial_control.retry_trials(db, "toy", [number], who=ANNA) is StudyState.SEARCHING
+    assert retry(db, [number]) is StudyState.SEARCHING
     run_out(driver)
     snapshot = load_snapshot(db, "toy")
     assert snapshot.study.state is StudyState.FINISHED
@@ -439,7 +443,7 @@ def test_re_trainings_that_failed_run_again(db: Database) -> None:
     driver.fail(lease, outcome=Outcome.ERRORED, reason="boom", seconds=1.0, log_tail="")
     run_out(driver)
     assert "incomplete" in studies.find_study(db, "toy").state_reason
-    assert trial_control.retry_trials(db, "toy", [lease.number], who=ANNA) is StudyState.CONFIRMING
+    assert retry(db, [lease.number]) is StudyState.CONFIRMING
     run_out(driver)
     assert studies.find_study(db, "toy").state_reason == "finalists are confirmed"
 
@@ -450,7 +454,7 @@ def test_only_what_ended_badly_runs_again(db: Database) -> None:
     bad = fail(driver)
     run_out(driver)
     with pytest.raises(ConflictError, match="trial 1 is complete - only what ended badly runs again"):
-        trial_control.retry_trials(db, "toy", [bad, 1], who=ANNA)
+        retry(db, [bad, 1])
     assert load_snapshot(db, "toy").trial(bad).outcome is Outcome.ERRORED  # all or nothing
 
 
@@ -495,7 +499,7 @@ def test_what_people_ask_for_leaves_nothing_to_mend(any_db: Database) -> None:
     assert held is not None
     control.pause(any_db, "toy", who=ANNA, now=True)
     trial_control.stop_trial(any_db, "toy", held.number, who=ANNA)
-    trial_control.retry_trials(any_db, "toy", [bad], who=ANNA)
+    retry(any_db, [bad])
     assert find_problems(any_db) == []
     leases.release(any_db, held, reason="paused", seconds=1.0)
     assert find_problems(any_db) == []

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.engine import Connection
 
-from tests.store.toy import holder, sql, toy_study
-from tuner.search.budget import why_no_new_trial
+from tests.store.toy import holder, sql, toy_result, toy_study, train
+from tuner.errors import ConflictError
+from tuner.search.budget import why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
-from tuner.store import control, leases, studies
+from tuner.store import control, leases, studies, trial_control
 from tuner.store.database import Database
+from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
 
 ANNA = "anna@box"
@@ -64,3 +66,35 @@ def test_a_study_that_a_claim_pauses_is_not_claimed(db: Database) -> None:
     assert driver.claim(holder("w2")) is None
     study = studies.find_study(db, "toy")
     assert (study.state, study.counts["errored"], study.counts["waiting"]) == (StudyState.PAUSED, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "why"),
+    [
+        ({"gpu_hours": 1.0}, "budget of 1 device hours is used"),
+        ({"epochs": 6}, r"budget of 6 epochs is used \(6 trained, 3 are needed for a trial\)"),
+    ],
+)
+def test_nothing_runs_again_where_the_budget_has_no_room(db: Database, budget: dict[str, float], why: str) -> None:
+    toy_study(db, budget=budget, search={"pruner": {"name": "none"}})
+    driver = StudyDriver(db, name="toy")
+    bad = fail(driver)
+    while (lease := driver.claim(holder())) is not None:
+        driver.finish(lease, result=toy_result(0.5, seconds=1800.0))
+    with pytest.raises(ConflictError, match=f'"toy" has no room to run trial {bad} again - {why}; raise its budget'):
+        trial_control.retry_trials(db, "toy", [bad], who=ANNA, limit=why_not_again)
+    assert load_snapshot(db, "toy").trial(bad).outcome is Outcome.ERRORED
+
+
+def test_what_has_room_without_its_first_try_runs_again(db: Database) -> None:
+    toy_study(db, budget={"epochs": 3})
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.report(lease, epoch=2, metrics={"f1": 0.5}, seconds=1.0, extend=60.0)
+    driver.fail(lease, outcome=Outcome.DIVERGED, reason="boom", seconds=1.0, log_tail="")
+    trial_control.retry_trials(db, "toy", [lease.number], who=ANNA, limit=why_not_again)
+    again = driver.claim(holder())
+    assert again is not None
+    train(driver, again)
+    assert studies.find_study(db, "toy").used.epochs == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from tuner.store.records import BudgetUse
 from tuner.study.spec import BudgetSpec, StudySpec
@@ -57,6 +58,19 @@ def why_run_must_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> s
     if in_search and search is not None:
         is_over = used.gpu_seconds - used.confirm_seconds >= search
     return f"budget of {spec.budget.gpu_hours:g} device hours is used" if is_over else ""
+
+
+def why_not_again(spec: StudySpec, used: BudgetUse, epochs: int | None) -> str:
+    """Why a run that has ended may not run again, or an empty string if it may.
+
+    Args:
+        spec: The study.
+        used: What it has used, this run included.
+        epochs: What of it a trial of the search has trained; None for a re-training, which no trial is waiting for.
+    """
+    if epochs is None:
+        return why_run_must_stop(spec, used, in_search=False)
+    return why_no_new_trial(spec, replace(used, trials=used.trials - 1, epochs=used.epochs - epochs))
 
 
 def used_share(spec: StudySpec, used: BudgetUse) -> float:

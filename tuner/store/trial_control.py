@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -12,9 +12,13 @@ from tuner.errors import ConflictError, NotFoundError
 from tuner.store import ends, events, optuna_rows
 from tuner.store.control import locked, reopen
 from tuner.store.database import Database
-from tuner.store.records import Asked, Outcome, StudyRecord, StudyState
-from tuner.store.studies import move_study
+from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.studies import budget_use, move_study
 from tuner.store.tables import runs
+from tuner.study.spec import StudySpec
+
+Limit = Callable[[StudySpec, BudgetUse, int | None], str]
+"""Says why a run may not run again whose trial has trained so many epochs, None for a re-training; an empty string if it may."""
 
 _AGAIN = (Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.DIVERGED)
 
@@ -55,7 +59,7 @@ def stop_trial(db: Database, name: str, number: int, *, who: str, reason: str = 
     return db.write(_stop)
 
 
-def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str) -> StudyState:
+def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, limit: Limit) -> StudyState:
     """Let trials run again that ended badly: each under its number, with its values, from its beginning.
 
     Of a trial whose search run has a result, the re-trainings that ended badly run again.
@@ -65,13 +69,14 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str) -
         name: The study; one that is over goes on.
         numbers: The trials.
         who: Who asks.
+        limit: Judges the budget: what has no room there would end at once, and not be what it was any more.
 
     Returns:
         The study's state then: a paused or stopped one stays so.
 
     Raises:
         NotFoundError: If there is no such study or trial.
-        ConflictError: If one of the trials has not ended badly; then nothing is changed.
+        ConflictError: If one of the trials has not ended badly, or the budget has no room; then nothing is changed.
     """
 
     def _retry(tx: Connection) -> StudyState:
@@ -86,6 +91,7 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str) -
                     why="only what ended badly runs again: " + ", ".join(_words()),
                 )
             for row in again:
+                _require_room(tx, study, row, limit=limit)
                 _open_again(tx, row, who=who)
                 purposes.add(row.purpose)
         if "search" in purposes and study.state in (StudyState.FINISHED, StudyState.CONFIRMING):
@@ -107,6 +113,16 @@ def _words() -> list[str]:
 
 def _ended_badly(row: Row[Any]) -> bool:
     return Outcome(row.outcome) in _AGAIN
+
+
+def _require_room(tx: Connection, study: StudyRecord, row: Row[Any], *, limit: Limit) -> None:
+    epochs = row.epochs_done if row.purpose == "search" else None
+    if over := limit(study.spec, budget_use(tx, study.study_id), epochs):
+        raise ConflictError(
+            f'study "{study.name}" has no room to run trial {row.number} again',
+            why=over,
+            fix=f"raise its budget first: tuner study set {study.name}",
+        )
 
 
 def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
