@@ -293,31 +293,35 @@ def enqueue(
         optuna_rows.set_user_attributes(tx, trial_id, {"tuner:enqueued_by": who})
         words = "".join(f" {key}={value}" for key, value in values.items())
         text = f"enqueued by {who}: {chosen}{words}"
-        tx.execute(
-            insert(runs).values(
-                study_id=study.study_id,
-                trial_id=trial_id,
-                number=number,
-                purpose="search",
-                seed=study.spec.training.seed,
-                outcome=Outcome.WAITING.value,
-                reason=text,
-                is_recipe=False,
-                attempt=0,
-                token=request,
-                losses=0,
-                asked="",
-                reserved_epochs=study.spec.training.epochs,
-                epochs_done=0,
-                checkpoint="",
-                is_baseline=False,
-                created_at=db_now(),
-            )
-        )
+        _insert_run(tx, study, trial_id=trial_id, number=number, reason=text, request=request)
         events.record(tx, "trial_enqueued", text, study_id=study.study_id, number=number, who=who)
         return number
 
     return db.write(_enqueue)
+
+
+def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: int, reason: str, request: str) -> None:
+    tx.execute(
+        insert(runs).values(
+            study_id=study.study_id,
+            trial_id=trial_id,
+            number=number,
+            purpose="search",
+            seed=study.spec.training.seed,
+            outcome=Outcome.WAITING.value,
+            reason=reason,
+            is_recipe=False,
+            attempt=0,
+            token=request,
+            losses=0,
+            asked="",
+            reserved_epochs=study.spec.training.epochs,
+            epochs_done=0,
+            checkpoint="",
+            is_baseline=False,
+            created_at=db_now(),
+        )
+    )
 
 
 def _enqueued_with(tx: Connection, study_id: int, request: str) -> int | None:
