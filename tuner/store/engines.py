@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from tuner.errors import ConfigurationError
 from tuner.store.location import as_user
+from tuner.store.patience import be_patient_for
 from tuner.store.tls import SSL_FILES, mysql_tls, postgresql_tls
 from tuner.study.names import did_you_mean
 
@@ -25,6 +26,9 @@ SQLITE_BUSY_SECONDS = 60
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 10
 IDLE_TRANSACTION_SECONDS = 60
+PATIENCE_SECONDS = (
+    STATEMENT_SECONDS + 10
+)  # longer than what the server ends by itself: it must be the server that says so
 
 
 def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) -> Engine:
@@ -63,6 +67,8 @@ def make_engine(url: URL, *, read_only: bool = False, is_waiting: bool = False) 
         _set_up_sqlite(engine, read_only=read_only)
     elif backend == "mysql":
         _set_up_mysql(engine, is_waiting=is_waiting)
+    elif not is_waiting:
+        be_patient_for(engine, seconds=PATIENCE_SECONDS)
     return engine
 
 
@@ -94,8 +100,7 @@ def _mysql_arguments(url: URL, *, is_waiting: bool) -> tuple[URL, dict[str, Any]
     if url.password is not None:
         arguments["password"] = str(url.password).encode()  # the driver would encode it as Latin-1
     if not is_waiting:
-        # Longer than what the server ends by itself: it must be the server that says so.
-        arguments |= {"read_timeout": STATEMENT_SECONDS + 10, "write_timeout": STATEMENT_SECONDS + 10}
+        arguments |= {"read_timeout": PATIENCE_SECONDS, "write_timeout": PATIENCE_SECONDS}
     return as_user(url, url.username).difference_update_query([*SSL_FILES, *SSL_FILES.values(), "sslmode"]), arguments
 
 
