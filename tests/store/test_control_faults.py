@@ -15,6 +15,7 @@ from tuner.store import control, leases, studies, trial_control
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
+from tuner.study.plan import Verdict
 
 ANNA = "anna@box"
 
@@ -98,3 +99,29 @@ def test_what_has_room_without_its_first_try_runs_again(db: Database) -> None:
     assert again is not None
     train(driver, again)
     assert studies.find_study(db, "toy").used.epochs == 3
+
+
+def test_a_trial_that_runs_again_is_judged_by_what_it_says_now(db: Database) -> None:
+    median = {"name": "median", "options": {"n_startup_trials": 0}}
+    toy_study(db, training={"epochs": 6}, search={"pruner": median})
+    driver = StudyDriver(db, name="toy")
+    first, second = driver.claim(holder()), driver.claim(holder())
+    assert first is not None
+    assert second is not None
+    for epoch, value in enumerate((0.8, 0.81, 0.82, 0.83, 0.84, 0.85), start=1):
+        driver.report(first, epoch=epoch, metrics={"f1": value}, seconds=1.0, extend=60.0)
+    driver.finish(first, result=toy_result(0.85, epochs=6))
+    trial = driver.claim(holder())
+    assert trial is not None
+    assert not trial.is_recipe
+    for epoch, value in enumerate((0.9, 0.2, 0.1), start=1):
+        driver.report(trial, epoch=epoch, metrics={"f1": value}, seconds=1.0, extend=60.0)
+    driver.fail(trial, outcome=Outcome.ERRORED, reason="boom", seconds=1.0, log_tail="")
+    trial_control.retry_trials(db, "toy", [trial.number], who=ANNA, limit=why_not_again)
+    again = driver.claim(holder())
+    assert again is not None
+    assert again.number == trial.number
+    verdict, _ = driver.report(again, epoch=1, metrics={"f1": 0.1}, seconds=1.0, extend=60.0)
+    assert verdict is Verdict.PRUNE  # by its first epoch, not by the best of what it said before
+    driver.cut(again, reason="stopped", seconds=1.0)
+    assert load_snapshot(db, "toy").trial(again.number).value == 0.1

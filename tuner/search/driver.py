@@ -131,7 +131,7 @@ class StudyDriver:
         if lease.purpose != "search":
             return Verdict.GO_ON, ""
         with _translated(self._db):
-            if self._judgement.loses(lease.trial_id, is_recipe=lease.is_recipe):
+            if self._judgement.loses(lease.trial_id, is_recipe=lease.is_recipe, epoch=epoch):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
         return Verdict.GO_ON, ""
 
@@ -273,8 +273,9 @@ class StudyDriver:
         return float(value)
 
     def _last_reported(self, lease: Lease) -> float | None:
+        epoch = self._db.read(lambda tx: leases.epochs_done(tx, lease))
         with _translated(self._db):
-            return self._judgement.last_reported(lease.trial_id)
+            return self._judgement.last_reported(lease.trial_id, epoch=epoch)
 
     def _why_pruned(self, *, epoch: int, value: float) -> str:
         """Where this trial stands among all that reported the same epoch."""

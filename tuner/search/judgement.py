@@ -7,6 +7,7 @@ the database; the replay benchmark gives it one in memory, so that what is measu
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -79,9 +80,15 @@ class Judgement:
             }
         return strategy, self._space.absolute(strategy, proposal)
 
-    def loses(self, trial_id: int, *, is_recipe: bool) -> bool:
-        """Whether a trial that has just reported, with epochs left, shall stop."""
-        trial = self._trial(trial_id)
+    def loses(self, trial_id: int, *, is_recipe: bool, epoch: int | None = None) -> bool:
+        """Whether a trial that has just reported, with epochs left, shall stop.
+
+        Args:
+            trial_id: The trial.
+            is_recipe: Whether it is one of the recipes.
+            epoch: What it has reported; later epochs are of an attempt that does not count. None: the last that there is.
+        """
+        trial = _until(self._trial(trial_id), epoch)
         loses = bool(
             self._study.pruner.prune(self._study, trial)
         )  # asked for recipes, too: others are compared with them
@@ -99,9 +106,9 @@ class Judgement:
             study.sampler.after_trial(study, self._trial(trial_id), state, None if value is None else [value])
             return bool(study._stop_flag)  # noqa: SLF001 - how samplers say it; Optuna has no public read
 
-    def last_reported(self, trial_id: int) -> float | None:
-        """The objective at the last epoch that a trial reported; None before the first."""
-        trial = self._trial(trial_id)
+    def last_reported(self, trial_id: int, *, epoch: int) -> float | None:
+        """The objective at the last epoch, up to this one, that a trial reported; None before the first."""
+        trial = _until(self._trial(trial_id), epoch)
         return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
 
     def values_at(self, epoch: int) -> list[float]:
@@ -125,6 +132,15 @@ class Judgement:
         """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""
         self._study._thread_local.cached_all_trials = None  # noqa: SLF001 - what `ask` does first
         self._study.get_trials(deepcopy=False)
+
+
+def _until(trial: FrozenTrial, epoch: int | None) -> FrozenTrial:
+    """A trial without what an earlier attempt had reported of later epochs: a trial that runs again begins anew."""
+    if epoch is None or (trial.last_step or 0) <= epoch:
+        return trial
+    trial = copy.copy(trial)  # it may be one that Optuna keeps
+    trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= epoch}
+    return trial
 
 
 def _suggest(trial: optuna.trial.Trial, name: str, domain: Range | Choice) -> Value:

@@ -323,6 +323,11 @@ def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[
     db.write(_bind)
 
 
+def epochs_done(tx: Connection, lease: Lease) -> int:
+    """Epochs that the run has reported, since it last began anew; 0 if it is gone."""
+    return tx.execute(select(runs.c.epochs_done).where(runs.c.run_id == lease.run_id)).scalar_one_or_none() or 0
+
+
 def store_facts(db: Database, lease: Lease, facts: Mapping[str, Any]) -> None:
     """Store what the runner said when the model stood: device, versions, ``trainable_params``.
 
