@@ -92,11 +92,9 @@ def test_a_learning_rate_is_relative_to_the_optimizer() -> None:
         as_proposal(two, {"learning_rate": 5e-4})
     found = as_proposal(two, {"learning_rate": 5e-4, "optimizer": "adamw"})
     assert found == {RELATIVE_LEARNING_RATE: pytest.approx(0.0), "optimizer": "adamw"}
-    lion = space_of(two).absolute(
-        "lora",
-        {"batch_size": 8, "schedule": "linear", "nesterov": True, "warmup": 0.0, "lora.r": 4}
-        | as_proposal(two, {"learning_rate": 1e-4, "optimizer": "lion"}),
-    )
+    others: dict[str, Value] = {"batch_size": 8, "schedule": "linear", "nesterov": True, "warmup": 0.0, "lora.r": 4}
+    proposal = as_proposal(two, {"learning_rate": 1e-4, "optimizer": "lion"})
+    lion = space_of(two).absolute("lora", others | proposal)
     assert lion["learning_rate"] == pytest.approx(1e-4)
 
 
