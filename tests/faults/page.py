@@ -73,7 +73,7 @@ def page() -> str:
 
 
 @cache
-def tested_rows() -> Mapping[int, Mapping[str, None]]:
+def rows_with_tests() -> Mapping[int, Mapping[str, None]]:
     """For each row the files of the tests that record figures for it, in order, as the source says."""
     found: dict[int, dict[str, None]] = {}
     for module in modules("tests"):
@@ -97,7 +97,7 @@ def _rows(kept: Mapping[str, Any]) -> Iterator[str]:
             records.setdefault(one["row"], []).append(one)
     for number, fault in ROWS.items():
         if number not in LEFT_OUT:
-            files = tested_rows().get(number, {})
+            files = rows_with_tests().get(number, {})
             links = ", ".join(f"[{file.rpartition('/')[2].removesuffix('.py')}](../{file})" for file in files)
             measured = "<br>".join(dict.fromkeys(_figures(one) for one in _longest(records.get(number, []))))
             theirs = kept["optuna"].get(str(number), "-")
