@@ -18,7 +18,14 @@ _SHOW_SECONDS = 2.0
 class Showing:
     """Shows every study that is served."""
 
-    def __init__(self, db: Database, *, drivers: dict[str, StudyDriver], show: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        *,
+        drivers: dict[str, StudyDriver],
+        show: Callable[[Event], None],
+        is_busy: Callable[[StudyDriver], bool],
+    ) -> None:
         """Nothing is shown before :meth:`show_studies`.
 
         Args:
@@ -26,10 +33,12 @@ class Showing:
             drivers: Of the studies that are served, by name; one whose study is gone or over is taken out, so that a worker which
                 serves study after study keeps none of their histories.
             show: Takes the events.
+            is_busy: Whether a run of this driver goes on here, as in a study that was paused: its budget may change.
         """
         self._db = db
         self._drivers = drivers
         self._show = show
+        self._is_busy = is_busy
         self._next = 0.0
 
     def hurry(self) -> None:
@@ -69,5 +78,5 @@ class Showing:
                     confirmations=progress.confirmations,
                 )
             )
-            if not study.state.is_open:
+            if not study.state.is_open and not self._is_busy(self._drivers[name]):
                 del self._drivers[name]

@@ -17,6 +17,7 @@ from typing import Any
 
 from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TemporaryError, UnavailableError
 from tuner.files.disk import is_full
+from tuner.search.driver import StudyDriver
 from tuner.source import this_code
 from tuner.store import devices, leases, studies, workers
 from tuner.store.database import Database
@@ -127,7 +128,7 @@ class Supervisor:
             shelf=self._shelf,
             show=display.show,
         )
-        self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show)
+        self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show, is_busy=self._is_busy)
         self._ended = 0
         self._signals = StopSignals()
         self._draining_since: float | None = None
@@ -422,6 +423,9 @@ class Supervisor:
 
     def _tell_of_devices(self, **told: Any) -> None:
         devices.tell_of_devices(self._db, self.identity.worker, **told)
+
+    def _is_busy(self, driver: StudyDriver) -> bool:
+        return any(slot.job is not None and slot.job.driver is driver for slot in self.slots)
 
     def _held(self) -> tuple[str, Held]:
         """What the heartbeat renews; called in its thread, so it takes each job once."""

@@ -1,0 +1,37 @@
+"""Which studies a worker keeps in mind."""
+
+from __future__ import annotations
+
+from tests.store.toy import holder, toy_study
+from tuner.search.budget import least_gpu_hours, why_no_new_trial
+from tuner.search.driver import StudyDriver
+from tuner.store import control
+from tuner.store.control import Wishes
+from tuner.store.database import Database
+from tuner.study.plan import Verdict
+from tuner.worker.showing import Showing
+
+ANNA = "anna@box"
+
+
+def test_a_run_of_a_paused_study_hears_of_its_new_budget(sqlite_url: str) -> None:
+    with Database.open(sqlite_url, create=True) as db:
+        toy_study(db, budget={"gpu_hours": 1.0}, search={"pruner": {"name": "none"}})
+        driver = StudyDriver(db, name="toy")
+        lease = driver.claim(holder())
+        assert lease is not None
+        drivers, busy = {"toy": driver}, [driver]
+        showing = Showing(db, drivers=drivers, show=lambda _: None, is_busy=lambda one: one in busy)
+        control.pause(db, "toy", who=ANNA)
+        showing.show_studies()
+        assert drivers == {"toy": driver}
+        wishes = Wishes(gpu_hours=10.0)
+        control.change(db, "toy", wishes=wishes, who=ANNA, quota=why_no_new_trial, least_hours=least_gpu_hours)
+        showing.hurry()
+        showing.show_studies()
+        verdict, _ = driver.report(lease, epoch=1, metrics={"f1": 0.5}, seconds=4000.0, extend=60.0)
+        assert verdict is Verdict.GO_ON
+        busy.clear()
+        showing.hurry()
+        showing.show_studies()
+        assert drivers == {}
