@@ -125,3 +125,17 @@ def test_a_trial_that_runs_again_is_judged_by_what_it_says_now(db: Database) -> 
     assert verdict is Verdict.PRUNE  # by its first epoch, not by the best of what it said before
     driver.cut(again, reason="stopped", seconds=1.0)
     assert load_snapshot(db, "toy").trial(again.number).value == 0.1
+
+
+def test_epochs_that_were_trained_count_where_a_run_is_stopped_in_its_preparation(db: Database) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.report(lease, epoch=2, metrics={"f1": 0.5}, seconds=1.0, extend=60.0)
+    leases.release(db, lease, reason="drained", seconds=1.0)
+    again = driver.claim(holder())
+    assert again is not None
+    driver.finish(again, result=toy_result(0.0, epochs=0, ended_by="prune"), reason="stopped by anna@box")
+    assert load_snapshot(db, "toy").trial(again.number).value == 0.5
+    assert studies.find_study(db, "toy").used.epochs == 2

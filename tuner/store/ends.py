@@ -37,7 +37,7 @@ def result_values(result: TrialResult | None) -> dict[str, Any]:
         return {}
     return {
         "best_epoch": result.best_epoch or None,
-        "epochs_done": result.epochs,
+        **({"epochs_done": result.epochs} if result.epochs else {}),  # ended before it had looked for its checkpoint
         "trainable_params": result.trainable_params,
         "peak_memory": result.peak_memory,
         "checkpoint": result.checkpoint,
