@@ -60,6 +60,7 @@ VENDORS: dict[str, set[str]] = {
     "plotly": {"report"},
     "psutil": {"worker", "store", "cli", "training"},
     "pyarrow": {"study"},
+    "psycopg": {"store"},
     "pymysql": {"store"},
     "pydantic": set(ROOMS) | {"cli"},
     "pydantic_core": {"study"},
