@@ -15,7 +15,9 @@ from optuna.storages._rdb import models as optuna_models
 
 from tests.store.toy import holder, sql, toy_study
 from tuner.errors import ConfigurationError
+from tuner.search.driver import StudyDriver
 from tuner.store import leases, schema
+from tuner.store.checks import find_problems
 from tuner.store.database import Database
 from tuner.store.location import parse_url
 from tuner.store.records import BudgetUse, Outcome
@@ -156,6 +158,29 @@ def test_ends_are_told_by_their_new_names(bare: Database) -> None:
     assert bare.read(_ends) == ["failed"]
     schema.upgrade(bare)
     assert bare.read(_ends) == ["errored"]
+
+
+def test_infeasible_trials_of_an_older_schema_are_what_they_are_for_optuna(bare: Database) -> None:
+    schema.initialise(bare)
+    toy_study(bare)
+    driver = StudyDriver(bare, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.fail(lease, outcome=Outcome.INFEASIBLE, reason="", seconds=1.0, log_tail="")
+    bare.write(lambda tx: _migrate(tx, command.downgrade, "0001"))
+    assert bare.read(_told_optuna) == [("FAIL", 0)]
+    schema.upgrade(bare)
+    assert bare.read(_told_optuna) == [("PRUNED", 1)]
+    assert find_problems(bare) == []
+
+
+def _told_optuna(tx: sqlalchemy.Connection) -> list[tuple[str, int]]:
+    """Each trial's state, and how many constraints it violates."""
+    rows = tx.exec_driver_sql(
+        "SELECT state, (SELECT count(*) FROM trial_system_attributes a"
+        " WHERE a.trial_id = trials.trial_id AND a.key = 'constraints:runs') FROM trials"
+    )
+    return [(str(state), int(count)) for state, count in rows]
 
 
 def _no_end(_budget: BudgetSpec, _use: BudgetUse) -> str:

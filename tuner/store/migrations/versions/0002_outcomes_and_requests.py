@@ -6,6 +6,8 @@ Revises: 0001
 
 from __future__ import annotations
 
+import json
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -43,10 +45,12 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     _rename(RENAMED)
+    _tell_optuna_of_infeasible_trials("PRUNED")
 
 
 def downgrade() -> None:
     """Undo it; diverged trials become failed ones again."""
+    _tell_optuna_of_infeasible_trials("FAIL")
     _rename({new: old for old, new in RENAMED.items()} | {"diverged": "failed"})
     op.drop_table("tuner_fits")
     for table, name in (*((table, name) for table, name, _, _ in COLUMNS), ("tuner_events", "who")):
@@ -57,6 +61,26 @@ def _add(table: str, column: sa.Column[object]) -> None:
     """Add a column that is not there yet: MySQL commits each change, and whoever made the first ones may have died."""
     if column.name not in {known["name"] for known in sa.inspect(op.get_bind()).get_columns(table)}:
         op.add_column(table, column)
+
+
+def _tell_optuna_of_infeasible_trials(state: str) -> None:
+    """Give them the state that they have in Optuna's tables, and where they are pruned the constraint that says why."""
+    runs = sa.table("tuner_runs", *map(sa.column, ("trial_id", "purpose", "outcome")))
+    states = sa.Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
+    trials = sa.table("trials", sa.column("trial_id"), sa.column("state", states))
+    said = sa.table("trial_system_attributes", *map(sa.column, ("trial_id", "key", "value_json")))
+    connection = op.get_bind()
+    chosen = sa.select(runs.c.trial_id).where(runs.c.purpose == "search", runs.c.outcome == "infeasible")
+    for trial_id in connection.execute(chosen).scalars().all():
+        connection.execute(sa.update(trials).where(trials.c.trial_id == trial_id).values(state=state))
+        of_it = (said.c.trial_id == trial_id) & (said.c.key == "constraints:runs")
+        is_there = connection.execute(sa.select(said.c.key).where(of_it)).first() is not None
+        if state != "PRUNED":
+            connection.execute(sa.delete(said).where(of_it))
+        elif not is_there:
+            connection.execute(
+                sa.insert(said).values(trial_id=trial_id, key="constraints:runs", value_json=json.dumps(1.0))
+            )
 
 
 def _rename(words: dict[str, str]) -> None:
