@@ -15,10 +15,11 @@ def test_known_secrets_are_found_in_arguments_variables_and_the_password_file(tm
             "MY_API_KEY": "k3y-value",
             "PATH": "/usr/bin",
             "DSN": "postgresql://u:third3@h/d",
+            "OPTIONS": "postgresql://h/d?user=u&password=f%26fth5",
             "TUNER_STORAGE_PASSWORD_FILE": str(tmp_path / "password"),
         },
     )
-    assert {"one%2Ftwo", "one/two", "other1", "k3y-value", "third3", "f0urth4"} <= set(secrets)
+    assert {"one%2Ftwo", "one/two", "other1", "k3y-value", "third3", "f0urth4", "f&fth5"} <= set(secrets)
     assert "/usr/bin" not in secrets
 
 

@@ -10,7 +10,7 @@ import pytest
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.store.database import Database
 from tuner.store.filesystem import filesystem_of
-from tuner.store.location import checkpoint_place, files_dir, parse_url, storage_url
+from tuner.store.location import checkpoint_place, files_dir, parse_url, shown, storage_url
 
 
 def test_the_option_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +63,17 @@ def test_a_password_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TUNER_STORAGE_PASSWORD_FILE", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="cannot read"):
         parse_url("postgresql://u@h/d")
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+@pytest.mark.parametrize("word", ["password", "passwd"])
+def test_a_password_among_the_options_is_a_password(scheme: str, word: str) -> None:
+    url = parse_url(f"{scheme}://h/d?user=u&{word}=s3cr3t%26PW&sslpassword=s3cr3tPW&sslmode=require")
+    assert (url.username, url.password, url.query["sslmode"]) == ("u", "s3cr3t&PW", "require")
+    assert "s3cr3t" not in shown(url)
+    with pytest.raises(UnavailableError) as caught:
+        Database.open(f"{scheme}://127.0.0.1:1/none?user=u&{word}=s3cr3tPW&sslmode=disable")
+    assert "s3cr3tPW" not in str(caught.value)
 
 
 def test_files_are_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from tuner import __version__
 
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SECRET_OPTIONS = ("password", "passwd", "sslpassword")
 _URL_USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*://)[^\s/@'\"]*@", re.IGNORECASE)
 
 
@@ -61,10 +62,15 @@ def known_secrets(*, argv: Sequence[str], environment: Mapping[str, str]) -> lis
 
 def _passwords(url: str) -> set[str]:
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
+        passwords = {parts.password or ""}
     except ValueError:
         return {url}  # not a URL that can be taken apart: hide all of it
-    return {password, unquote(password)} if password else set()
+    for option in parts.query.split("&"):  # as libpq allows
+        name, _, value = option.partition("=")
+        if name in _SECRET_OPTIONS:
+            passwords |= {value, unquote_plus(value)}
+    return {text for password in passwords for text in (password, unquote(password)) if text}
 
 
 def redact(text: str, *, secrets: Sequence[str]) -> str:

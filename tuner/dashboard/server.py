@@ -12,7 +12,7 @@ from waitress.server import create_server
 from tuner.dashboard.guard import guard
 from tuner.dashboard.studies import StudiesApp
 from tuner.errors import UnavailableError
-from tuner.store.location import parse_url
+from tuner.store.location import parse_url, shown
 
 _THREADS = 4
 
@@ -46,7 +46,7 @@ class DashboardServer:
             ConfigurationError: If the URL is wrong.
             UnavailableError: If the address cannot be had.
         """
-        self.safe_url = parse_url(storage).render_as_string(hide_password=True)
+        self.safe_url = shown(parse_url(storage))
         self._studies = StudiesApp(storage, allow_write=allow_write)
         self._socket = _bound(host, port)
         self.port: int = self._socket.getsockname()[1]

@@ -23,6 +23,10 @@ _DRIVERS = {
 # MariaDB answers to MySQL's dialect, which Optuna knows by that name alone.
 _ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
 
+SECRET_OPTIONS = ("password", "passwd", "sslpassword")
+"""Options of a database URL that nobody shall see."""
+_USER_OPTIONS = ("user", "password", "passwd")
+
 
 def storage_url(option: str | None = None) -> str:
     """The database URL: the option, else ``TUNER_STORAGE``, else a SQLite file in the current folder."""
@@ -56,10 +60,24 @@ def parse_url(text: str) -> URL:
     if backend == "mysql" and driver not in ("", "pymysql"):
         raise ConfigurationError("storage: MySQL and MariaDB are spoken to with pymysql", fix="write mysql://")
     url = url.set(drivername=f"{backend}+{driver}" if driver else _DRIVERS[backend])
+    if backend != "sqlite":
+        url = _with_user_in_place(url)
     password_file = os.environ.get("TUNER_STORAGE_PASSWORD_FILE")
     if password_file and url.password is None and backend != "sqlite":
         url = url.set(password=_read_secret(Path(password_file)))
     return url
+
+
+def _with_user_in_place(url: URL) -> URL:
+    """The same, with a user and a password that stand among the options, as libpq allows, where a password is never shown."""
+    said = {name: values[-1] for name, values in url.normalized_query.items()}
+    password = said.get("password", said.get("passwd"))
+    return url.difference_update_query(_USER_OPTIONS).set(username=said.get("user"), password=password)
+
+
+def shown(url: URL) -> str:
+    """A database URL for people: without any password."""
+    return url.difference_update_query(SECRET_OPTIONS).render_as_string(hide_password=True)
 
 
 def _read_secret(path: Path) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tuner.errors import ConfigurationError, TunerError, UnavailableError
 from tuner.store.engines import make_engine
 from tuner.store.faults import Fault, fault_of, plain_cause
+from tuner.store.location import shown
 from tuner.store.optuna_storage import SharedStorage
 from tuner.store.retries import retried
 
@@ -45,7 +46,7 @@ class Transactions:
         """
         self.url = url
         self.dialect = url.get_backend_name()
-        self.safe_url = url.set(drivername=self.dialect).render_as_string(hide_password=True)
+        self.safe_url = shown(url.set(drivername=self.dialect))
         self._engine = make_engine(url, read_only=read_only)
         self._patience = PATIENCE
 
