@@ -138,7 +138,7 @@ class Supervisor:
     def run(self) -> WorkerSummary:
         """Go round until there is a reason to stop."""
         self._shelf.open()
-        self._register()
+        self._register(self.identity)
         self._display.show(
             WorkerStarted(
                 worker=self.identity.worker,
@@ -172,10 +172,10 @@ class Supervisor:
             self._leave()
             self._display.close()
 
-    def _register(self, *, formerly: str | None = None) -> None:
+    def _register(self, identity: workers.Identity, *, formerly: str | None = None) -> None:
         workers.register(
             self._db,
-            self.identity,
+            identity,
             devices=self._places,
             version=version("tuner"),
             lease=self._options.lease,
@@ -240,8 +240,10 @@ class Supervisor:
         would write of them belongs to a past that is gone.
         """
         formerly = self.identity.worker
-        self.identity = replace(self.identity, worker=uuid.uuid4().hex[:12])
-        self._register(formerly=formerly)
+        # From the old id: where the answer is lost, the next try registers the same one.
+        identity = replace(self.identity, worker=uuid.uuid5(uuid.NAMESPACE_OID, formerly).hex[:12])
+        self._register(identity, formerly=formerly)
+        self.identity = identity
         self._beats = Beats()
         for slot in self.slots:
             if slot.job is not None:
