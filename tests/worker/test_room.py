@@ -86,6 +86,21 @@ def test_a_run_that_fails_again_and_again_is_waited_for_longer_and_longer(
     assert pauses == pytest.approx([100, 200, 300, 100], abs=5)
 
 
+def test_what_an_earlier_run_needed_is_forgotten_when_there_was_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watcher: Watcher
+) -> None:
+    free = 2**20
+    monkeypatch.setattr(room, "free_bytes", lambda _: free)
+    here = Room(files=tmp_path, show=watcher.show)
+    here.ran_out("disk full", place="/x", needed=10 * 2**30)
+    free = 21 * 2**30
+    assert here.why_not() == ""
+    free = 2**20
+    here.ran_out("disk full", place="/x", needed=2**30)
+    free = 3 * 2**30  # the disk may never have more
+    assert here.why_not() == ""
+
+
 def test_an_object_store_is_tried_until_it_takes_what_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watcher: Watcher
 ) -> None:

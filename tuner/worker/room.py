@@ -106,7 +106,7 @@ class Room:
                 self._end(f"{self._place} takes what is written to it again")
 
     def _end(self, text: str) -> None:
-        self._reason = ""
+        self._reason, self._needed = "", 0  # the next run may need less
         self._show(Notice(level="info", text=f"{text}: claiming again"))
 
 
