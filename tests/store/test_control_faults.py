@@ -11,8 +11,9 @@ from tests.store.toy import holder, sql, toy_result, toy_study, train
 from tuner.errors import ConflictError
 from tuner.search.budget import why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
-from tuner.store import control, leases, studies, trial_control
+from tuner.store import control, fits, leases, studies, trial_control
 from tuner.store.database import Database
+from tuner.store.fits import Beginning
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
 from tuner.study.plan import Verdict
@@ -139,3 +140,20 @@ def test_epochs_that_were_trained_count_where_a_run_is_stopped_in_its_preparatio
     driver.finish(again, result=toy_result(0.0, epochs=0, ended_by="prune"), reason="stopped by anna@box")
     assert load_snapshot(db, "toy").trial(again.number).value == 0.5
     assert studies.find_study(db, "toy").used.epochs == 2
+
+
+def test_a_trial_that_ran_out_of_memory_begins_anew_where_a_person_asks_for_it(db: Database) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+    first = driver.claim(holder())
+    assert first is not None
+    assert fits.try_with_less(db, first, micro_batch=1, reason="out of memory", seconds=1.0)
+    lease = driver.claim(holder())
+    assert lease is not None
+    assert not fits.try_with_less(db, lease, micro_batch=1, reason="out of memory", seconds=1.0)
+    driver.fail(lease, outcome=Outcome.INFEASIBLE, reason="out of memory", seconds=1.0, log_tail="")
+    trial_control.retry_trials(db, "toy", [lease.number], who=ANNA, limit=why_not_again)
+    lease = driver.claim(holder())
+    assert lease is not None
+    assert fits.read_beginning(db, lease, key=None) == Beginning()
+    assert fits.try_with_less(db, lease, micro_batch=4, reason="out of memory", seconds=1.0)

@@ -10,6 +10,9 @@ from tuner.store.tables import db_now, events
 STOP_ASKED, DRAIN_ASKED = "trial_stop_asked", "drain_asked"
 """Kinds of events whose text says who asked what of a worker."""
 
+RETRIED = "trial_retried"
+"""The kind of event from which on a run that ended badly is a new one."""
+
 
 def record(
     tx: Connection,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.store import ends, events, optuna_rows
@@ -19,6 +19,7 @@ from tuner.store.database import Database
 from tuner.store.leases import Lease, guard
 from tuner.store.records import Outcome
 from tuner.store.tables import attempts, db_now, fits
+from tuner.store.tables import events as events_table
 from tuner.store.upsert import upsert
 from tuner.study.spec import StudySpec
 
@@ -121,8 +122,15 @@ def _columns(key: FitKey) -> dict[str, str | int]:
 
 
 def _spent(tx: Connection, run_id: int) -> list[Row[Any]]:
-    """The attempts of a run that ended for lack of memory."""
-    query = select(attempts).where(attempts.c.run_id == run_id, attempts.c.outcome == Outcome.INFEASIBLE.value)
+    """The attempts of a run that ended for lack of memory, since a person asked for it last: something is other then."""
+    asked = select(func.coalesce(func.max(events_table.c.at), 0.0)).where(
+        events_table.c.run_id == run_id, events_table.c.kind == events.RETRIED
+    )
+    query = select(attempts).where(
+        attempts.c.run_id == run_id,
+        attempts.c.outcome == Outcome.INFEASIBLE.value,
+        attempts.c.started_at >= asked.scalar_subquery(),
+    )
     return list(tx.execute(query).all())
 
 

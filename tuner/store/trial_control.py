@@ -146,7 +146,7 @@ def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
     )
     if row.purpose == "search":
         optuna_rows.set_state(tx, row.trial_id, Outcome.WAITING)
-    events.record(tx, "trial_retried", reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
+    events.record(tx, events.RETRIED, reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
 
 
 def _runs(tx: Connection, study: StudyRecord, number: int) -> Sequence[Row[Any]]:
