@@ -116,15 +116,20 @@ def _longest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _figures(one: Mapping[str, Any]) -> str:
     kind = DATABASES.get(one["database"], "")
-    words = ", ".join(_figure(name, value) for name, value in one["figures"].items())
+    prefixes = {name.rpartition(": ")[0] for name in one["figures"]}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    start = len(prefix) + 2 if prefix else 0
+    words = ", ".join(_figure(name[start:], value) for name, value in one["figures"].items())
     form = "" if one["form"] == "long" else " (short form)"
-    return f"{kind}{': ' if kind else ''}{words}{form}"
+    about = ", ".join(filter(None, (kind, prefix)))
+    return f"{about}{': ' if about else ''}{words}{form}"
 
 
 def _figure(name: str, value: float | str) -> str:
     said = f"{value:,.10g}" if isinstance(value, int | float) else value
     what, _, unit = name.rpartition(" ")
-    return f"{what} {said} {unit}" if unit in UNITS else f"{name} {said}"
+    is_unit = unit in UNITS and not what[-1:].isdigit()
+    return f"{what.removesuffix(',')} {said} {unit}".strip() if is_unit else f"{name} {said}"
 
 
 def _left_out() -> Iterator[str]:

@@ -34,13 +34,14 @@ from tuner.store.records import Outcome
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 20 if LONG else 3
+ROUNDS = 20 if LONG else 2
 WORKERS = 8
 BUDGET = 50 if LONG else 24
 PATIENCE = 1800 if LONG else 240
-QUEUED = 500 if LONG else 40
+QUEUED = 500 if LONG else 24
 HELD_SECONDS = 30.0 if LONG else 3.0
-DATABASES = ["sqlite", "postgres", "mariadb"]
+DATABASES = ["sqlite", "postgres", "mariadb"] if LONG else ["sqlite", "postgres"]
+SERVERS = ["postgres", "mariadb"] if LONG else ["postgres"]
 
 Answer = TypeVar("Answer")
 
@@ -204,7 +205,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path, record_property: RecordProp
 CONNECTIONS, VISITORS, TRIALS_EACH = 10, 12, 3
 
 
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_twelve_workers_take_turns_at_ten_connections(
     kind: str, caplog: pytest.LogCaptureFixture, record_property: RecordProperty
 ) -> None:
@@ -254,11 +255,11 @@ def test_twelve_workers_take_turns_at_ten_connections(
     assert all("\n" not in line and "***" in line for line in waiting)
 
 
-CUTS = 200 if LONG else 20
+CUTS = 200 if LONG else 12
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+@pytest.mark.parametrize("kind", SERVERS)
 def test_a_connection_cut_around_a_commit_loses_nothing_and_doubles_nothing(
     kind: str, request: pytest.FixtureRequest, record_property: RecordProperty
 ) -> None:
@@ -288,7 +289,7 @@ def test_a_connection_cut_around_a_commit_loses_nothing_and_doubles_nothing(
     assert problems == []
 
 
-THREADS, WRITES, ROWS = 16, 500, 8
+THREADS, WRITES, ROWS = 16, 500 if LONG else 100, 8
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])

@@ -24,12 +24,17 @@ WORKERS = 6
 SWEEP = 35.0  # seconds beyond the lease within which a dead worker's run must go on
 
 
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"] if LONG else ["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
 @pytest.mark.timeout(3600 if LONG else 300)
-def test_random_kills(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
-    make_study(storage_url, trials=TRIALS)
-    with mob(tmp_path, url=storage_url) as crowd:
+def test_random_kills(tmp_path: Path, url: str, record_property: RecordProperty) -> None:
+    make_study(url, trials=TRIALS)
+    with mob(tmp_path, url=url) as crowd:
         _kill_until_done(crowd, kills=KILLS)
-        findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=TRIALS)
+        findings = check(url=url, study="toy", ledger=crowd.ledger, trials=TRIALS)
         waits = crowd.reclaim_seconds()
     figures = {
         "kills": len(crowd.kills),
@@ -43,7 +48,7 @@ def test_random_kills(tmp_path: Path, storage_url: str, record_property: RecordP
         "gone on after median s": round(median(waits), 1),
         "p95 s": round(percentile(waits, 0.95), 1),
     }
-    record(record_property, row=1, database=storage_url, figures=figures)
+    record(record_property, row=1, database=url, figures=figures)
     assert findings.wrong == {}, figures
     assert len(crowd.kills) >= KILLS
     assert percentile(waits, 0.95) <= LEASE + SWEEP
@@ -65,11 +70,11 @@ def _kill_until_done(crowd: Mob, *, kills: int) -> None:
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
-def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str, record_property: RecordProperty) -> None:
+def test_kills_at_the_worst_moments(tmp_path: Path, url: str, record_property: RecordProperty) -> None:
     """Workers die just there, again and again; whoever comes next makes it good."""
     trials = ROUNDS * len(FAILPOINTS) + 12
-    make_study(storage_url, trials=trials, epochs=2)
-    with mob(tmp_path, url=storage_url) as crowd:
+    make_study(url, trials=trials, epochs=2)
+    with mob(tmp_path, url=url) as crowd:
         crowd.start(max_trials=4)
         crowd.wait(lambda: not crowd.alive(), what="a few trials are done")
         for number in range(ROUNDS):
@@ -79,9 +84,9 @@ def test_kills_at_the_worst_moments(tmp_path: Path, storage_url: str, record_pro
             assert not crowd.is_done()
         crowd.start()
         crowd.wait_until_over()
-        findings = check(url=storage_url, study="toy", ledger=crowd.ledger, trials=trials)
+        findings = check(url=url, study="toy", ledger=crowd.ledger, trials=trials)
     early = ("after_claim", "during_proposal", "before_first_beat")
     figures = {"kills at each": ROUNDS, "trials": findings.trials, "wrong": findings.total}
-    record(record_property, row=2, database=storage_url, figures={"moments": len(early)} | figures)
-    record(record_property, row=3, database=storage_url, figures={"moments": len(FAILPOINTS) - len(early)} | figures)
+    record(record_property, row=2, database=url, figures={"moments": len(early)} | figures)
+    record(record_property, row=3, database=url, figures={"moments": len(FAILPOINTS) - len(early)} | figures)
     assert findings.wrong == {}

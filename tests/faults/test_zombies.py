@@ -127,13 +127,13 @@ def _is_locked(url: str) -> bool:
 
 
 def test_no_claim_of_the_dead_is_running_when_the_sampler_is_asked(
-    storage_url: str, record_property: RecordProperty, monkeypatch: pytest.MonkeyPatch
+    url: str, record_property: RecordProperty, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They would repel it from where they are (TPE's constant liar); half of them died before their values were stored."""
     seen: list[int] = []
     propose = StudyDriver._propose
 
-    with Database.open(storage_url, create=True) as db:
+    with Database.open(url, create=True) as db:
         toy_study(db, budget={"trials": 2 * ZOMBIES}, search={"sampler": "tpe", "pruner": "none"})
         driver = StudyDriver(db, name="toy")
         for _ in range(ZOMBIES // 2):
@@ -152,9 +152,9 @@ def test_no_claim_of_the_dead_is_running_when_the_sampler_is_asked(
         db.write(sql("UPDATE tuner_runs SET expires_at = 0"))
         while (lease := driver.claim(holder("living"))) is not None:
             train(driver, lease)
-        trials = load_study("toy", storage=storage_url).trials
+        trials = load_study("toy", storage=url).trials
     figures = {"zombies": ZOMBIES, "asks": len(seen), "zombies seen": sum(seen)}
-    record(record_property, row=33, database=storage_url, figures=figures)
+    record(record_property, row=33, database=url, figures=figures)
     assert (len(trials), sum(seen)) == (2 * ZOMBIES, 0)
     assert len(seen) >= ZOMBIES
     assert all(trial.outcome is Outcome.COMPLETE for trial in trials)
