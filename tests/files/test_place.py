@@ -29,6 +29,7 @@ def test_a_url_is_kept_without_its_last_slash() -> None:
     [
         ("sftp://me:s3cret@host/folder", "holds a password"),
         ("s3://bucket/x?versionId=1", "not the URL of a folder"),
+        ("s3://bucket/x?secret=s3cret", "not the URL of a folder"),
         ("simplecache::s3://bucket/x", "not the URL of a folder"),
         ("s3://", "names no bucket"),
         ("s3://[bucket", "not a URL"),

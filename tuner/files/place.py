@@ -39,7 +39,8 @@ def parse_place(text: str) -> str:
             fix="give credentials as the vendor's tools take them, for example AWS_PROFILE",
         )
     if parts.query or parts.fragment or "::" in text or not parts.scheme:
-        raise ConfigurationError(f"checkpoints: {text} is not the URL of a folder", fix=example)
+        plain = text.partition("?")[0]  # what follows may be a key
+        raise ConfigurationError(f"checkpoints: {plain} is not the URL of a folder", fix=example)
     if parts.scheme in _LOCAL:
         return str(Path(unquote(parts.path)).absolute())
     if not parts.netloc + parts.path.strip("/"):
