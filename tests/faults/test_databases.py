@@ -38,6 +38,7 @@ ROUNDS = 20 if LONG else 2
 WORKERS = 8
 BUDGET = 50 if LONG else 24
 PATIENCE = 1800 if LONG else 240
+HOUR = 3600.0  # of a lease that is not to run out, however slow the machine is
 QUEUED = 500 if LONG else 24
 HELD_SECONDS = 30.0 if LONG else 3.0
 DATABASES = ["sqlite", "postgres", "mariadb"] if LONG else ["sqlite", "postgres"]
@@ -76,7 +77,7 @@ def _claim_all(url: str) -> list[int]:
     with Database.open(url) as db:
         driver = StudyDriver(db, name="toy")
         _barrier.wait()
-        while (lease := driver.claim(holder(f"w{os.getpid()}"))) is not None:
+        while (lease := driver.claim(holder(f"w{os.getpid()}", lease=HOUR))) is not None:
             claimed.append(lease.number)
     return claimed
 
@@ -175,7 +176,7 @@ def test_eight_processes_never_claim_one_waiting_run_twice(
     with Database.open(url, create=True) as db:
         toy_study(db, budget={"trials": QUEUED}, search={"sampler": {"name": "random"}, "pruner": {"name": "none"}})
         driver = StudyDriver(db, name="toy")
-        held = [lease for _ in range(QUEUED) if (lease := driver.claim(holder())) is not None]
+        held = [lease for _ in range(QUEUED) if (lease := driver.claim(holder(lease=HOUR))) is not None]
         for lease in held:
             leases.release(db, lease, reason="the worker was told to stop", seconds=0.0)
         claimed = sorted(number for numbers in crowd(_claim_all, url) for number in numbers)
