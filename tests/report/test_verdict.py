@@ -162,3 +162,14 @@ def test_a_pruned_trial_never_wins_the_search() -> None:
     assert winner.trial is SOLID
     assert choose_winner(snapshot_of(pruned)) is None
     assert choose_winner(snapshot_of()) is None
+
+
+def test_weights_are_those_of_the_best_retraining_by_the_validation_rows() -> None:
+    whole = make_finalist(2, rank=1, validation=(0.88, 0.90, 0.89), accuracy=(0.99, 0.50, 0.70))
+    kept = tuple(replace(run, checkpoint=f"folder/{run.seed}") for run in whole.runs)
+    winner = choose_winner(snapshot_of(SOLID, finalists=(replace(whole, runs=kept),)))
+    assert winner is not None
+    assert (winner.weights, winner.weights_seed) == ("folder/1001", 1001)
+    searched = choose_winner(snapshot_of(replace(SOLID, checkpoint="folder/search"), finalists=(whole,)))
+    assert searched is not None
+    assert (searched.weights, searched.weights_seed) == ("folder/search", None)

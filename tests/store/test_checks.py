@@ -69,6 +69,7 @@ DAMAGES = {
     "missing_number": STRANGER.format(number=9, state="FAIL"),
     "contradiction of states": "UPDATE trials SET state = 'RUNNING' WHERE number = 0",
     "contradiction of values": "UPDATE trial_values SET value = 123 WHERE trial_id = (SELECT trial_id FROM tuner_runs WHERE number = 0)",
+    "finished_too_early": "UPDATE tuner_studies SET state = 'finished'",
     "contradiction by a missing value": "DELETE FROM trial_values WHERE trial_id = (SELECT trial_id FROM tuner_runs WHERE number = 0)",
 }
 

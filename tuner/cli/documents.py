@@ -93,7 +93,8 @@ def best_document(winner: Winner, metric: str) -> dict[str, Any]:
         "epoch": trial.best_epoch,
         "trainable_params": trial.trainable_params,
         "seconds": trial.seconds,
-        "checkpoint": trial.checkpoint,
+        "checkpoint": winner.weights,
+        "checkpoint_seed": winner.weights_seed,
     }
 
 

@@ -213,8 +213,12 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         line(text)
     for key, value in sorted(winner.trial.params.items()):
         line(f"  {key:<18} {number(value)}")
-    if winner.trial.checkpoint:
-        line(f"  {'weights':<18} {winner.trial.checkpoint}")
+    if winner.weights:
+        line(f"  {'weights':<18} {winner.weights}")
+        if winner.weights_seed is not None:
+            line(
+                f"  {'':<18} re-trained with seed {winner.weights_seed}, the best of its fresh seeds by the validation rows"
+            )
     next_steps(f"tuner study report {name}", storage=storage)
 
 

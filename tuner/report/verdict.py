@@ -91,6 +91,8 @@ class Winner:
         planned: Re-trainings of all finalists.
         scored: Those that gave a score.
         gaps: Why the others that are over gave none: ``4 stopped (budget of 2 device hours is used)``.
+        weights: Where the weights lie: of its best re-training by the validation rows, else of the search; empty if none are kept.
+        weights_seed: The fresh seed that they were trained with; None for those of the search.
     """
 
     trial: TrialRecord
@@ -102,6 +104,8 @@ class Winner:
     planned: int = 0
     scored: int = 0
     gaps: tuple[str, ...] = ()
+    weights: str = ""
+    weights_seed: int | None = None
 
 
 def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
@@ -154,6 +158,7 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     planned, done = sum(score.planned for score in finalists), sum(len(score.seeds) for score in finalists)
     gaps = _list_gaps(snapshot)
     if scored:
+        kept = _best_retraining(snapshot, scored[0].trial.number)
         return Winner(
             trial=scored[0].trial,
             basis=_judge_basis(snapshot, finalists),
@@ -164,6 +169,8 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
             planned=planned,
             scored=done,
             gaps=gaps,
+            weights=scored[0].trial.checkpoint if kept is None else kept.checkpoint,
+            weights_seed=None if kept is None else kept.seed,
         )
     if not ranked or ranked[0].value is None:
         return None
@@ -177,7 +184,16 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
         planned=planned,
         scored=done,
         gaps=gaps,
+        weights=ranked[0].checkpoint,
     )
+
+
+def _best_retraining(snapshot: StudySnapshot, number: int) -> ConfirmationRecord | None:
+    """The re-training of a finalist whose weights are kept and whose validation score is best; the test rows have no say."""
+    metric, sign = snapshot.study.metric, 1.0 if snapshot.study.maximize else -1.0
+    runs = [run for finalist in snapshot.finalists if finalist.number == number for run in finalist.runs]
+    kept = [run for run in runs if run.checkpoint and _has_score(run, metric=metric)]
+    return max(kept, key=lambda run: sign * run.metrics[metric], default=None)
 
 
 def _is_over(snapshot: StudySnapshot) -> bool:

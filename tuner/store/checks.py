@@ -14,15 +14,42 @@ from sqlalchemy.engine import Connection
 from tuner.store import events, optuna_rows, run_checks, trial_checks
 from tuner.store.database import Database
 from tuner.store.problems import Check, Problem, Scope
-from tuner.store.records import Outcome
-from tuner.store.studies import delete_ours, lock_study
+from tuner.store.records import Outcome, StudyState
+from tuner.store.studies import delete_ours, lock_study, move_study
 from tuner.store.tables import db_now, runs, studies, workers
 
 SILENT_SECONDS = 3600.0
 """A worker that has been silent for so long is not coming back."""
 
 
-CHECKS: tuple[Check, ...] = (*run_checks.CHECKS, *trial_checks.CHECKS)
+def _over_too_early(tx: Connection, scope: Scope) -> Iterator[Problem]:
+    """A study that nobody serves, with runs that wait; after the other checks, which may give runs back."""
+    study = tx.execute(select(studies.c.state).where(studies.c.study_id == scope.study_id)).scalar_one()
+    open_runs = (Outcome.WAITING.value, Outcome.RUNNING.value)
+    query = select(runs.c.number).where(runs.c.study_id == scope.study_id, runs.c.outcome.in_(open_runs))
+    numbers = sorted({row.number for row in tx.execute(query)})
+    if study != StudyState.FINISHED.value or not numbers:
+        return
+    texts = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+    yield scope.problem(
+        "finished_too_early",
+        f'study "{scope.name}" is finished, but not its trial{"s" if len(numbers) > 1 else ""} {texts}',
+        repair="the study was opened again; a worker brings it to its end",
+        mend=lambda tx: _reopen(tx, scope.study_id),
+    )
+
+
+def _reopen(tx: Connection, study_id: int) -> None:
+    move_study(
+        tx,
+        study_id=study_id,
+        source=StudyState.FINISHED,
+        target=StudyState.SEARCHING,
+        reason="it was finished, but not all of its trials were",
+    )
+
+
+CHECKS: tuple[Check, ...] = (*run_checks.CHECKS, *trial_checks.CHECKS, _over_too_early)
 
 
 def find_problems(db: Database) -> list[Problem]:
