@@ -23,10 +23,10 @@ def test_a_folder_needs_nothing_else(tmp_path: Path) -> None:
     shelf.open()
     place = shelf.run_place("study", run="trial-3")
     assert (place, shelf.scratch_of("key")) == (str(tmp_path / "kept" / "study" / "trial-3"), "")
-    for number in (1, 2):
+    for number in (1, 2, 10, 11):
         Path(place, f"attempt-{number}", "final").mkdir(parents=True)
-    shelf.clear(place, kept=f"{place}/attempt-2/final")
-    assert [path.name for path in Path(place).iterdir()] == ["attempt-2"]
+    shelf.clear(place, kept=f"{place}/attempt-2/final", newest=10)
+    assert sorted(path.name for path in Path(place).iterdir()) == ["attempt-11", "attempt-2"]
     shelf.close()
     assert not (tmp_path / "scratch").exists()
 
@@ -35,15 +35,15 @@ def test_in_a_store_what_is_over_is_removed_meanwhile(s3_url: str, tmp_path: Pat
     shelf = Shelf(s3_url, files=tmp_path, worker="w", show=ignore)
     shelf.open()
     place = shelf.run_place("study", run="trial-3")
-    for number in (1, 2):
+    for number in (1, 2, 4):
         RemoteFolder(f"{place}/attempt-{number}/final").write("manifest.json", b"{}")
     scratch = Path(shelf.scratch_of("key"))
     scratch.mkdir()
-    shelf.clear(place, kept=f"{place}/attempt-2/final")
+    shelf.clear(place, kept=f"{place}/attempt-2/final", newest=3)
     shelf.left("key")
     assert not scratch.exists()
     shelf.close()
-    assert RemoteFolder(place).names() == ["attempt-2"]
+    assert RemoteFolder(place).names() == ["attempt-2", "attempt-4"]
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -84,7 +84,7 @@ def test_closing_does_not_wait_for_a_store_that_does_not_answer(
     monkeypatch.setattr("tuner.worker.shelf.remove_below", lambda *_, **__: time.sleep(2))
     shelf = Shelf(s3_url, files=tmp_path, worker="w", show=ignore)
     shelf.open()
-    shelf.clear(f"{s3_url}/run", kept="")
+    shelf.clear(f"{s3_url}/run", kept="", newest=1)
     begin = time.monotonic()
     shelf.close()
     assert time.monotonic() - begin < 1.5

@@ -22,7 +22,7 @@ from tuner.worker.health import kernel_kills
 from tuner.worker.options import WorkerOptions
 from tuner.worker.outage import Outage
 from tuner.worker.room import Room
-from tuner.worker.shelf import Shelf
+from tuner.worker.shelf import ATTEMPT, Shelf
 from tuner.worker.slot import Job, Slot
 
 _IDLE_SECONDS = 1.0  # between two looks for work where there was none
@@ -213,10 +213,10 @@ class Claiming:
             strategy=lease.strategy,
             params=lease.params,
             seed=lease.seed,
-            checkpoint_dir=join(place, f"attempt-{lease.attempt}"),
+            checkpoint_dir=join(place, f"{ATTEMPT}{lease.attempt}"),
             scratch=self._shelf.scratch_of(lease.token),
             score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
-            resume_from=tuple(join(place, f"attempt-{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
+            resume_from=tuple(join(place, f"{ATTEMPT}{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
             teacher=driver.teacher,
             micro_batch=begin.micro_batch,
         )

@@ -388,7 +388,7 @@ def _no_room(desk: Desk, slot: Slot, *, job: Job, message: protocol.NoRoom) -> N
 
 def _clear_attempts(job: Job, *, kept: str) -> None:
     """Remove the checkpoints of a finished run's attempts, but the one folder that its result names."""
-    job.shelf.clear(job.place, kept=kept)
+    job.shelf.clear(job.place, kept=kept, newest=job.lease.attempt)
 
 
 def _ended(desk: Desk, slot: Slot, job: Job, *, outcome: Outcome, reason: str, value: float | None = None) -> None:

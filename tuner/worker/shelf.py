@@ -17,6 +17,9 @@ from tuner.files.remote import RemoteFolder
 from tuner.files.removal import remove_below
 from tuner.worker.events import Event, Notice
 
+ATTEMPT = "attempt-"
+"""What the name of an attempt's folder begins with, before its number."""
+
 _LOCK = "lock"
 _CLOSE_SECONDS = 5.0
 
@@ -74,17 +77,24 @@ class Shelf:
         if self.is_remote:
             shutil.rmtree(self.scratch_of(key), ignore_errors=True)
 
-    def clear(self, run_place: str, *, kept: str) -> None:
+    def clear(self, run_place: str, *, kept: str, newest: int) -> None:
         """Remove the checkpoints of a run that is over, but those of one attempt.
 
         Args:
             run_place: Of the run.
             kept: In the folder of the attempt that is kept; empty if none is.
+            newest: The attempt that ended it: a later one, of a run that somebody wants again, is no business of ours.
         """
+
+        def _is_later(name: str) -> bool:
+            number = name.removeprefix(ATTEMPT)
+            return number.isdigit() and int(number) > newest
+
         if not self.is_remote:
-            remove_below(run_place, kept=kept)
+            remove_below(run_place, kept=kept, spared=_is_later)
             return
-        removal = threading.Thread(target=self._remove, args=(run_place, kept), name="removal", daemon=True)
+        what = (run_place, kept, _is_later)
+        removal = threading.Thread(target=self._remove, args=what, name="removal", daemon=True)
         removal.start()
         self._removals = [*(one for one in self._removals if one.is_alive()), removal]
 
@@ -104,9 +114,9 @@ class Shelf:
             os.close(self._lock)
             self._lock = None
 
-    def _remove(self, run_place: str, kept: str) -> None:
+    def _remove(self, run_place: str, kept: str, spared: Callable[[str], bool]) -> None:
         try:
-            remove_below(run_place, kept=kept)
+            remove_below(run_place, kept=kept, spared=spared)
         except PlaceError as error:
             self._said.append(f"{error.message}; checkpoints that nobody needs are left there")
 
