@@ -156,7 +156,8 @@ class Slot:
 
     def start(self) -> None:
         """Spawn a runner: a fresh interpreter without database secrets, in a process group of its own."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)  # a disk that is full says so before there are pipes to close
+        # First of all: a disk that is full says so before there are pipes to close.
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         child_read, self._to_runner = os.pipe()
         self._from_runner, child_write = os.pipe()
         self._reader = protocol.LineReader(self._from_runner)
