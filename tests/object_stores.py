@@ -18,8 +18,16 @@ import fsspec
 from tests.source_tree import ROOT
 
 BUCKET = "bucket"
+# The bucket is there before the server listens: a client that comes back at once must find it.
+_S3 = f"""
+import sys
+from moto.s3.models import s3_backends
+from moto.server import main
+s3_backends["123456789012"]["aws"].create_bucket("{BUCKET}", "us-east-1")
+main(sys.argv[1:])
+"""
 _COMMANDS = {
-    "s3": ("-m", "moto.server", "-H", "127.0.0.1", "-p"),
+    "s3": ("-c", _S3, "-H", "127.0.0.1", "-p"),
     "gs": (
         "-m",
         "gcp_storage_emulator",
@@ -73,9 +81,6 @@ class ObjectStore:
                 time.sleep(0.05)
         else:
             raise AssertionError(f"the {self.protocol} server does not answer")
-        if self.protocol == "s3":
-            request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{BUCKET}", method="PUT")
-            urllib.request.urlopen(request, timeout=5).close()
 
     def stop(self) -> None:
         """Be gone."""
