@@ -8,7 +8,9 @@ from tuner.search.driver import StudyDriver
 from tuner.store import control
 from tuner.store.control import Wishes
 from tuner.store.database import Database
+from tuner.store.studies import delete_study
 from tuner.study.plan import Verdict
+from tuner.worker.events import Event, Notice
 from tuner.worker.showing import Showing
 
 ANNA = "anna@box"
@@ -34,4 +36,17 @@ def test_a_run_of_a_paused_study_hears_of_its_new_budget(sqlite_url: str) -> Non
         busy.clear()
         showing.hurry()
         showing.show_studies()
+        assert drivers == {}
+
+
+def test_that_a_study_was_deleted_is_told_once(sqlite_url: str) -> None:
+    with Database.open(sqlite_url, create=True) as db:
+        toy_study(db)
+        drivers, said = {"toy": StudyDriver(db, name="toy")}, list[Event]()
+        showing = Showing(db, drivers=drivers, show=said.append, is_busy=lambda _: False)
+        delete_study(db, "toy")
+        for _ in range(2):
+            showing.hurry()
+            showing.show_studies()
+        assert said == [Notice(level="warning", text="study toy was deleted; what ran of it here is dropped")]
         assert drivers == {}

@@ -27,7 +27,7 @@ from tuner.worker.slot import Job, Slot, describe_death
 from tuner.worker.verdicts import judge
 
 _MOST_LOG = 16_000  # characters that are kept of a log
-_ANOTHER_OWNER = "the run has another owner now"
+_ANOTHER_OWNER = "the run has another owner now, or is gone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from tuner.search.budget import used_share
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
 from tuner.store.queries import read_progress
-from tuner.worker.events import Event, StudySeen
+from tuner.worker.events import Event, Notice, StudySeen
 
 _SHOW_SECONDS = 2.0
 
@@ -60,6 +60,7 @@ class Showing:
                 progress = read_progress(self._db, name)
             except NotFoundError:
                 del self._drivers[name]
+                self._show(Notice(level="warning", text=f"study {name} was deleted; what ran of it here is dropped"))
                 continue
             study = progress.study
             if study.uid == self._drivers[name].study.uid:
