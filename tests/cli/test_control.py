@@ -51,7 +51,7 @@ def test_pause_and_resume(run: Run, url: str) -> None:
     assert paused.exit_code == 0
     assert paused.stderr == (
         "study played is paused\n"
-        "1 running trial is left to finish; with --now they are given back\n"
+        "1 running trial is left to finish; with --now it is given back\n"
         f"next: tuner study resume played --storage {url}\n"
     )
     (kind, who) = who_asked(url)[0]
@@ -61,7 +61,7 @@ def test_pause_and_resume(run: Run, url: str) -> None:
     assert shown.stderr.startswith("next: tuner study resume played")
     assert f"paused (by {who}: maintenance)" in shown.stdout
     now = run("study", "pause", "played", "--now", "--storage", url)
-    assert "1 running trial is given back at their workers' next sign of life\n" in now.stderr
+    assert "1 running trial is given back at its worker's next sign of life\n" in now.stderr
     resumed = run("study", "resume", "played", "--storage", url)
     assert resumed.stderr.startswith("study played is searching\nnext: tuner worker start --study played")
     assert resumed.stdout == paused.stdout == ""

@@ -114,3 +114,8 @@ def test_the_strategy_is_named_where_there_are_several() -> None:
         choose_strategy(space_of(one, two), None)
     with pytest.raises(UsageError, match='unknown strategy "lroa"; did you mean "lora"'):
         choose_strategy(space_of(one, two), "lroa")
+
+
+def test_a_knob_is_known_by_its_last_word() -> None:
+    with pytest.raises(UsageError, match=r'unknown parameter "r"; did you mean "lora\.r"\?'):
+        as_proposal(block(), {"r": 8})

@@ -71,9 +71,11 @@ def stop(*, name: StudyName, now: Now = False, reason: Reason = "", storage: Sto
 def _say_halted(study: StudyRecord, *, now: bool) -> None:
     message(f"study {study.name} is {study.state.value}")
     if running := study.counts["running"]:
-        trials = f"{running} running trial{'s' if running > 1 else ''}"
-        end = "given back at their workers' next sign of life" if now else "left to finish"
-        message(f"{trials} {'are' if running > 1 else 'is'} {end}{'' if now else '; with --now they are given back'}")
+        one = running == 1
+        whose = "its worker's" if one else "their workers'"
+        end = f"given back at {whose} next sign of life" if now else "left to finish"
+        more = "" if now else f"; with --now {'it is' if one else 'they are'} given back"
+        message(f"{running} running trial{' is' if one else 's are'} {end}{more}")
 
 
 def change(

@@ -306,6 +306,7 @@ def delete(
       tuner study delete old-study --dry-run
       tuner study delete old-study --yes
     """
+    from tuner.report.formats import count_noun
     from tuner.store import location, studies
     from tuner.store.database import Database
 
@@ -316,7 +317,7 @@ def delete(
             line(f"would delete {what}")
             return
         if study.counts["running"]:
-            message(f"{study.counts['running']} trials are running; their workers will drop them")
+            message(f"{count_noun(study.counts['running'], 'trial')} in training will be dropped by their workers")
         if not yes:
             if not is_terminal(sys.stdin):
                 raise UsageError("delete needs --yes when not on a terminal", fix=f"tuner study delete {name} --yes")

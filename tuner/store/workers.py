@@ -233,7 +233,8 @@ def ask_to_drain(
     """
     if [worker is not None, host is not None, everyone].count(True) != 1:
         raise UsageError(
-            "say which workers: an id, a host, or all of them", fix="tuner worker drain ID | --host H | --all"
+            "say which workers in one way: an id, a host, or all of them",
+            fix="tuner worker drain ID | --host H | --all",
         )
 
     def _ask(tx: Connection) -> list[WorkerRecord]:

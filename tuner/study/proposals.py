@@ -53,7 +53,10 @@ def as_proposal(block: StrategySpace, values: Mapping[str, Value]) -> dict[str, 
     for known_as, value in values.items():
         name = names.get(known_as)
         if name is None:
-            mistakes.append(f"unknown parameter {quoted(known_as)}{did_you_mean(known_as, names)}")
+            # The strategy's own knob by its last word, too, as study files name it inside a block: r for lora.r.
+            own = [full for full in names if full.rpartition(".")[2] == known_as]
+            hint = f'; did you mean "{own[0]}"?' if own else did_you_mean(known_as, names)
+            mistakes.append(f"unknown parameter {quoted(known_as)}{hint}")
             continue
         domain = block.domains[name]
         try:
