@@ -128,7 +128,7 @@ def _figures(one: Mapping[str, Any]) -> str:
 def _figure(name: str, value: float | str) -> str:
     said = f"{value:,.10g}" if isinstance(value, int | float) else value
     what, _, unit = name.rpartition(" ")
-    is_unit = unit in UNITS and not what[-1:].isdigit()
+    is_unit = unit in UNITS and not what.rpartition(" ")[2].isdigit()
     return f"{what.removesuffix(',')} {said} {unit}".strip() if is_unit else f"{name} {said}"
 
 
