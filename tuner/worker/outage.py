@@ -7,12 +7,12 @@ a dead supervisor would lose with its memory stand in the checkpoints too, each 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tuner.errors import UnavailableError
+from tuner.errors import TunerError, UnavailableError
 from tuner.worker.events import Event, Notice
+from tuner.worker.question import Question
 
 _RETRY_SECONDS = 2.0
 
@@ -32,7 +32,7 @@ class Outage:
         self._since: float | None = None
         self._next_try = 0.0
         self._over_at: float | None = None
-        self._try: _Try | None = None
+        self._question: Question | None = None
 
     @property
     def is_on(self) -> bool:
@@ -56,7 +56,7 @@ class Outage:
         except UnavailableError as error:
             self.begin(error)
 
-    def begin(self, error: UnavailableError) -> None:
+    def begin(self, error: TunerError) -> None:
         """The database is gone."""
         now = time.monotonic()
         if self._since is None:
@@ -73,33 +73,13 @@ class Outage:
         """
         if self._since is None:
             return
-        if self._try is None and time.monotonic() >= self._next_try:
-            self._try = _Try(ask)
-        elif self._try is not None and self._try.is_done:
-            error, self._try = self._try.error, None
+        if self._question is None and time.monotonic() >= self._next_try:
+            self._question = Question(ask)
+        elif self._question is not None and self._question.is_done:
+            error, self._question = self._question.error, None
             if error is not None:
                 self.begin(error)
                 return
             seconds = time.monotonic() - self._since
             self._since, self._over_at = None, time.monotonic()
             self._show(Notice(level="info", text=f"the database is back after {seconds:.0f} s"))
-
-
-class _Try:
-    """One question to the database, in a thread of its own."""
-
-    def __init__(self, ask: Callable[[], object]) -> None:
-        self.error: UnavailableError | None = None
-        self._ask = ask
-        self._thread = threading.Thread(target=self._run, name="outage", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            self._ask()
-        except UnavailableError as error:
-            self.error = error

@@ -6,16 +6,15 @@ another box may have what it needs.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tuner.errors import TunerError
 from tuner.files.disk import free_bytes
 from tuner.files.place import is_url
 from tuner.files.remote import RemoteFolder
 from tuner.worker.events import Event, Notice
+from tuner.worker.question import Question
 
 LEAST = 2**20
 """Bytes without which not even a log can be written."""
@@ -41,7 +40,7 @@ class Room:
         self._reason = ""
         self._in_a_row = 0
         self._next_look = 0.0
-        self._probe: _Probe | None = None
+        self._question: Question | None = None
 
     def why_not(self) -> str:
         """Why nothing may be claimed now; an empty string if there is room. Looks at the disk now and then."""
@@ -98,36 +97,16 @@ class Room:
             )
 
     def _look_at_store(self) -> None:
-        if self._probe is None:
-            self._probe = _Probe(self._place)
-        elif self._probe.is_done:
-            error, self._probe = self._probe.error, None
+        if self._question is None:
+            self._question = Question(RemoteFolder(self._place).check)
+        elif self._question.is_done:
+            error, self._question = self._question.error, None
             if error is None:
                 self._end(f"{self._place} takes what is written to it again")
 
     def _end(self, text: str) -> None:
         self._reason, self._needed = "", 0  # the next run may need less
         self._show(Notice(level="info", text=f"{text}: claiming again"))
-
-
-class _Probe:
-    """One try to write to an object store, in a thread of its own: a store that does not answer takes its time to do so."""
-
-    def __init__(self, place: str) -> None:
-        self.error: TunerError | None = None
-        self._place = place
-        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
-        self._thread.start()
-
-    @property
-    def is_done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            RemoteFolder(self._place).check()
-        except TunerError as error:
-            self.error = error
 
 
 def _size(count: int) -> str:
