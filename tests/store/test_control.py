@@ -291,9 +291,9 @@ def test_device_hours_keep_the_confirmations_fifth(db: Database) -> None:
     ("wishes", "text"),
     [
         ({}, "nothing to change; give --trials, --epochs, --gpu-hours or --priority"),
-        ({"trials": 0}, "trials must be 1 to 100,000, got 0"),
-        ({"gpu_hours": float("nan")}, "gpu_hours must be 1e-06 to 1,000,000,000, got nan"),
-        ({"priority": 5000}, "priority must be -1000 to 1,000, got 5000"),
+        ({"trials": 0}, "--trials must be 1 to 100,000, got 0"),
+        ({"gpu_hours": float("nan")}, "--gpu-hours must be 0.000001 to 1,000,000,000, got nan"),
+        ({"priority": 5000}, "--priority must be -1,000 to 1,000, got 5,000"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(db: Database, wishes: dict[str, Any], text: str) -> None:

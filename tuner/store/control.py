@@ -230,7 +230,8 @@ def _require_sensible(wishes: Wishes) -> None:
     for key, value in given.items():
         low, high = limits[key]
         if not low <= value <= high:  # false for nan, too
-            raise UsageError(f"{key} must be {low:g} to {high:,.0f}, got {value:g}")
+            option = f"--{key.replace('_', '-')}"
+            raise UsageError(f"{option} must be {_plainly(low)} to {_plainly(high)}, got {_plainly(value)}")
 
 
 def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float) -> None:
@@ -250,6 +251,10 @@ def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float
             f'study "{study.name}" has used {used.gpu_seconds / 3600.0:.2f} device hours already{kept}',
             fix=f"--gpu-hours {least_hours:.2f} is the least; --trials {used.trials} starts no new one",
         )
+
+
+def _plainly(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _shown(limit: float | None) -> str:
