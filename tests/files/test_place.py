@@ -32,6 +32,7 @@ def test_a_url_is_kept_without_its_last_slash() -> None:
         ("s3://bucket/x?secret=s3cret", "not the URL of a folder"),
         ("simplecache::s3://bucket/x", "not the URL of a folder"),
         ("s3://", "names no bucket"),
+        ("memory://tuner", "memory:// is gone with the process"),
         ("s3://[bucket", "not a URL"),
     ],
 )

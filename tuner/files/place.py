@@ -41,6 +41,8 @@ def parse_place(text: str) -> str:
     if parts.query or parts.fragment or "::" in text or not parts.scheme:
         plain = text.partition("?")[0]  # what follows may be a key
         raise ConfigurationError(f"checkpoints: {plain} is not the URL of a folder", fix=example)
+    if parts.scheme == "memory":
+        raise ConfigurationError("checkpoints: memory:// is gone with the process that writes to it", fix=example)
     if parts.scheme in _LOCAL:
         return str(Path(unquote(parts.path)).absolute())
     if not parts.netloc + parts.path.strip("/"):
