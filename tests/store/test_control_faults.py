@@ -42,6 +42,42 @@ def test_a_trial_is_enqueued_once_where_the_acknowledgement_was_lost(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy_study(db, budget={"trials": 2})
+    lose_acknowledgements(db, monkeypatch)
+    assert [enqueue(db), enqueue(db)] == [0, 1]
+    assert studies.find_study(db, "toy").used.trials == 2
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_stop_whose_acknowledgement_was_lost_is_no_conflict(
+    db: Database, monkeypatch: pytest.MonkeyPatch, is_running: bool
+) -> None:
+    toy_study(db)
+    number = enqueue(db)
+    if is_running:
+        assert StudyDriver(db, name="toy").claim(holder()) is not None
+    lose_acknowledgements(db, monkeypatch)
+    outcome = trial_control.stop_trial(db, "toy", number, who=ANNA)
+    assert outcome is (Outcome.RUNNING if is_running else Outcome.PRUNED)
+    monkeypatch.undo()
+    if not is_running:
+        with pytest.raises(ConflictError, match="trial 0 is pruned already"):
+            trial_control.stop_trial(db, "toy", number, who=ANNA)
+
+
+def test_a_retry_whose_acknowledgement_was_lost_is_no_conflict(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_study(db, budget={"trials": 9})
+    number = fail(StudyDriver(db, name="toy"))
+    lose_acknowledgements(db, monkeypatch)
+    state = trial_control.retry_trials(db, "toy", [number], who=ANNA, limit=why_not_again)
+    assert state is StudyState.SEARCHING
+    monkeypatch.undo()
+    assert load_snapshot(db, "toy").trial(number).outcome is Outcome.WAITING
+    with pytest.raises(ConflictError, match="trial 0 is waiting"):
+        trial_control.retry_trials(db, "toy", [number], who=ANNA, limit=why_not_again)
+
+
+def lose_acknowledgements(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every transaction takes effect, and is tried again as if nobody had heard of it."""
     write = db.write
 
     def _twice(function: Callable[[Connection], object]) -> object:
@@ -49,8 +85,6 @@ def test_a_trial_is_enqueued_once_where_the_acknowledgement_was_lost(
         return write(function)
 
     monkeypatch.setattr(db, "write", _twice)
-    assert [enqueue(db), enqueue(db)] == [0, 1]
-    assert studies.find_study(db, "toy").used.trials == 2
 
 
 def test_a_study_that_a_claim_pauses_is_not_claimed(db: Database) -> None:

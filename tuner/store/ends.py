@@ -20,7 +20,7 @@ not take every worker down with it."""
 
 
 def cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
-    """End a run that waits for a budget that is used up; the caller holds the study's lock."""
+    """End a run that waits, for a used budget or because somebody asked for it; the caller holds the study's lock."""
     tx.execute(
         update(runs)
         .where(runs.c.run_id == row.run_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,15 +42,18 @@ def stop_trial(db: Database, name: str, number: int, *, who: str, reason: str = 
         NotFoundError: If there is no such study or trial.
         ConflictError: If the trial has ended already.
     """
+    why = f"stopped by {who}{f': {reason}' if reason else ''}"
+    tries = itertools.count()
 
     def _stop(tx: Connection) -> Outcome:
         study = locked(tx, name)
         row = next(iter(_runs(tx, study, number)))
         outcome = Outcome(row.outcome)
+        if next(tries) and events.why_asked(tx, events.STOP_ASKED, run_id=row.run_id) == why:
+            return outcome  # an earlier try took effect although its connection broke
         if outcome.is_finished:
             value = "" if row.value is None else f" ({row.value:.4g})"
             raise ConflictError(f"trial {number} is {outcome.value} already{value}", why="nothing changed")
-        why = f"stopped by {who}{f': {reason}' if reason else ''}"
         events.record(tx, events.STOP_ASKED, why, study_id=study.study_id, number=number, run_id=row.run_id, who=who)
         if outcome is Outcome.WAITING:
             ends.cut_waiting(tx, row, reason=why)
@@ -78,12 +83,17 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
         NotFoundError: If there is no such study or trial.
         ConflictError: If one of the trials has not ended badly, or the budget has no room; then nothing is changed.
     """
+    request = uuid.uuid4().hex
+    tries = itertools.count()
 
     def _retry(tx: Connection) -> StudyState:
         study = locked(tx, name)
+        is_again = next(tries) > 0
         purposes = set()
         for number in dict.fromkeys(numbers):
             search, *confirms = _runs(tx, study, number)
+            if is_again and any(row.token == request for row in (search, *confirms)):
+                return study.state  # an earlier try took effect although its connection broke
             again = [search] if _ended_badly(search) else [row for row in confirms if _ended_badly(row)]
             if not again:
                 raise ConflictError(
@@ -92,7 +102,7 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
                 )
             for row in again:
                 _require_room(tx, study, row, limit=limit)
-                _open_again(tx, row, who=who)
+                _open_again(tx, row, who=who, request=request)
                 purposes.add(row.purpose)
         if "search" in purposes and study.state in (StudyState.FINISHED, StudyState.CONFIRMING):
             reopen(tx, study, reason=f"trials run again for {who}", who=who)
@@ -125,7 +135,7 @@ def _require_room(tx: Connection, study: StudyRecord, row: Row[Any], *, limit: L
         )
 
 
-def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
+def _open_again(tx: Connection, row: Row[Any], *, who: str, request: str) -> None:
     reason = f"waiting again: {who} asked for it after: {row.reason or row.outcome}"
     tx.execute(
         update(runs)
@@ -133,6 +143,7 @@ def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
         .values(
             outcome=Outcome.WAITING.value,
             reason=reason,
+            token=request,  # of whoever claims it next it will be another one
             losses=0,
             asked="",
             worker_id=None,
