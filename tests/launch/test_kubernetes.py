@@ -198,6 +198,10 @@ def test_a_job_is_named_after_its_study(studies: tuple[str, ...], name: str) -> 
         ({"name": "a" * 54}, "53 characters at most"),
         ({"workers": 0}, "--workers must be at least 1"),
         ({"gpus": -1}, "--gpus must be 0 or more"),
+        ({"cpu": "-1"}, '--cpu "-1" is no quantity'),
+        ({"cpu": "0"}, '--cpu "0" is no quantity'),
+        ({"memory": "16Q"}, '--memory "16Q" is no quantity; write it as Kubernetes does'),
+        ({"image": "a b"}, '--image "a b" is no name of an image'),
     ],
 )
 def test_what_no_cluster_takes_is_refused_here(changes: dict[str, Any], text: str) -> None:

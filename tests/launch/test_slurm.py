@@ -53,6 +53,11 @@ def test_other_time_limits_are_refused(text: str) -> None:
         parse_minutes(text)
 
 
+def test_no_time_is_refused() -> None:
+    with pytest.raises(UsageError, match='--time "0:00:00" is no time at all'):
+        parse_minutes("0:00:00")
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -60,6 +65,8 @@ def test_other_time_limits_are_refused(text: str) -> None:
         ({"gpus": -1}, "--gpus-per-worker must be 0 or more"),
         ({"notice": 10}, "--notice 10 s is too short"),
         ({"minutes": 2}, "--time of 2 min is not longer than --notice 120 s"),
+        ({"sbatch": {"time": "1:00"}}, "--sbatch time is not passed on; say it with --time"),
+        ({"sbatch": {"gpus-per-node": "2"}}, "--sbatch gpus-per-node is not passed on; say it with --gpus-per-worker"),
     ],
 )
 def test_what_cannot_work_is_refused_here(tmp_path: Path, changes: dict[str, Any], text: str) -> None:

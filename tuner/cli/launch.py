@@ -193,8 +193,9 @@ def _run_here(command: WorkerCommand, options: SlurmOptions, storage: str | None
         for job in jobs:
             failure = job.exception()
             if failure is not None:
-                why = str(failure).strip().splitlines()[-1]
-                raise TunerError(f"job {job.job_id} failed", why=why, fix=f"see {job.paths.stdout}")
+                raise TunerError(
+                    f"job {job.job_id} failed", why=launcher.last_words(job), fix=f"see {job.paths.stdout}"
+                )
             message(f"job {job.job_id}: {job.result()}")
     finally:
         for job in jobs:

@@ -26,6 +26,7 @@ MOUNT = "/run/secrets/tuner"
 _USER = 10001  # the image's own
 _DRAIN_SECONDS = 120
 _KEEP_SECONDS = 86400  # a day to read the logs of a Job that is over
+_QUANTITY = re.compile(r"(?=.*[1-9])[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?")
 # What another pod would do as well: it ends the Job. A database out of reach, an out-of-memory or a crash are tried again.
 _FATAL = (UsageError.exit_code, NotFoundError.exit_code, ConfigurationError.exit_code)
@@ -78,6 +79,15 @@ class KubernetesOptions:
             raise UsageError(f"--workers must be at least 1, got {self.workers}")
         if self.gpus < 0:
             raise UsageError(f"--gpus must be 0 or more, got {self.gpus}")
+        for option, text in (("cpu", self.cpu), ("memory", self.memory)):
+            if not _QUANTITY.fullmatch(text):
+                raise UsageError(
+                    f'--{option} "{text}" is no quantity', fix="write it as Kubernetes does: 4, 500m, 16Gi"
+                )
+        if not self.image or any(character.isspace() for character in self.image):
+            raise UsageError(
+                f'--image "{self.image}" is no name of an image', fix="write for example registry/tuner:0.1.0"
+            )
 
 
 def default_name(studies: tuple[str, ...]) -> str:

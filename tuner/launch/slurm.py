@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d\d?))?(?::(?P<third>\d\d?))?")
+_OWN = {
+    "time": "--time",
+    "job_name": "--name",
+    "gpus_per_node": "--gpus-per-worker",
+    "cpus_per_task": "--cpus-per-worker",
+    "mem": "--memory",
+    "partition": "--partition",
+    "signal": "--notice",
+    "array": "--workers",
+}
+"""What ``--sbatch`` may not say, since an option of ours does."""
+
 _BEFORE_THE_LIMIT = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -73,6 +85,9 @@ class SlurmOptions:
             raise UsageError(
                 f"--time of {self.minutes} min is not longer than --notice {self.notice} s", fix="raise --time"
             )
+        for name in self.sbatch:
+            if own := _OWN.get(name.replace("-", "_")):
+                raise UsageError(f"--sbatch {name} is not passed on", fix=f"say it with {own}")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -111,7 +126,9 @@ def parse_minutes(text: str) -> int:
         seconds = first * 3600 + second * 60 + third
     else:
         seconds = first * 60 + second
-    return max(1, -(-seconds // 60))
+    if seconds == 0:
+        raise UsageError(f'--time "{text}" is no time at all')
+    return -(-seconds // 60)
 
 
 class WorkerJob:
@@ -223,6 +240,13 @@ def run_here(command: WorkerCommand, *, options: SlurmOptions) -> list[Job[str]]
         setup=list(options.setup),
     )
     return _batch(executor, command, workers=options.workers)
+
+
+def last_words(job: Job[str]) -> str:
+    """The worker's own line about why it failed, else the last one of the job's log."""
+    lines = [line.strip() for line in (job.stdout() or "").splitlines() if line.strip()]
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (said or lines or ["its log is empty"])[-1]
 
 
 def _batch(executor: Executor, command: WorkerCommand, *, workers: int) -> list[Job[str]]:
