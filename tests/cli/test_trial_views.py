@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,15 @@ def test_the_document_of_the_study_says_what_went_wrong(run: Run, troubled: str)
         ("attempt", "preempted", 1),
     ]
     assert document["troubles"][3]["trials"] == [7, 8]
+
+
+def test_of_many_epochs_the_first_the_last_and_the_one_that_counts_are_shown(troubled: str) -> None:
+    with Database.open(troubled) as database:
+        story = queries.load_trial(database, "played", 0)
+    one = story.trial.epochs[0]
+    epochs = tuple(replace(one, epoch=number) for number in range(1, 61))
+    long = replace(story, trial=replace(story.trial, epochs=epochs, best_epoch=30))
+    lines = story_lines(long, width=None)
+    shown = [int(line.split()[0]) for line in lines if line[:1].isdigit()]
+    assert shown == [*range(1, 11), 30, *range(51, 61)]
+    assert "and 39 more epochs: --json has all" in lines

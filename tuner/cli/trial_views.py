@@ -21,6 +21,7 @@ from tuner.store.records import (
 from tuner.terminal import duration
 
 _LABEL = 12  # columns
+_MOST_EPOCHS = 20  # lines; what happened to the trial stands below them
 _OFTEN_READ = ("loss", "train_loss", "learning_rate")  # shown after the objective; the others are in the JSON
 
 
@@ -121,6 +122,7 @@ def _retraining_lines(again: ConfirmationRecord, *, width: int | None) -> list[s
 def _epoch_lines(epochs: Sequence[EpochRecord], *, metric: str, counts: int | None, width: int | None) -> list[str]:
     there = {name for record in epochs for name in record.metrics}
     names = [name for name in dict.fromkeys((metric, *_OFTEN_READ)) if name in there]
+    shown = _worth_showing(epochs, counts=counts)
     rows = [
         [
             f"{record.epoch}{' *' if record.epoch == counts else ''}",
@@ -128,9 +130,21 @@ def _epoch_lines(epochs: Sequence[EpochRecord], *, metric: str, counts: int | No
             duration(record.seconds),
             str(record.attempt),
         ]
-        for record in epochs
+        for record in shown
     ]
-    return table(["EPOCH", *(name.upper() for name in names), "TIME", "ATTEMPT"], rows, width=width)
+    lines = table(["EPOCH", *(name.upper() for name in names), "TIME", "ATTEMPT"], rows, width=width)
+    left_out = len(epochs) - len(shown)
+    return [*lines, f"and {left_out} more epochs: --json has all"] if left_out else lines
+
+
+def _worth_showing(epochs: Sequence[EpochRecord], *, counts: int | None) -> list[EpochRecord]:
+    """All epochs where they are few; else the first, the last and the one that counts."""
+    if len(epochs) <= _MOST_EPOCHS:
+        return list(epochs)
+    half = _MOST_EPOCHS // 2
+    return [
+        one for place, one in enumerate(epochs) if place < half or place >= len(epochs) - half or one.epoch == counts
+    ]
 
 
 def _event_lines(events: Sequence[EventRecord], *, width: int | None) -> list[str]:
