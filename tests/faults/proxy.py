@@ -15,19 +15,15 @@ from contextlib import contextmanager
 COMMIT = re.compile(rb"COMMIT(?!TED)")  # as both PostgreSQL's and MySQL's clients send it; not READ COMMITTED
 
 
-class CuttingProxy:
-    """Forwards bytes; while it is armed, some commits are cut: half before the server hears, half before it is heard."""
+class _Proxy:
+    """Listens beside a server of this machine and hands every connection on, with one to the server."""
 
-    def __init__(self, *, port: int, share: float, seed: int = 0) -> None:
-        self.cuts_before = self.cuts_after = 0
-        self.is_armed = False
+    def __init__(self, *, port: int, seed: int) -> None:
         self._server_port = port
-        self._share = share
         self._random = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = [self._listener]
-        self._answers: dict[socket.socket, threading.Event] = {}
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -40,10 +36,27 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._server_port))
                 self._sockets += [client, server]
-                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._return, args=(server, client), daemon=True).start()
+                threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._to_client, args=(server, client), daemon=True).start()
 
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
+        raise NotImplementedError
+
+    def _to_client(self, server: socket.socket, client: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class CuttingProxy(_Proxy):
+    """Forwards bytes; while it is armed, some commits are cut: half before the server hears, half before it is heard."""
+
+    def __init__(self, *, port: int, share: float, seed: int = 0) -> None:
+        self.cuts_before = self.cuts_after = 0
+        self.is_armed = False
+        self._share = share
+        self._answers: dict[socket.socket, threading.Event] = {}
+        super().__init__(port=port, seed=seed)
+
+    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 if self.is_armed and COMMIT.search(data) and self._random.random() < self._share:
@@ -59,7 +72,7 @@ class CuttingProxy:
         _cut(client)
         _cut(server)
 
-    def _return(self, server: socket.socket, client: socket.socket) -> None:
+    def _to_client(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 if (answered := self._answers.get(server)) is not None:
@@ -69,7 +82,7 @@ class CuttingProxy:
         _cut(client)
 
 
-class BadNetwork:
+class BadNetwork(_Proxy):
     """Forwards bytes late, resets connections by chance, or swallows everything for a while and delivers it then."""
 
     def __init__(self, *, port: int, seconds: float = 0.0, resets: float = 0.0, seed: int = 0) -> None:
@@ -82,21 +95,15 @@ class BadNetwork:
             seed: Of the chance.
         """
         self.resets = 0
-        self._server_port = port
         self._seconds = seconds / 2
         self._share = resets
-        self._random = random.Random(seed)
         self._is_open = threading.Event()
         self._is_open.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._sockets: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(port=port, seed=seed)
 
     def close(self) -> None:
         self._is_open.set()
-        for one in self._sockets:
-            _cut(one)
+        super().close()
 
     @contextmanager
     def swallowing(self) -> Iterator[None]:
@@ -107,14 +114,11 @@ class BadNetwork:
         finally:
             self._is_open.set()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-                self._sockets += [client, server]
-                threading.Thread(target=self._pass, args=(client, server, self._share), daemon=True).start()
-                threading.Thread(target=self._pass, args=(server, client, 0.0), daemon=True).start()
+    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
+        self._pass(client, server, self._share)
+
+    def _to_client(self, server: socket.socket, client: socket.socket) -> None:
+        self._pass(server, client, 0.0)
 
     def _pass(self, source: socket.socket, target: socket.socket, resets: float) -> None:
         with contextlib.suppress(OSError):
