@@ -262,7 +262,7 @@ class Checkpoints:
                 shutil.rmtree(half, ignore_errors=True)
             raise PlaceError(
                 f"disk full: no room for a checkpoint of {size / 2**20:.1f} MiB in {self.folder}",
-                fix="make room there, or start the worker with other --files",
+                fix="make room there, or start the worker with other --checkpoints",
                 place=str(self.folder),
                 needed=size,
             ) from error
