@@ -254,7 +254,7 @@ def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float
 
 
 def _plainly(number: float) -> str:
-    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{number:,.6f}".rstrip("0").rstrip(".")
 
 
 def _shown(limit: float | None) -> str:
