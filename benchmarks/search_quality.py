@@ -1,6 +1,8 @@
 """How good is the answer of a search after 5, 10, 20 and 50 trainings? Every method on the same recorded curves.
 
     python benchmarks/search_quality.py --seeds 10 --json results.json
+    python benchmarks/search_quality.py --ablate
+    python benchmarks/search_quality.py --table benchmarks/data/lcbench/curves.npz --arm num_layers
     python benchmarks/search_quality.py --table unseen.npz --methods ours "stock Optuna"
 
 The real samplers, pruners and judgement run; only the trainings are replayed (`benchmarks/replay/`). Each cell (method, task,
@@ -21,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 import optuna
 
 from benchmarks.replay.comparison import AUTO, LOOKUPS, Comparison, compare, render
-from benchmarks.replay.methods import BASELINES, METHODS, STOCK
+from benchmarks.replay.methods import BASELINES, METHODS, OURS, STOCK, ablations
 
 DATA = Path(__file__).parent / "data"
 
@@ -30,16 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print its tables and write its results."""
     options = _parse(arguments)
     optuna.logging.set_verbosity(logging.WARNING)
+    methods = ablations(arms=bool(options.arm)) if options.ablate else options.methods
     results = []
     for table in options.table or sorted(DATA.glob("*/curves.npz")):
         plan = Comparison(
             table=table,
-            methods=options.methods,
+            methods=methods,
             tasks=options.tasks,
             seeds=options.seeds,
             workers=options.workers,
             lookup=options.lookup,
-            against=options.against,
+            against=options.against or (OURS if options.ablate else STOCK),
+            arm=options.arm,
+            keep=options.keep,
+            syne=options.syne,
         )
         results.append(compare(plan))
         print(render(results[-1]), flush=True)
@@ -59,11 +65,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="an .npz of recorded curves; default: those of data/",
     )
     add("--methods", nargs="+", default=BASELINES, choices=list(METHODS), metavar="NAME", help=", ".join(METHODS))
+    add("--ablate", action="store_true", help="ours, without one mechanism at a time, instead of --methods")
     add("--tasks", nargs="+", default=(), metavar="NAME", help="only these tasks are searched")
     add("--seeds", type=int, default=10, help="runs of each method on each task")
     add("--workers", type=int, default=4)
     add("--lookup", choices=[AUTO, *LOOKUPS], default=AUTO, help="what an unrecorded configuration shows")
-    add("--against", default=STOCK, choices=list(METHODS), metavar="NAME", help="the others are tested against it")
+    add(
+        "--arm", default="", metavar="KNOB", help="each value of this knob is a strategy, learning rates a decade apart"
+    )
+    add("--against", choices=list(METHODS), metavar="NAME", help=f"what the others are tested against ({STOCK})")
+    add("--keep", type=Path, metavar="FOLDER", help="keep each run's result there, and run none that is there already")
+    add(
+        "--syne",
+        type=Path,
+        metavar="PYTHON",
+        help='interpreter of an environment with "syne-tune[gpsearchers]==0.13.0" and statsmodels; its searches run, too',
+    )
     add("--json", type=Path, help="write the results there")
     return parser.parse_args(arguments)
 

@@ -7,14 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from benchmarks.replay.methods import METHODS, Setting
+from benchmarks.replay.kept import KeptCells, digest_of_code, digest_of_file
+from benchmarks.replay.methods import METHODS, OURS, Setting
 from benchmarks.replay.simulator import Trace, Trainings, replay
 from benchmarks.replay.smooth import Interpolated
 from benchmarks.replay.statistics import Summary, normalised_regret, summarise
+from benchmarks.replay.syne import syne_version
 from benchmarks.replay.tables import Floats, NearestRow, Task, load_tasks
 
 BUDGETS = (5, 10, 20, 50)
@@ -22,11 +24,6 @@ BUDGETS = (5, 10, 20, 50)
 
 Cells = dict[str, list[list[dict[str, Any]]]]
 """Of each method: tasks x seeds."""
-
-
-class _Recorded(Trainings, Protocol):
-    best: float
-
 
 LOOKUPS: Mapping[str, type[NearestRow | Interpolated]] = {"nearest": NearestRow, "smooth": Interpolated}
 """What an unrecorded configuration shows."""
@@ -47,6 +44,9 @@ class Comparison:
         workers: Simulated workers.
         lookup: A name of :data:`LOOKUPS`, or :data:`AUTO`.
         against: The method that the others are tested against.
+        arm: The knob each of whose values is a strategy; empty if there is one way to train.
+        keep: Folder with the results of earlier runs, and for those of this one; None for neither.
+        syne: Interpreter of an environment that has Syne Tune; None if there is none.
     """
 
     table: Path
@@ -56,6 +56,9 @@ class Comparison:
     workers: int
     lookup: str
     against: str
+    arm: str = ""
+    keep: Path | None = None
+    syne: Path | None = None
 
 
 def compare(plan: Comparison) -> dict[str, Any]:
@@ -74,20 +77,18 @@ def compare(plan: Comparison) -> dict[str, Any]:
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")
-    trainings = [LOOKUPS[plan.lookup](task) for task in searched]
+    left_out = [name for name in plan.methods if METHODS[name].needs_syne and (plan.arm or not syne_version(plan.syne))]
+    plan = replace(plan, methods=[name for name in plan.methods if name not in left_out])
     cells: Cells = {name: [] for name in plan.methods}
-    for task, recorded in zip(searched, trainings, strict=True):
+    for task in searched:
         others = [other for other in tasks if other is not task]
+        on_task = _OnTask(plan, task=task, others=others)
         for name in plan.methods:
-            settings = [
-                Setting(task=task, others=others, seed=seed, trainings=BUDGETS[-1], workers=plan.workers)
-                for seed in range(plan.seeds)
-            ]
-            cells[name].append([_cell(name, setting, recorded) for setting in settings])
+            cells[name].append([on_task.cell(name, seed=seed) for seed in range(plan.seeds)])
             print(f"{task.name}: {name}", file=sys.stderr, flush=True)
     tables = {}
     for reference in ("worst", "median"):
-        regrets = {name: _regrets(searched, trainings, rows, reference=reference) for name, rows in cells.items()}
+        regrets = {name: _regrets(searched, rows, reference=reference) for name, rows in cells.items()}
         tables[reference] = {
             str(budget): _summaries({name: values[:, :, index] for name, values in regrets.items()}, plan.against)
             for index, budget in enumerate(BUDGETS)
@@ -95,12 +96,53 @@ def compare(plan: Comparison) -> dict[str, Any]:
     described = asdict(plan) | {
         "table": f"{plan.table.parent.name}/{plan.table.name}",
         "tasks": [task.name for task in searched],
+        "keep": None,
+        "syne": syne_version(plan.syne),
+        "left_out": left_out,
     }
     return described | {"budgets": list(BUDGETS), "regret": tables, "cells": cells}
 
 
-def _cell(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
-    """One method, one task, one seed: what was found at each budget, and what the search itself cost."""
+class _OnTask:
+    """The runs on one task; its interpolation is computed when the first of them is not kept yet."""
+
+    def __init__(self, plan: Comparison, *, task: Task, others: Sequence[Task]) -> None:
+        self._plan, self._task, self._others = plan, task, others
+        self._kept = KeptCells(plan.keep)
+        self._table = digest_of_file(plan.table)
+        self._trainings: Trainings | None = None
+
+    def cell(self, name: str, *, seed: int) -> dict[str, Any]:
+        """One method, one seed: what was found at each budget, and what the search itself cost."""
+        method, plan = METHODS[name], self._plan
+        what = {
+            "method": {**method.made_of, "name": "" if name.startswith(OURS) else name},
+            "code": digest_of_code(ours=name.startswith(OURS)),
+            "table": [self._table, self._task.name, plan.lookup, plan.arm],
+            "workers": plan.workers,
+            "budgets": BUDGETS,
+            "seed": seed,
+            "syne": syne_version(plan.syne) if method.needs_syne else "",
+        }
+        found = self._kept.find(what)
+        if found is None:
+            if self._trainings is None:
+                self._trainings = LOOKUPS[plan.lookup](self._task)
+            setting = Setting(
+                task=self._task,
+                others=self._others,
+                seed=seed,
+                trainings=BUDGETS[-1],
+                workers=plan.workers,
+                arm=plan.arm,
+                syne=plan.syne,
+            )
+            found = _run(name, setting, self._trainings)
+            self._kept.keep(what, found)
+        return found
+
+
+def _run(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
     method, found, tested = METHODS[name], list[float | None](), list[float | None]()
     started = time.process_time()
     trace = Trace()
@@ -121,24 +163,18 @@ def _cell(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
     }
 
 
-def _regrets(
-    tasks: Sequence[Task],
-    trainings: Sequence[_Recorded],
-    rows: Sequence[Sequence[Mapping[str, Any]]],
-    *,
-    reference: str,
-) -> Floats:
+def _regrets(tasks: Sequence[Task], rows: Sequence[Sequence[Mapping[str, Any]]], *, reference: str) -> Floats:
     """Tasks x seeds x budgets."""
     return np.array(
         [
             [
                 [
-                    normalised_regret(value, best=recorded.best, reference=getattr(task, reference))
+                    normalised_regret(value, best=task.best, reference=getattr(task, reference))
                     for value in cell["found"]
                 ]
                 for cell in row
             ]
-            for task, recorded, row in zip(tasks, trainings, rows, strict=True)
+            for task, row in zip(tasks, rows, strict=True)
         ]
     )
 
@@ -152,6 +188,8 @@ def render(result: Mapping[str, Any]) -> str:
     budgets = [str(budget) for budget in result["budgets"]]
     summaries, last = result["regret"]["worst"], budgets[-1]
     what = f"{len(result['tasks'])} tasks x {result['seeds']} seeds, {result['workers']} workers, lookup {result['lookup']}"
+    if result["arm"]:
+        what += f", each {result['arm']} a strategy"
     lines = [
         f"{result['table']}: {what}",
         f"{'mean regret after N trainings':34}"
@@ -170,5 +208,8 @@ def render(result: Mapping[str, Any]) -> str:
             + f"{f'{item.wins}/{item.losses}':>10}{p_values}"
             + f"{np.mean([cell['trials'] for cell in cells]):8.0f}{np.mean([cell['cpu_seconds'] for cell in cells]):7.1f}"
         )
+    if result["left_out"]:
+        why = "it is asked about one way to train only" if result["arm"] else "no environment has it: see --syne"
+        lines.append(f"not run: {', '.join(result['left_out'])} ({why})")
     lines.append(f"won/lost and p: against {result['against']} (Wilcoxon signed-rank over tasks x seeds, Holm)")
     return "\n".join(lines)

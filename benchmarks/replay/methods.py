@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,10 +19,12 @@ from optuna.pruners import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Search
 from benchmarks.replay.stock import Fixed, OptunaSearch, Screening
+from benchmarks.replay.syne import SyneSearch
 from benchmarks.replay.tables import Task
 from tuner.study.domains import Value
 from tuner.study.spec import SearchSpec
@@ -45,6 +48,8 @@ class Setting:
         seed: Of the method's random numbers.
         trainings: The budget, in full trainings.
         workers: How many ask at once.
+        arm: The knob each of whose values is a strategy; empty if there is one way to train.
+        syne: Interpreter of the environment that has Syne Tune; None if there is none.
     """
 
     task: Task
@@ -52,6 +57,16 @@ class Setting:
     seed: int
     trainings: float
     workers: int
+    arm: str = ""
+    syne: Path | None = None
+
+    def question(self, *, relative: bool) -> Question:
+        """The task as it is put to the method, with learning rates relative to each strategy's or with a knob for each."""
+        return by_strategy(self.task, arm=self.arm, relative=relative) if self.arm else one_way(self.task)
+
+    def portfolio(self, size: int) -> list[dict[str, Value]]:
+        """Recipes learnt on the other tasks."""
+        return learn_portfolio(self.others, size=size, arm=self.arm) if size else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +75,17 @@ class Method:
 
     Attributes:
         start: Makes a fresh search.
+        made_of: What tells it from other methods of the same code: results are kept under it.
         plans_ahead: Whether it needs to know its budget, so that each budget is a run of its own.
+        needs_arms: Whether it says something only where there are several strategies.
+        needs_syne: Whether Syne Tune runs it, which is asked about one way to train only.
     """
 
     start: Callable[[Setting], Search]
+    made_of: Mapping[str, Any] = field(default_factory=dict)
     plans_ahead: bool = False
+    needs_arms: bool = False
+    needs_syne: bool = False
 
 
 def _tpe(seed: int, **options: Any) -> BaseSampler:
@@ -73,47 +94,63 @@ def _tpe(seed: int, **options: Any) -> BaseSampler:
         return TPESampler(seed=seed, **options)
 
 
-def _univariate(seed: int) -> BaseSampler:
-    return _tpe(seed, multivariate=False, constant_liar=False)
+_SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "random": lambda seed: RandomSampler(seed=seed),
+    "TPE": _tpe,
+    "univariate TPE": lambda seed: _tpe(seed, multivariate=False, constant_liar=False),
+}
+_PRUNERS: Mapping[str, Callable[[Task], BasePruner]] = {
+    "none": lambda _task: NopPruner(),
+    "median": lambda _task: MedianPruner(),
+    "percentile": lambda _task: PercentilePruner(25.0),
+    "Hyperband": lambda task: HyperbandPruner(min_resource=1, max_resource=task.epochs, reduction_factor=3),
+    "ASHA": lambda _task: SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+}
 
 
-def _hyperband(task: Task) -> BasePruner:
-    return HyperbandPruner(min_resource=1, max_resource=task.epochs, reduction_factor=3)
-
-
-def _asha(_task: Task) -> BasePruner:
-    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-
-
-def _none(_task: Task) -> BasePruner:
-    return NopPruner()
-
-
-def _stock(sampler: Callable[[int], BaseSampler], pruner: Callable[[Task], BasePruner], *, recipes: int = 0) -> Method:
+def _stock(sampler: str, pruner: str, *, recipes: int = 0) -> Method:
     def _start(setting: Setting) -> Search:
         return OptunaSearch(
-            setting.task,
-            sampler=sampler(setting.seed),
-            pruner=pruner(setting.task),
+            setting.question(relative=False),
+            sampler=_SAMPLERS[sampler](setting.seed),
+            pruner=_PRUNERS[pruner](setting.task),
             seed=setting.seed,
-            first=_portfolio(setting, recipes),
+            first=setting.portfolio(recipes),
         )
 
-    return Method(start=_start)
+    return Method(start=_start, made_of={"sampler": sampler, "pruner": pruner, "recipes": recipes})
 
 
 def _judged(
-    *, recipes: int = RECIPES, sampler: Mapping[str, Any] | str = "auto", pruner: Mapping[str, Any] | str = "auto"
+    *,
+    recipes: int = RECIPES,
+    sampler: Mapping[str, Any] | str = "auto",
+    pruner: Mapping[str, Any] | str = "auto",
+    relative: bool = True,
+    needs_arms: bool = False,
+    **how: Any,
 ) -> Method:
     def _start(setting: Setting) -> Search:
         search = SearchSpec.model_validate({"sampler": sampler, "pruner": pruner, "seed": setting.seed})
-        return JudgedSearch(setting.task, search=search, recipes=_portfolio(setting, recipes))
+        return JudgedSearch(
+            setting.question(relative=relative),
+            epochs=setting.task.epochs,
+            search=search,
+            recipes=setting.portfolio(recipes),
+            **how,
+        )
 
-    return Method(start=_start)
+    made_of = {"sampler": sampler, "pruner": pruner, "recipes": recipes, "relative": relative, **how}
+    return Method(start=_start, made_of=made_of, needs_arms=needs_arms)
 
 
-def _portfolio(setting: Setting, size: int) -> list[dict[str, Value]]:
-    return learn_portfolio(setting.others, size=size) if size else []
+def _syne(method: str) -> Method:
+    def _start(setting: Setting) -> Search:
+        assert setting.syne is not None
+        task = setting.task
+        return SyneSearch(setting.syne, method=method, knobs=task.knobs, epochs=task.epochs, seed=setting.seed)
+
+    return Method(start=_start, needs_syne=True)
 
 
 def _screening(setting: Setting) -> Search:
@@ -122,25 +159,32 @@ def _screening(setting: Setting) -> Search:
 
 
 METHODS: Mapping[str, Method] = {
-    "random": _stock(lambda seed: RandomSampler(seed=seed), _none),
+    "random": _stock("random", "none"),
     "1 epoch, then top K": Method(start=_screening, plans_ahead=True),
-    STOCK: _stock(_tpe, lambda _task: MedianPruner()),
-    "TPE 5": _stock(_tpe, _none),
-    "TPE 5 + Percentile 25": _stock(_tpe, lambda _task: PercentilePruner(25.0)),
-    "TPE 5 + Hyperband": _stock(_tpe, _hyperband),
-    "TPE 5 + ASHA": _stock(_tpe, _asha),
-    "TPE univariate": _stock(_univariate, _none),
-    "TPE univariate + Hyperband": _stock(_univariate, _hyperband),
-    "random + ASHA": _stock(lambda seed: RandomSampler(seed=seed), _asha),
-    "portfolio only": Method(start=lambda setting: Fixed(_portfolio(setting, RECIPES))),
+    STOCK: _stock("TPE", "median"),
+    "TPE 5": _stock("TPE", "none"),
+    "TPE 5 + Percentile 25": _stock("TPE", "percentile"),
+    "TPE 5 + Hyperband": _stock("TPE", "Hyperband"),
+    "TPE 5 + ASHA": _stock("TPE", "ASHA"),
+    "TPE univariate": _stock("univariate TPE", "none"),
+    "TPE univariate + Hyperband": _stock("univariate TPE", "Hyperband"),
+    "random + ASHA": _stock("random", "ASHA"),
+    "Syne Tune ASHA": _syne("ASHA"),
+    "Syne Tune BOHB": _syne("BOHB"),
+    "Syne Tune MOBSTER": _syne("MOBSTER"),
+    "portfolio only": Method(start=lambda setting: Fixed(setting.portfolio(RECIPES)), made_of={"recipes": RECIPES}),
     OURS: _judged(),
     "ours without recipes": _judged(recipes=0),
+    "ours without sparing recipes": _judged(spares_recipes=False),
     "ours without pruning": _judged(pruner="none"),
     "ours without brackets": _judged(pruner={"name": "successive_halving", "options": {"reduction_factor": 3}}),
     "ours without TPE": _judged(sampler="random"),
     "ours without univariate TPE": _judged(sampler={"name": "auto", "options": {"multivariate": True}}),
+    "ours without constant liar": _judged(sampler={"name": "auto", "options": {"constant_liar": False}}),
+    "ours without relative rate": _judged(relative=False, needs_arms=True),
+    "ours with random third": _judged(random_share=1 / 3),
 }
-"""What the table can show; those whose name begins with "ours without" are ablations."""
+"""What the table can show; those whose name begins with "ours with" are variations of ours."""
 
 BASELINES = (
     "random",
@@ -149,7 +193,19 @@ BASELINES = (
     "TPE 5 + Hyperband",
     "TPE univariate + Hyperband",
     "random + ASHA",
+    "Syne Tune ASHA",
+    "Syne Tune BOHB",
+    "Syne Tune MOBSTER",
     "portfolio only",
     OURS,
 )
 """What is compared when nothing is asked for."""
+
+
+def ablations(*, arms: bool) -> list[str]:
+    """Ours, and its variations.
+
+    Args:
+        arms: Whether there are several strategies.
+    """
+    return [name for name, method in METHODS.items() if name.startswith(OURS) and (arms or not method.needs_arms)]

@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
+from benchmarks.replay.forms import Question
 from benchmarks.replay.simulator import Job
 from benchmarks.replay.tables import Task, from_unit
 from tuner.store.records import Outcome
@@ -23,7 +24,7 @@ class OptunaSearch:
 
     def __init__(
         self,
-        task: Task,
+        question: Question,
         *,
         sampler: BaseSampler,
         pruner: BasePruner,
@@ -33,27 +34,35 @@ class OptunaSearch:
         """Make the study, in memory.
 
         Args:
-            task: Whose knobs are searched.
+            question: What is searched.
             sampler: Seeded.
             pruner: Any of Optuna's.
             seed: Names the study, and Hyperband deals its brackets by the name.
-            first: Configurations to enqueue.
+            first: Configurations of the table to enqueue.
         """
-        self._knobs = task.knobs
+        self._question = question
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
                 study_name=f"replay-{seed}", direction="maximize", sampler=sampler, pruner=pruner
             )
         for values in first:
-            self._study.enqueue_trial(dict(values))
+            self._study.enqueue_trial(question.proposal(values))
         self._trials: dict[int, Trial] = {}
 
     def ask(self) -> Job:
         """A new trial."""
-        trial = self._study.ask()
-        values = {name: _suggest(trial, name, knob) for name, knob in self._knobs.items()}
+        trial, space = self._study.ask(), self._question.space
+        strategy = space.names[0]
+        if len(space.names) > 1:
+            strategy = trial.suggest_categorical("strategy", space.names)
+        proposal = {
+            name: _suggest(trial, name, knob)
+            for name, knob in space.block(strategy).domains.items()
+            if isinstance(knob, Range)
+        }
         self._trials[trial.number] = trial
+        values = self._question.recorded(strategy, space.absolute(strategy, proposal))
         return Job(trial=trial.number, values=values)
 
     def report(self, trial: int, *, epoch: int, score: float) -> Verdict:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.replay.forms import one_way
 from benchmarks.replay.judged import JudgedSearch
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Job, replay
@@ -120,7 +121,7 @@ def test_a_judged_search_is_deterministic_and_finds_the_peak() -> None:
     task = toy_task(rows=400)
 
     def _run(seed: int) -> list[float]:
-        search = JudgedSearch(task, search=SearchSpec(seed=seed))
+        search = JudgedSearch(one_way(task), epochs=task.epochs, search=SearchSpec(seed=seed))
         trace = replay(search, NearestRow(task), workers=4, seconds=10 * task.full_training)
         return [*trace.instants, *trace.best]
 
@@ -135,7 +136,7 @@ def test_the_driver_judges_as_the_replay_does(tmp_path: Path) -> None:
     trainings = NearestRow(task)
     block = StrategySpace(strategy="recorded", prior=1.0, domains=KNOBS, recipe={}, is_tried_first=False)
     spec = SearchSpec(seed=3)
-    replayed = JudgedSearch(task, search=spec)
+    replayed = JudgedSearch(one_way(task), epochs=task.epochs, search=spec)
     with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
         toy_study(
             db,
