@@ -135,10 +135,10 @@ def store_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
 
 
 def _is_maximized(spec: StudySpec) -> bool:
-    if spec.objective.goal is not None:
-        return spec.objective.goal == "maximize"
+    if spec.lead.goal is not None:
+        return spec.lead.goal == "maximize"
     metrics = catalogue().tasks[spec.task].metrics
-    return next(metric.goal == "maximize" for metric in metrics if metric.name == spec.objective.metric)
+    return next(metric.goal == "maximize" for metric in metrics if metric.name == spec.lead.metric)
 
 
 def run_worker(

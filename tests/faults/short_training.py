@@ -45,7 +45,7 @@ def run_trial(
     **_: object,
 ) -> TrialResult:
     """Two epochs, with what the study brings in between."""
-    metric = plan.spec.objective.metric
+    metric = plan.spec.lead.metric
     line = {
         "number": plan.number,
         "pid": os.getpid(),

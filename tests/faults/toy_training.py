@@ -55,7 +55,7 @@ def run_trial(
     done = _adopt_newest(folder, plan.resume_from)
     started({"trainable_params": 1, "device": "toy"})
     for epoch in range(1, done):
-        recall(epoch, {plan.spec.objective.metric: quality(plan.params, epoch)})
+        recall(epoch, {plan.spec.lead.metric: quality(plan.params, epoch)})
     verdict = Verdict.GO_ON
     for epoch in range(max(done, 1), plan.spec.training.epochs + 1):
         _misbehave(plan, epoch, released=released)
@@ -63,7 +63,7 @@ def run_trial(
             time.sleep(random.uniform(0.5, 1.5) * EPOCH_SECONDS)
             _save(folder, epoch)
         verdict = released() or report(
-            epoch, {plan.spec.objective.metric: quality(plan.params, epoch)}, time.perf_counter() - begin
+            epoch, {plan.spec.lead.metric: quality(plan.params, epoch)}, time.perf_counter() - begin
         )
         if verdict is not Verdict.GO_ON:
             break
@@ -73,7 +73,7 @@ def run_trial(
         ended_by="epochs" if verdict is Verdict.GO_ON else verdict.value,
         epochs=epoch,
         best_epoch=epoch,
-        metrics={plan.spec.objective.metric: quality(plan.params, epoch)},
+        metrics={plan.spec.lead.metric: quality(plan.params, epoch)},
         trainable_params=1,
         total_params=1,
         peak_memory=1,

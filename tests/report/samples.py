@@ -118,7 +118,7 @@ def make_study(
         name=spec.name,
         spec=spec,
         space=space or make_space(),
-        metric=spec.objective.metric,
+        metric=spec.lead.metric,
         maximize=maximize,
         state=state,
         state_reason=reason,

@@ -138,7 +138,7 @@ def hostile_snapshot() -> StudySnapshot:
             "name": HOSTILE % "study",
             "task": HOSTILE % "task",
             "model": HOSTILE % "model",
-            "objective": spec.objective.model_copy(update={"metric": "macro_f1"}),
+            "objective": spec.lead.model_copy(update={"metric": "macro_f1"}),
         }
     )
     space = SearchSpace(strategies=(StrategySpace(strategy=name, prior=1e-3, domains={}, recipe={}),))

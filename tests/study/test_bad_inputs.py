@@ -154,10 +154,6 @@ ONE_LINE = {
         changed("macro_f1", "loss, goal: maximize"),
         "study.yaml:9:33: objective.goal: loss is better the lower it is; write minimize or remove the line",
     ),
-    "two objectives": (
-        changed("{metric: macro_f1}", "[{metric: macro_f1}, {metric: loss}]"),
-        "study.yaml:9:12: objective: one objective is supported now, got a list of 2; write {metric: NAME}",
-    ),
     "strategy": (
         changed("lora", "lorra"),
         'study.yaml:10:20: strategies: unknown strategy "lorra"; did you mean "lora"?',
@@ -505,8 +501,8 @@ ONE_LINE = {
     "empty file name": (changed("train.csv", "' '"), 'study.yaml:5:10: data.train: must be a file, got text " "'),
     "key in the dark": (
         STUDY + '"\\e[31m\\n": 1\n',
-        'study.yaml:13:1: unknown key "\\x1b[31m\\n"; known: name, task, model, revision, data, objective, strategies, '
-        "space, training, search, budget, confirm, distill",
+        'study.yaml:13:1: unknown key "\\x1b[31m\\n"; known: name, task, model, revision, data, objective, constraints, '
+        "strategies, space, training, search, budget, confirm, distill",
     ),
     "address in the dark": (
         changed("train.csv", '"hub://\\e[31m\\n"'),

@@ -40,7 +40,7 @@ def run_trial(
 ) -> TrialResult:
     """One epoch, with what the trial's number brings."""
     started({"trainable_params": 1, "device": "toy"})
-    metric, number = plan.spec.objective.metric, plan.number
+    metric, number = plan.spec.lead.metric, plan.number
     folder = Path(plan.checkpoint_dir)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights").write_text("weights", encoding="utf-8")

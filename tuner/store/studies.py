@@ -60,7 +60,7 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
                 spec=_dump(spec.model_dump(mode="json")),
                 space=_dump(space.to_json()),
                 code=this_code(),
-                metric=spec.objective.metric,
+                metric=spec.lead.metric,
                 maximize=maximize,
                 state=StudyState.SEARCHING.value,
                 state_reason="",

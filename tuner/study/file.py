@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.errors import Problem, StudyFileError
+from tuner.study.aims import with_goals
 from tuner.study.catalogue import Catalogue
 from tuner.study.document import MAX_BYTES, read_document
 from tuner.study.messages import shown, spec_problems
@@ -102,7 +103,7 @@ def _validate(data: Any, *, catalogue: Catalogue, base: Path) -> tuple[StudySpec
         problems = spec_problems(error.errors(include_url=False))
     said = {problem.key for problem in problems}
     problems += [rule for rule in rule_problems(data, catalogue=catalogue, base=base) if rule.key not in said]
-    return (None if spec is None or problems else _absolute(spec, base)), problems
+    return (None if spec is None or problems else _absolute(with_goals(spec, catalogue=catalogue), base)), problems
 
 
 def _absolute(spec: StudySpec, base: Path) -> StudySpec:

@@ -90,6 +90,8 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
         message = f"{label}: unknown value {quoted(value)}{did_you_mean(value, options)}"
         if "did you mean" in message:
             message += f" (one of {', '.join(options)})"
+    elif kind == "too_long":
+        message = f"{label} has {error['ctx']['actual_length']} items; {error['ctx']['max_length']} at most"
     elif kind == "too_short" and not value:
         message = f"{label} is empty; give at least one"
     elif value is None:
@@ -196,6 +198,10 @@ def _expected(schema: Schema) -> str:
             return "true or false"
         case "array" if "prefixItems" in inner:
             return f"a list of {len(inner['prefixItems'])} texts"
+        case "array" if "properties" in _resolve(inner.get("items", {})):
+            return "a list of such blocks"
+        case "array" if inner.get("items", {}).get("format") == "constraint":
+            return 'a list, such as ["seconds <= 600"]'
         case "array":
             return "a list, such as [head, lora]"
         case "object" if keys := inner.get("properties"):

@@ -23,6 +23,12 @@ PRUNERS = (
 )
 """What ``search.pruner`` may be; ``tuner/search`` maps each to a class of Optuna, and a test keeps both equal."""
 
+SAMPLERS_OF_ONE = frozenset({"cmaes"})
+"""Samplers that know one objective only."""
+
+PRUNERS_OF_SEVERAL = frozenset({"auto", "none"})
+"""What ``search.pruner`` may be where a study has several objectives: Optuna's own compare one number."""
+
 COMBINE = "+"
 """Between the components of a combined strategy: ``lora+bitfit``."""
 

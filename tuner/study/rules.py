@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import DataError, Problem
+from tuner.study.aims import aim_problems
 from tuner.study.build import resolve_space
 from tuner.study.catalogue import Catalogue, TaskInfo
 from tuner.study.lineup import read_lineup
@@ -36,7 +37,7 @@ def rule_problems(data: Mapping[str, Any], *, catalogue: Catalogue, base: Path) 
     """
     findings = Findings()
     task = _task(data, catalogue=catalogue, findings=findings)
-    _objective(_section(data, "objective"), task=task, catalogue=catalogue, findings=findings)
+    aim_problems(data, task=task, catalogue=catalogue, findings=findings)
     _data(_section(data, "data"), findings=findings)
     _model(data, key="model", base=base, findings=findings)
     _model(_section(data, "distill"), key="teacher", base=base, findings=findings)
@@ -74,29 +75,6 @@ def _task(data: Mapping[str, Any], *, catalogue: Catalogue, findings: Findings) 
     if name not in catalogue.tasks:
         findings.refuse("task", f"unknown task {quoted(name)}{did_you_mean(name, catalogue.tasks)}")
     return catalogue.tasks.get(name)
-
-
-def _objective(
-    objective: Mapping[str, Any], *, task: TaskInfo | None, catalogue: Catalogue, findings: Findings
-) -> None:
-    name, goal = objective.get("metric"), objective.get("goal")
-    if not isinstance(name, str):
-        return
-    tasks = [task] if task is not None else list(catalogue.tasks.values())
-    metrics = {metric.name: metric for known in tasks for metric in known.metrics}
-    if name not in metrics:
-        whose = task.name if task is not None else "no task"
-        has = "has no" if task is not None else "has a"
-        findings.refuse("objective.metric", f"{whose} {has} metric {quoted(name)}{did_you_mean(name, metrics)}")
-    elif goal in ("maximize", "minimize") and goal != metrics[name].goal:
-        right = metrics[name].goal
-        findings.refuse(
-            "objective.goal", f"{name} is better the {_better(right)} it is; write {right} or remove the line"
-        )
-
-
-def _better(goal: str) -> str:
-    return "higher" if goal == "maximize" else "lower"
 
 
 def _data(data: Mapping[str, Any], *, findings: Findings) -> None:

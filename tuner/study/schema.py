@@ -7,6 +7,7 @@ from typing import Any
 
 from tuner.study.build import LEARNING_RATE
 from tuner.study.catalogue import Catalogue
+from tuner.study.costs import COSTS
 from tuner.study.domains import Choice, Hyperparameter, Range
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
 from tuner.study.lineup import COMPOSED, strategy_pattern
@@ -34,7 +35,7 @@ def study_schema(catalogue: Catalogue) -> Schema:
     definitions, properties = schema["$defs"], schema["properties"]
     properties["task"]["enum"] = list(catalogue.tasks)
     metrics = dict.fromkeys(metric.name for task in catalogue.tasks.values() for metric in task.metrics)
-    definitions["ObjectiveSpec"]["properties"]["metric"]["enum"] = list(metrics)
+    definitions["ObjectiveSpec"]["properties"]["metric"]["enum"] = [*metrics, *COSTS]
     properties["strategies"] = _strategies(catalogue, description=properties["strategies"]["description"])
     properties["space"] = _space(catalogue) | {"description": properties["space"]["description"]}
     for knob in DISTILL_HYPERPARAMETERS:

@@ -17,16 +17,6 @@ from tuner.study.names import combinations, joined
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
-def _one_objective(value: Any) -> Any:
-    """Say of a list of objectives that it is too many."""
-    if isinstance(value, list | tuple):
-        # pydantic turns a ValueError, and no TypeError, into a validation error
-        raise ValueError(  # noqa: TRY004
-            f"one objective is supported now, got a list of {len(value)}; write {{metric: NAME}}"
-        )
-    return value
-
-
 def _by_name(value: Any) -> Any:
     """``tpe`` is short for ``{name: tpe}``."""
     return {"name": value} if isinstance(value, str) else value
@@ -116,8 +106,28 @@ Strategies = Annotated[
 class ObjectiveSpec(Section):
     """What is best."""
 
-    metric: str = Field(description="a metric of the task, measured on the validation rows")
+    metric: str = Field(
+        description="a metric of the task, measured on the validation rows; in a list also trainable_params, seconds or peak_memory"
+    )
     goal: Literal["maximize", "minimize"] | None = Field(default=None, description="default: the metric's own goal")
+
+
+def _one_or_several(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else ObjectiveSpec.__name__
+
+
+Bound = Annotated[str, Field(json_schema_extra={"format": "constraint"})]
+"""One constraint as text, read by :mod:`tuner.study.constraints`; the format is what messages know it by."""
+
+MOST_OBJECTIVES = 4
+"""With more, hardly any trial is worse than another one in everything."""
+
+Objectives = Annotated[
+    Annotated[ObjectiveSpec, Tag(ObjectiveSpec.__name__)]
+    | Annotated[tuple[ObjectiveSpec, ...], Field(min_length=1, max_length=MOST_OBJECTIVES, strict=False), Tag("list")],
+    Discriminator(_one_or_several),
+]
+"""What is best, or several things that are weighed against each other, the one that ranks trials of equal worth first."""
 
 
 class TrainingSpec(Section):
@@ -202,8 +212,12 @@ class StudySpec(Section):
     model: str = Field(description="hub id, local folder, or package://NAME/PATH")
     revision: str | None = Field(default=None, description="commit of a hub model")
     data: DataSpec = Field(description="where the rows are")
-    objective: Annotated[ObjectiveSpec, BeforeValidator(_one_objective)] = Field(
-        description="what is best, such as {metric: accuracy}"
+    objective: Objectives = Field(
+        description="what is best, such as {metric: accuracy}, or a list: [{metric: accuracy}, {metric: trainable_params}]"
+    )
+    constraints: Annotated[tuple[Bound, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None,
+        description='what a trial must keep to win, such as ["peak_memory <= 10 GB", "seconds <= 600", "accuracy >= 0.9"]',
     )
     strategies: Strategies = Field(
         description="ways to adapt the model, such as [head, lora, head>lora], or {compose: [bitfit, lora, adapter]}"
@@ -222,6 +236,21 @@ class StudySpec(Section):
         default_factory=ConfirmSpec, description="how sure the answer shall be"
     )
     distill: DistillSpec | None = Field(default=None, description="a larger model to learn from besides the labels")
+
+    @property
+    def objectives(self) -> tuple[ObjectiveSpec, ...]:
+        """All objectives; of several, each with its goal."""
+        return (self.objective,) if isinstance(self.objective, ObjectiveSpec) else self.objective
+
+    @property
+    def lead(self) -> ObjectiveSpec:
+        """The first objective: it decides which epoch of a trial counts and ranks the finalists."""
+        return self.objectives[0]
+
+    @property
+    def has_front(self) -> bool:
+        """Whether several objectives are weighed against each other."""
+        return len(self.objectives) > 1
 
     @property
     def strategy_names(self) -> tuple[str, ...]:

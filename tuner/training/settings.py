@@ -39,6 +39,7 @@ class Settings:
         distill_weight: The teacher's share of the loss.
         balance: What is done about classes of unequal size.
         micro_batch: Rows on the device at once.
+        micro_batches: From which step on how many, where a run is repeated bit for bit.
         seed: Seed of the run.
         rules: What decides over the epochs.
     """
@@ -64,6 +65,16 @@ class Settings:
     micro_batch: int
     seed: int
     rules: Rules
+    micro_batches: tuple[tuple[int, int], ...] = ()
+
+    def rows_at_once(self, step: int, *, fit: int) -> int:
+        """Rows on the device at once in a step.
+
+        Args:
+            step: 0-based, over the whole run.
+            fit: What has fitted so far; it counts where no other run is repeated.
+        """
+        return next((rows for first, rows in reversed(self.micro_batches) if first <= step), fit)
 
     @classmethod
     def of(cls, plan: TrialPlan) -> Settings:
@@ -72,7 +83,7 @@ class Settings:
         knobs = (*SHARED_HYPERPARAMETERS, *DISTILL_HYPERPARAMETERS)
         values: Mapping[str, Value] = {knob.name: knob.default for knob in knobs} | dict(plan.params)
         goals = {metric.name: metric.goal for metric in TASKS[spec.task].info.metrics}
-        goal = spec.objective.goal or goals[spec.objective.metric]
+        goal = spec.lead.goal or goals[spec.lead.metric]
         batch_size = int(values["batch_size"])
         return cls(
             learning_rate=float(values["learning_rate"]),
@@ -96,12 +107,13 @@ class Settings:
             micro_batch=min(spec.training.micro_batch or batch_size, plan.micro_batch or batch_size, batch_size),
             seed=plan.seed,
             rules=Rules(
-                metric=spec.objective.metric,
+                metric=spec.lead.metric,
                 maximize=goal == "maximize",
                 epochs=spec.training.epochs,
                 patience=int(values["patience"]) or spec.training.patience,
                 select=spec.training.select,
             ),
+            micro_batches=plan.micro_batches,
         )
 
 
