@@ -129,6 +129,9 @@ def change_study(
     trials: int | None = None,
     epochs: int | None = None,
     gpu_hours: float | None = None,
+    hours: float | None = None,
+    money: float | None = None,
+    price_per_hour: float | None = None,
     priority: int | None = None,
     storage: str | None = None,
 ) -> StudyRecord:
@@ -138,7 +141,10 @@ def change_study(
         name: The study.
         trials: Trials, the pruned ones included; never less than it has.
         epochs: Epochs over all trials.
-        gpu_hours: Device hours, the confirmation's fifth included.
+        gpu_hours: Device hours, the confirmation's part included.
+        hours: Hours by the clock since the first trial began.
+        money: What device hours may cost.
+        price_per_hour: What an hour of one slot costs.
         priority: Studies with a higher one are served first; 0 is the usual one.
         storage: Database URL; else ``TUNER_STORAGE``, else ``sqlite:///tuner.db``.
 
@@ -153,11 +159,19 @@ def change_study(
         >>> tuner.change_study("example", trials=3, priority=5, storage="sqlite:///tuner.db").spec.budget.trials
         3
     """
-    from tuner.search.budget import least_gpu_hours, why_no_new_trial
+    from tuner.search.budget import least_limits, why_no_new_trial
     from tuner.store import control, location
     from tuner.store.database import Database
 
-    wishes = control.Wishes(trials=trials, epochs=epochs, gpu_hours=gpu_hours, priority=priority)
+    wishes = control.Wishes(
+        trials=trials,
+        epochs=epochs,
+        gpu_hours=gpu_hours,
+        hours=hours,
+        money=money,
+        price_per_hour=price_per_hour,
+        priority=priority,
+    )
     with Database.open(location.storage_url(storage)) as database:
         return control.change(
             database,
@@ -165,7 +179,7 @@ def change_study(
             wishes=wishes,
             who=control.this_person(),
             quota=why_no_new_trial,
-            least_hours=least_gpu_hours,
+            least=least_limits,
         )
 
 

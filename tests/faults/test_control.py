@@ -24,7 +24,7 @@ from tests.postgres import PostgresServer
 from tests.store.toy import sql
 from tuner.api import load_study
 from tuner.errors import ConflictError
-from tuner.search.budget import least_gpu_hours, why_no_new_trial
+from tuner.search.budget import least_limits, why_no_new_trial
 from tuner.store import control, studies, trial_control, workers
 from tuner.store.control import Wishes
 from tuner.store.database import Database
@@ -218,7 +218,7 @@ def _lower_to_what_is_used(db: Database) -> None:
 
 
 def _change(db: Database, name: str, **wishes: Any) -> None:
-    control.change(db, name, wishes=Wishes(**wishes), who=ANNA, quota=why_no_new_trial, least_hours=least_gpu_hours)
+    control.change(db, name, wishes=Wishes(**wishes), who=ANNA, quota=why_no_new_trial, least=least_limits)
 
 
 # Row 35: other code, other schema

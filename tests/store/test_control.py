@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from tests.store.toy import LEASE, holder, run_out, sql, toy_result, toy_study, train
 from tuner.errors import ConflictError, LeaseLost, NotFoundError, UsageError
-from tuner.search.budget import least_gpu_hours, why_no_new_trial, why_not_again
+from tuner.search.budget import least_limits, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
 from tuner.source import this_code
 from tuner.store import control, leases, studies, trial_control, workers
@@ -42,9 +42,7 @@ def any_db(storage_url: str) -> Iterator[Database]:
 
 
 def change(db: Database, name: str = "toy", **wishes: Any) -> StudyRecord:
-    return control.change(
-        db, name, wishes=Wishes(**wishes), who=ANNA, quota=why_no_new_trial, least_hours=least_gpu_hours
-    )
+    return control.change(db, name, wishes=Wishes(**wishes), who=ANNA, quota=why_no_new_trial, least=least_limits)
 
 
 def enqueue(db: Database, name: str = "toy", *, strategy: str | None = "lora", **values: Any) -> int:
@@ -280,17 +278,64 @@ def test_device_hours_keep_the_confirmations_fifth(db: Database) -> None:
     with pytest.raises(ConflictError) as caught:
         change(db, gpu_hours=0.2)
     assert str(caught.value) == (
-        'study "toy" has used 0.20 device hours already, a fifth kept for the confirmation; '
+        'study "toy" has used 0.20 device hours already, a part kept for the confirmation; '
         "--gpu-hours 0.25 is the least; --trials 1 starts no new one"
     )
     assert change(db, gpu_hours=0.25).spec.budget.gpu_hours == 0.25
     assert driver.advance().state is StudyState.CONFIRMING
 
 
+def test_money_and_hours_by_the_clock_are_changed_like_the_other_limits(db: Database) -> None:
+    toy_study(db, budget={"trials": 5}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.finish(lease, result=toy_result(0.5, seconds=7200.0))
+    with pytest.raises(UsageError, match="has no price of a device hour; give --price-per-hour, too"):
+        change(db, money=10.0)
+    assert change(db, money=10.0, price_per_hour=2.5).spec.budget.device_hours == 4.0
+    with pytest.raises(ConflictError, match=r"has cost 5\.00 already; --money 5\.00 is the least; --trials 1 starts"):
+        change(db, money=4.99)
+    with pytest.raises(ConflictError, match=r"has cost 15\.00 already"):
+        change(db, price_per_hour=7.5)
+    with pytest.raises(ConflictError, match=r"began 0\.00 hours ago; --hours 0\.01 is the least"):
+        change(db, hours=1e-6)
+    assert change(db, hours=0.01).spec.budget.hours == 0.01
+    assert driver.advance().state is StudyState.FINISHED  # another trial would need two hours
+    found = change(db, hours=9.0)
+    assert (found.state, found.spec.budget.money) == (StudyState.SEARCHING, 10.0)
+    change(db, money=5.0)
+    assert driver.advance().state_reason == "budget of 5 (2 device hours at 2.5) is used"
+
+
+def test_a_retraining_without_room_waits_for_others_and_is_ended_where_there_are_none(db: Database) -> None:
+    toy_study(db, budget={"trials": 2, "gpu_hours": 1.0}, confirm={"finalists": 1, "seeds": 2}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    for _ in range(2):
+        lease = driver.claim(holder())
+        assert lease is not None
+        driver.finish(lease, result=toy_result(0.5, seconds=1400.0))
+    assert driver.advance().state is StudyState.CONFIRMING
+    change(db, gpu_hours=1.2)
+    running = driver.claim(holder())
+    assert running is not None
+    assert running.purpose == "confirm"
+    assert driver.claim(holder("w2")) is None  # 1520 s are left, of which 1400 s are promised
+    driver.finish(running, result=toy_result(0.5, seconds=1400.0))
+    assert driver.claim(holder()) is None
+    assert driver.advance().state is StudyState.FINISHED
+    snapshot = load_snapshot(db, "toy")
+    refused = [run for finalist in snapshot.finalists for run in finalist.runs if run.outcome is Outcome.PRUNED]
+    assert {run.reason for run in refused} == {
+        "budget of 1.2 device hours has 2 min left; a re-training needs about 23.3 min"
+    }
+    assert all(not run.attempts for run in refused)
+
+
 @pytest.mark.parametrize(
     ("wishes", "text"),
     [
-        ({}, "nothing to change; give --trials, --epochs, --gpu-hours or --priority"),
+        ({}, "nothing to change; give --trials, --epochs, --gpu-hours, --hours, --money or --priority"),
         ({"trials": 0}, "--trials must be 1 to 100,000, got 0"),
         ({"gpu_hours": float("nan")}, "--gpu-hours must be 0.000001 to 1,000,000,000, got nan"),
         ({"priority": 5000}, "--priority must be -1,000 to 1,000, got 5,000"),

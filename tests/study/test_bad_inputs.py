@@ -134,7 +134,7 @@ ONE_LINE = {
     ),
     "no budget": (
         changed("{trials: 12}", "{}"),
-        "study.yaml:12:9: budget: give at least one of trials, epochs and gpu_hours",
+        "study.yaml:12:9: budget: give at least one of trials, epochs, gpu_hours, hours and money",
     ),
     "budget below one trial": (
         changed("trials: 12", "epochs: 3"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.store.toy import holder, toy_study
-from tuner.search.budget import least_gpu_hours, why_no_new_trial
+from tuner.search.budget import least_limits, why_no_new_trial
 from tuner.search.driver import StudyDriver
 from tuner.store import control
 from tuner.store.control import Wishes
@@ -28,7 +28,7 @@ def test_a_run_of_a_paused_study_hears_of_its_new_budget(sqlite_url: str) -> Non
         showing.show_studies()
         assert drivers == {"toy": driver}
         wishes = Wishes(gpu_hours=10.0)
-        control.change(db, "toy", wishes=wishes, who=ANNA, quota=why_no_new_trial, least_hours=least_gpu_hours)
+        control.change(db, "toy", wishes=wishes, who=ANNA, quota=why_no_new_trial, least=least_limits)
         showing.hurry()
         showing.show_studies()
         verdict, _ = driver.report(lease, epoch=1, metrics={"f1": 0.5}, seconds=4000.0, extend=60.0)

@@ -89,6 +89,17 @@ def change(
         float | None,
         typer.Option("--gpu-hours", metavar="X", show_default=False, help="device hours, the confirmation's included"),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option("--hours", metavar="X", show_default=False, help="hours by the clock since the first trial began"),
+    ] = None,
+    money: Annotated[
+        float | None, typer.Option("--money", metavar="X", show_default=False, help="what device hours may cost")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option("--price-per-hour", metavar="X", show_default=False, help="what an hour of one slot costs"),
+    ] = None,
     priority: Annotated[
         int | None,
         typer.Option("--priority", metavar="P", show_default=False, help="higher is served first; 0 is the usual one"),
@@ -105,6 +116,7 @@ def change(
     Examples:
       tuner study set my-study --trials 60
       tuner study set my-study --gpu-hours 12 --priority 5
+      tuner study set my-study --money 40 --price-per-hour 2.5
     """
     from tuner import live
     from tuner.cli.documents import study_row
@@ -113,7 +125,15 @@ def change(
     from tuner.store.records import StudyState
 
     study = live.change_study(
-        name, trials=trials, epochs=epochs, gpu_hours=gpu_hours, priority=priority, storage=storage
+        name,
+        trials=trials,
+        epochs=epochs,
+        gpu_hours=gpu_hours,
+        hours=hours,
+        money=money,
+        price_per_hour=price_per_hour,
+        priority=priority,
+        storage=storage,
     )
     if as_json:
         emit({"study": study_row(study)})

@@ -9,7 +9,6 @@ from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import FinalistScore, Winner, choose_winner
 from tuner.store.records import (
     AttemptRecord,
-    BudgetUse,
     EventRecord,
     FinalistRecord,
     StudyRecord,
@@ -61,7 +60,7 @@ def study_row(study: StudyRecord) -> dict[str, Any]:
         "objective": {"metric": study.metric, "goal": "maximize" if study.maximize else "minimize"},
         "strategies": list(study.space.names),
         "trials": {outcome: study.counts[outcome] for outcome in OUTCOMES},
-        "budget": {"asked": spec.budget.model_dump(mode="json"), "used": budget_document(study.used)},
+        "budget": {"asked": spec.budget.model_dump(mode="json"), "used": budget_document(study)},
         "priority": study.priority,
         "code": study.code,
         "created_at": study.created_at,
@@ -69,14 +68,25 @@ def study_row(study: StudyRecord) -> dict[str, Any]:
     }
 
 
-def budget_document(used: BudgetUse) -> dict[str, Any]:
+def budget_document(study: StudyRecord) -> dict[str, Any]:
     """What a study has used of its budget."""
+    used, price = study.used, study.spec.budget.price_per_hour
     return {
         "trials": used.trials,
         "epochs": used.epochs,
         "gpu_hours": used.gpu_seconds / 3600.0,
         "confirm_gpu_hours": used.confirm_seconds / 3600.0,
+        "hours": wall_hours(study),
+        "money": None if price is None else used.gpu_seconds / 3600.0 * price,
     }
+
+
+def wall_hours(study: StudyRecord) -> float:
+    """Hours by the clock since the first trial began; a finished study's stand still."""
+    used = study.used
+    if study.finished_at is None or used.began_at is None:
+        return used.wall_seconds / 3600.0
+    return max(0.0, study.finished_at - used.began_at) / 3600.0
 
 
 def best_document(winner: Winner, metric: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
-from tuner.cli.documents import counts_words
+from tuner.cli.documents import counts_words, wall_hours
 from tuner.cli.output import table
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
@@ -52,6 +52,11 @@ def budget_words(study: StudyRecord) -> str:
         parts.append(f"{used.gpu_seconds / 3600:.2f} of {asked.gpu_hours:g} device hours")
     else:
         parts.append(f"{duration(used.gpu_seconds)} of device time")
+    if asked.hours is not None:
+        parts.append(f"{wall_hours(study):.2f} of {asked.hours:g} hours")
+    if asked.price_per_hour is not None:
+        cost = f"cost {used.gpu_seconds / 3600 * asked.price_per_hour:.2f}"
+        parts.append(cost if asked.money is None else f"{cost} of {asked.money:g}")
     return ", ".join(parts)
 
 

@@ -97,6 +97,10 @@ def _json_stream() -> Show:
             return
         document = study_document(snapshot)
         changed = {key: value for key, value in document.items() if key not in {"read_at", "workers"}}
+        used = {
+            key: value for key, value in document["budget"]["used"].items() if key != "hours"
+        }  # time alone is no news
+        changed["budget"] = {**document["budget"], "used": used}
         if changed != last:
             last.clear()
             last.update(changed)

@@ -15,7 +15,14 @@ import optuna
 from optuna.storages._rdb import models as optuna_models
 
 from tuner.errors import LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
-from tuner.search.budget import why_no_new_trial, why_run_must_stop, with_budget
+from tuner.search.budget import (
+    has_clock,
+    seconds_until_stop,
+    why_no_new_trial,
+    why_no_retraining,
+    why_run_must_stop,
+    with_budget,
+)
 from tuner.search.confirm import choose_finalists, fresh_seeds
 from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
@@ -94,6 +101,7 @@ class StudyDriver:
             limit=lambda budget, used, in_search: why_run_must_stop(
                 with_budget(spec, budget), used, in_search=in_search
             ),
+            room=lambda budget, used, strategy: why_no_retraining(with_budget(spec, budget), used, strategy),
             recipes=self._judgement.recipes,
             epochs=spec.training.epochs,
             seed=spec.training.seed,
@@ -146,12 +154,22 @@ class StudyDriver:
         """
         store_missing(self._db, lease, epoch=epoch, values=metrics, objective=self._objective(metrics))
 
+    @property
+    def has_clock(self) -> bool:
+        """Whether time alone can end what runs of the study."""
+        return has_clock(self.study.spec.budget)
+
     def why_out_of_time(self, lease: Lease) -> str:
         """Why a run must stop where it is: the study's device hours are used up; an empty string if it may go on."""
-        if self.study.spec.budget.gpu_hours is None:
-            return ""
+        return self.time_left(lease)[0]
+
+    def time_left(self, lease: Lease) -> tuple[str, float]:
+        """Why a run must stop where it is, or an empty string, and in how many seconds there may be a reason."""
+        if not self.has_clock:
+            return "", math.inf
         used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
-        return why_run_must_stop(self.study.spec, used, in_search=lease.purpose == "search")
+        spec, in_search = self.study.spec, lease.purpose == "search"
+        return why_run_must_stop(spec, used, in_search=in_search), seconds_until_stop(spec, used, in_search=in_search)
 
     def cut(self, lease: Lease, *, reason: str, seconds: float) -> None:
         """Store the end of a run whose process was ended for its budget before it could answer.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import itertools
 import json
+import math
 import os
 import socket
 import uuid
@@ -21,13 +22,14 @@ from sqlalchemy.engine import Connection
 
 from tuner.errors import ConflictError, UsageError
 from tuner.store import events, optuna_rows
+from tuner.store.costs import Least
 from tuner.store.database import Database
 from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.studies import find_study, lock_study, move_study, read_study, why_search_is_over
 from tuner.store.tables import db_now, runs, studies
 from tuner.study.domains import Value
 from tuner.study.proposals import as_proposal, choose_strategy
-from tuner.study.spec import StudySpec
+from tuner.study.spec import LIMITS, StudySpec
 
 MOST_PRIORITY = 1000
 """Priorities are whole numbers from minus this to this."""
@@ -45,6 +47,9 @@ def this_person() -> str:
     return f"{user}@{socket.gethostname()}"[:200]
 
 
+_OF_BUDGET = (*LIMITS, "price_per_hour")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wishes:
     """What shall be other in a study; None stays.
@@ -53,12 +58,18 @@ class Wishes:
         trials: Trials, the pruned ones included.
         epochs: Epochs over all trials.
         gpu_hours: Device hours, the confirmation's fifth included.
+        hours: Hours by the clock since the first trial began.
+        money: What device hours may cost.
+        price_per_hour: What an hour of one slot costs.
         priority: Studies with a higher one are served first.
     """
 
     trials: int | None = None
     epochs: int | None = None
     gpu_hours: float | None = None
+    hours: float | None = None
+    money: float | None = None
+    price_per_hour: float | None = None
     priority: int | None = None
 
 
@@ -165,7 +176,7 @@ def change(
     wishes: Wishes,
     who: str,
     quota: Quota,
-    least_hours: Callable[[StudySpec, BudgetUse], float],
+    least: Callable[[StudySpec, BudgetUse], Least],
 ) -> StudyRecord:
     """Give a study another budget or priority; one that is finished goes on where that makes room for trials.
 
@@ -174,7 +185,7 @@ def change(
         wishes: What shall be other.
         who: Who asks.
         quota: Judges the budget.
-        least_hours: The device hours below which the study would have used too many already.
+        least: The limits below which the study would have used too much already.
 
     Raises:
         NotFoundError: If there is no such study.
@@ -184,9 +195,9 @@ def change(
 
     def _change(tx: Connection) -> None:
         study = locked(tx, name)
-        _require_above_use(study, wishes, least_hours=least_hours(study.spec, study.used))
         budget = study.spec.budget
-        asked = {key: getattr(wishes, key) for key in ("trials", "epochs", "gpu_hours")}
+        _require_above_use(study, wishes, least=least(study.spec, study.used))
+        asked = {key: getattr(wishes, key) for key in _OF_BUDGET}
         changed = {key: value for key, value in asked.items() if value is not None and value != getattr(budget, key)}
         texts = [f"{key} {_shown(getattr(budget, key))} -> {_shown(value)}" for key, value in changed.items()]
         spec = study.spec.model_copy(update={"budget": budget.model_copy(update=changed)})
@@ -222,11 +233,16 @@ def _require_sensible(wishes: Wishes) -> None:
         "trials": (1, 100_000),
         "epochs": (1, 2**31 - 1),
         "gpu_hours": (1e-6, 1e9),
+        "hours": (1e-6, 1e9),
+        "money": (1e-6, 1e12),
+        "price_per_hour": (1e-6, 1e9),
         "priority": (-MOST_PRIORITY, MOST_PRIORITY),
     }
     given = {key: value for key in limits if (value := getattr(wishes, key)) is not None}
     if not given:
-        raise UsageError("nothing to change", fix="give --trials, --epochs, --gpu-hours or --priority")
+        raise UsageError(
+            "nothing to change", fix="give --trials, --epochs, --gpu-hours, --hours, --money or --priority"
+        )
     for key, value in given.items():
         low, high = limits[key]
         if not low <= value <= high:  # false for nan, too
@@ -234,7 +250,7 @@ def _require_sensible(wishes: Wishes) -> None:
             raise UsageError(f"{option} must be {_plainly(low)} to {_plainly(high)}, got {_plainly(value)}")
 
 
-def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float) -> None:
+def _require_above_use(study: StudyRecord, wishes: Wishes, *, least: Least) -> None:
     used = study.used
     if wishes.trials is not None and wishes.trials < used.trials:
         raise ConflictError(
@@ -245,11 +261,32 @@ def _require_above_use(study: StudyRecord, wishes: Wishes, *, least_hours: float
             f'study "{study.name}" has used or promised {used.epochs} epochs already',
             fix=f"--epochs {used.epochs} starts no new trial",
         )
-    if wishes.gpu_hours is not None and wishes.gpu_hours < least_hours:
-        kept = ", a fifth kept for the confirmation" if study.spec.confirm.finalists else ""
+    kept = ", a part kept for the confirmation" if study.spec.confirm.finalists else ""
+    stop = f"--trials {used.trials} starts no new one"
+    if wishes.gpu_hours is not None and wishes.gpu_hours < least.gpu_hours:
         raise ConflictError(
             f'study "{study.name}" has used {used.gpu_seconds / 3600.0:.2f} device hours already{kept}',
-            fix=f"--gpu-hours {least_hours:.2f} is the least; --trials {used.trials} starts no new one",
+            fix=f"--gpu-hours {least.gpu_hours:.2f} is the least; {stop}",
+        )
+    if wishes.hours is not None and wishes.hours < least.hours:
+        raise ConflictError(
+            f'study "{study.name}" began {used.wall_seconds / 3600.0:.2f} hours ago{kept}',
+            fix=f"--hours {least.hours:.2f} is the least; {stop}",
+        )
+    _require_affordable(study, wishes, least=least, kept=kept, stop=stop)
+
+
+def _require_affordable(study: StudyRecord, wishes: Wishes, *, least: Least, kept: str, stop: str) -> None:
+    if wishes.money is None and wishes.price_per_hour is None:
+        return
+    price = wishes.price_per_hour or study.spec.budget.price_per_hour
+    if price is None:
+        raise UsageError(f'study "{study.name}" has no price of a device hour', fix="give --price-per-hour, too")
+    money = wishes.money or study.spec.budget.money
+    if money is not None and money < least.gpu_hours * price:
+        raise ConflictError(
+            f'study "{study.name}" has cost {study.used.gpu_seconds / 3600.0 * price:.2f} already{kept}',
+            fix=f"--money {math.ceil(least.gpu_hours * price * 100.0) / 100.0:.2f} is the least; {stop}",
         )
 
 
@@ -316,6 +353,7 @@ def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: in
             outcome=Outcome.WAITING.value,
             reason=reason,
             is_recipe=False,
+            learnt_from="",
             attempt=0,
             token=request,
             losses=0,

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Row
 from tuner.errors import LeaseLost
 from tuner.store import ends, events, optuna_rows
 from tuner.store.breaker import pause_if_hopeless
+from tuner.store.costs import count_running
 from tuner.store.database import Database
 from tuner.store.records import Asked, BudgetUse, Outcome, StudyState
 from tuner.store.studies import budget_use, lock_study, read_budget, why_search_is_over
@@ -95,6 +96,9 @@ Quota = Callable[[BudgetSpec, BudgetUse], str]
 Limit = Callable[[BudgetSpec, BudgetUse, bool], str]
 """Says why a run, of the search or not, may not go on, or an empty string if it may."""
 
+Room = Callable[[BudgetSpec, BudgetUse, str], str]
+"""Says why a re-training of a strategy could not be finished, or an empty string if it could."""
+
 Recipes = Sequence[Mapping[str, Value]]
 """Values that the first trials must take, in order."""
 
@@ -107,6 +111,7 @@ def claim(
     holder: Holder,
     quota: Quota,
     limit: Limit,
+    room: Room | None = None,
     recipes: Recipes,
     epochs: int,
     seed: int,
@@ -117,6 +122,7 @@ def claim(
     Args:
         quota: Judges the budget under the study's lock, so that eight workers never start trial 51 of 50.
         limit: Judges whether a waiting run may go on; where it may not, the run is ended as pruned.
+        room: Judges whether a re-training can be finished; where it cannot, it waits for what others leave, and is ended if none runs.
         recipes: The first new trials take these values, one after the other; those that people enqueued do not count.
         epochs: Epochs that a new trial reserves.
         seed: Seed of a new trial.
@@ -143,8 +149,12 @@ def claim(
                 return None  # the last of them paused it
         budget = read_budget(tx, study_id)
         while (waiting := _next_waiting(tx, study_id)) is not None:
-            in_search = waiting.purpose == "search"
-            reason = _why_stopped(tx, waiting) or limit(budget, budget_use(tx, study_id), in_search)
+            in_search, used = waiting.purpose == "search", budget_use(tx, study_id)
+            reason = _why_stopped(tx, waiting) or limit(budget, used, in_search)
+            if room is not None and not reason and not in_search and not waiting.epochs_done:
+                reason = room(budget, used, waiting.strategy)
+                if reason and count_running(used.groups):
+                    return None
             if not reason:
                 return _take(tx, waiting, holder, token=token)
             ends.cut_waiting(tx, waiting, reason=reason)

@@ -196,6 +196,34 @@ class FinalistRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunGroup:
+    """Runs of a study that are alike, added up.
+
+    Attributes:
+        in_search: Whether they are trials of the search, not re-trainings.
+        strategy: Empty while it is being proposed.
+        outcome: What they are.
+        runs: How many.
+        epochs: Epochs that each has trained.
+        reserved: Epochs that each may train.
+        seconds: Device seconds of them all, over all attempts.
+    """
+
+    in_search: bool
+    strategy: str
+    outcome: Outcome
+    runs: int
+    epochs: int
+    reserved: int
+    seconds: float
+
+    @property
+    def is_open(self) -> bool:
+        """Whether they run or wait."""
+        return not self.outcome.is_finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetUse:
     """What a study has used of its budget.
 
@@ -204,12 +232,18 @@ class BudgetUse:
         epochs: Epochs trained in the search, plus those reserved by running trials.
         gpu_seconds: Device seconds over all attempts, confirmation included.
         confirm_seconds: Of those, the confirmation's.
+        began_at: When the first attempt began, None before.
+        wall_seconds: Seconds by the clock since then, up to now.
+        groups: What the device seconds were used for, and what runs or waits; see :mod:`tuner.store.costs`.
     """
 
     trials: int
     epochs: int
     gpu_seconds: float
     confirm_seconds: float
+    began_at: float | None = None
+    wall_seconds: float = 0.0
+    groups: tuple[RunGroup, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

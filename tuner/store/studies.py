@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import ConflictError, NotFoundError
 from tuner.source import this_code
 from tuner.store import events, optuna_rows
 from tuner.store.database import Database
-from tuner.store.records import BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.records import BudgetUse, Outcome, RunGroup, StudyRecord, StudyState
 from tuner.store.tables import attempts, db_now, metrics, runs, studies
 from tuner.store.tables import events as events_table
 from tuner.study.space import SearchSpace
@@ -290,27 +290,42 @@ def read_budget(tx: Connection, study_id: int) -> BudgetSpec:
 
 
 def budget_use(tx: Connection, study_id: int) -> BudgetUse:
-    """What a study has used of its budget: one pass over its runs, one over their attempts."""
-    is_open = runs.c.outcome.in_((Outcome.RUNNING.value, Outcome.WAITING.value))
-    trials, epochs = tx.execute(
+    """What a study has used of its budget: one pass over its runs and their attempts."""
+    alike = (runs.c.purpose, runs.c.strategy, runs.c.outcome, runs.c.epochs_done, runs.c.reserved_epochs)
+    rows = tx.execute(
         select(
-            func.count(), func.coalesce(func.sum(case((is_open, runs.c.reserved_epochs), else_=runs.c.epochs_done)), 0)
-        ).where(runs.c.study_id == study_id, runs.c.purpose == "search")
-    ).one()
-    seconds = dict(
-        tx.execute(
-            select(runs.c.purpose, func.coalesce(func.sum(attempts.c.seconds), 0.0))
-            .join(attempts, attempts.c.run_id == runs.c.run_id)
-            .where(runs.c.study_id == study_id)
-            .group_by(runs.c.purpose)
-        ).all()
+            *alike,
+            func.count(runs.c.run_id.distinct()).label("runs"),
+            func.coalesce(func.sum(attempts.c.seconds), 0.0).label("seconds"),
+            func.min(attempts.c.started_at).label("began_at"),
+        )
+        .select_from(runs.outerjoin(attempts, attempts.c.run_id == runs.c.run_id))
+        .where(runs.c.study_id == study_id)
+        .group_by(*alike)
+    ).all()
+    groups = tuple(
+        RunGroup(
+            in_search=row.purpose == "search",
+            strategy=row.strategy or "",
+            outcome=Outcome(row.outcome),
+            runs=int(row.runs),
+            epochs=int(row.epochs_done),
+            reserved=int(row.reserved_epochs),
+            seconds=float(row.seconds),
+        )
+        for row in rows
     )
-    confirm = float(seconds.get("confirm", 0.0))
+    search = [group for group in groups if group.in_search]
+    began = min((row.began_at for row in rows if row.began_at is not None), default=None)
+    now = tx.execute(select(db_now())).scalar_one() if began is not None else 0.0
     return BudgetUse(
-        trials=int(trials),
-        epochs=int(epochs),
-        gpu_seconds=float(seconds.get("search", 0.0)) + confirm,
-        confirm_seconds=confirm,
+        trials=sum(group.runs for group in search),
+        epochs=sum(group.runs * (group.reserved if group.is_open else group.epochs) for group in search),
+        gpu_seconds=sum(group.seconds for group in groups),
+        confirm_seconds=sum(group.seconds for group in groups if not group.in_search),
+        began_at=began,
+        wall_seconds=max(0.0, float(now) - float(began)) if began is not None else 0.0,
+        groups=groups,
     )
 
 

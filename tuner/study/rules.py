@@ -19,7 +19,7 @@ from tuner.study.messages import quoted, shown
 from tuner.study.names import PRUNERS, SAMPLERS, did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
-from tuner.study.spec import TrainingSpec
+from tuner.study.spec import LIMITS, TrainingSpec
 from tuner.study.table import FORMATS
 from tuner.study.teacher import named_trial
 
@@ -165,8 +165,10 @@ def _budget(data: Mapping[str, Any], *, findings: Findings) -> None:
     if "budget" not in data:
         return
     budget = data["budget"]
-    if isinstance(budget, Mapping) and all(budget.get(limit) is None for limit in ("trials", "epochs", "gpu_hours")):
-        findings.refuse("budget", "give at least one of trials, epochs and gpu_hours")
+    if isinstance(budget, Mapping) and all(budget.get(limit) is None for limit in LIMITS):
+        findings.refuse("budget", f"give at least one of {', '.join(LIMITS[:-1])} and {LIMITS[-1]}")
+    if isinstance(budget, Mapping) and budget.get("money") is not None and budget.get("price_per_hour") is None:
+        findings.refuse("budget.money", "needs price_per_hour: what an hour of one slot costs")
     limit, epochs = _section(data, "budget").get("epochs"), _epochs(data)
     if isinstance(limit, int) and epochs is not None and 1 <= limit < epochs:
         findings.refuse("budget.epochs", f"{limit} is less than the {epochs} epochs of one trial")

@@ -171,6 +171,10 @@ class SearchSpec(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
 
 
+LIMITS = ("trials", "epochs", "gpu_hours", "hours", "money")
+"""What a budget may limit; it has at least one of them."""
+
+
 class BudgetSpec(Section):
     """When the search ends: the first limit reached ends it."""
 
@@ -179,8 +183,26 @@ class BudgetSpec(Section):
     )
     epochs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="epochs over all trials")
     gpu_hours: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
-        default=None, description="device hours over all slots; a fifth is kept back for the confirmation"
+        default=None, description="device hours over all slots; up to a fifth is kept back for the confirmation"
     )
+    hours: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="hours by the clock since the first trial began; a fifth is kept back for the confirmation",
+    )
+    money: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
+        default=None, description="what device hours may cost, in the currency of price_per_hour"
+    )
+    price_per_hour: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
+        default=None, description="what an hour of one slot costs"
+    )
+
+    @property
+    def device_hours(self) -> float | None:
+        """Device hours that may be used, by gpu_hours or for the money, whichever is less; None without such a limit."""
+        limits = [self.gpu_hours] if self.gpu_hours is not None else []
+        if self.money is not None and self.price_per_hour is not None:
+            limits.append(self.money / self.price_per_hour)
+        return min(limits, default=None)
 
 
 class ConfirmSpec(Section):

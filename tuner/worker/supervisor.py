@@ -337,19 +337,22 @@ class Supervisor:
     # Ends
 
     def _watch_budgets(self) -> None:
-        """Stop runs whose study has used its device hours, within a second and a training step."""
+        """Stop runs whose study has used its hours, within a training step; near the end every round looks."""
         now = time.monotonic()
         if now < self._next_budget:
             return
-        self._next_budget = now + _BUDGET_SECONDS
+        wait = _BUDGET_SECONDS
         for slot in self.slots:
             job = slot.job
-            if job is None or job.stop_asked_at is not None or job.driver.study.spec.budget.gpu_hours is None:
+            if job is None or job.stop_asked_at is not None or not job.driver.has_clock:
                 continue
             leases.renew(self._db, held=[(job.lease, job.seconds)], lease=self._options.lease)
-            if reason := job.driver.why_out_of_time(job.lease):
+            reason, left = job.driver.time_left(job.lease)
+            wait = min(wait, left / 2.0)
+            if reason:
                 job.prune_reason = reason
                 interrupt(slot, job, Verdict.STOP)
+        self._next_budget = now + wait
 
     def _drop(self, token: str) -> None:
         for slot in self.slots:
