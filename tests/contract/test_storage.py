@@ -191,7 +191,6 @@ def test_a_crash_between_claim_and_proposal_loses_nothing(
     db: Database, plain_optuna: Callable[[], optuna.Study]
 ) -> None:
     study = toy_study(db)
-    recipes = [{"strategy": block.strategy, **block.recipe} for block in study.space.strategies]
     bare = leases.claim(  # what a worker that dies before it samples leaves behind
         db,
         study_id=study.study_id,
@@ -199,7 +198,7 @@ def test_a_crash_between_claim_and_proposal_loses_nothing(
         holder=holder("dead", lease=-1.0),
         quota=lambda _budget, _used: "",
         limit=lambda _budget, _used, _in_search: "",
-        recipes=recipes,
+        recipes=study.space.recipes,
         epochs=3,
         seed=0,
     )

@@ -63,7 +63,7 @@ def test_a_foreign_database_is_not_touched(bare: Database) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "message"),
-    [("9999", "newer than this tuner's 0002; upgrade tuner")],
+    [("9999", "newer than this tuner's 0003; upgrade tuner")],
 )
 def test_another_schema_is_refused(bare: Database, revision: str, message: str) -> None:
     schema.initialise(bare)
@@ -132,7 +132,7 @@ def test_an_older_schema_is_upgraded_where_it_stands(bare: Database) -> None:
     bare.write(lambda tx: tx.execute(sqlalchemy.insert(workers).values(ended)))
     bare.write(lambda tx: _migrate(tx, command.downgrade, "0001"))
     bare.write(sql("ALTER TABLE tuner_studies ADD COLUMN code VARCHAR(80) NOT NULL DEFAULT ''"))
-    with pytest.raises(ConfigurationError, match=r"has schema 0001, this tuner needs 0002.*tuner db upgrade"):
+    with pytest.raises(ConfigurationError, match=r"has schema 0001, this tuner needs 0003.*tuner db upgrade"):
         schema.require_current(bare)
     assert schema.upgrade(bare).is_current
     assert bare.read(lambda tx: tx.execute(sqlalchemy.select(workers.c.worker_id, workers.c.beat)).all()) == [("w", 0)]

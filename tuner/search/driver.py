@@ -139,7 +139,7 @@ class StudyDriver:
         if lease.purpose != "search":
             return Verdict.GO_ON, ""
         with _translated(self._db):
-            if self._judgement.loses(lease.trial_id, is_recipe=lease.is_recipe, epoch=epoch):
+            if self._judgement.loses(lease.trial_id, is_recipe=lease.is_tried_first, epoch=epoch):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
         return Verdict.GO_ON, ""
 

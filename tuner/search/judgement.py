@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.search.pruners import EPOCHS_FOR_BRACKETS, make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.study.domains import Choice, Fixed, Range, Value
-from tuner.study.space import SearchSpace
+from tuner.study.space import Recipe, SearchSpace
 from tuner.study.spec import SearchSpec
 
 _STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
@@ -54,11 +54,9 @@ class Judgement:
         study.sampler = make_sampler(search.sampler, space=space, seed=search.seed)
 
     @property
-    def recipes(self) -> list[dict[str, Value]]:
-        """Values that the first trials take, in order of the trials' numbers."""
-        return [
-            {"strategy": block.strategy, **block.recipe} for block in self._space.strategies if block.is_tried_first
-        ]
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What the first trials take, in order of the trials' numbers."""
+        return self._space.recipes
 
     def propose(self, trial_id: int, *, number: int) -> tuple[str, dict[str, Value]]:
         """Sample a strategy and its values; what an earlier attempt sampled already is kept.
@@ -85,7 +83,7 @@ class Judgement:
 
         Args:
             trial_id: The trial.
-            is_recipe: Whether it is one of the recipes.
+            is_recipe: Whether it is one of the recipes, the learnt ones included.
             epoch: What it has reported; later epochs are of an attempt that does not count. None: the last that there is.
         """
         trial = _until(self._trial(trial_id), epoch)

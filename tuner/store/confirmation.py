@@ -89,6 +89,7 @@ def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence
                 strategy=trial.strategy,
                 params=trial.params,
                 is_recipe=trial.is_recipe,
+                learnt_from=trial.learnt_from,
                 attempt=0,
                 token="",
                 losses=0,

@@ -30,6 +30,7 @@ from tuner.store.tables import attempts, db_now, runs, workers
 from tuner.store.transactions import inserted_id
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
+from tuner.study.space import Recipe
 from tuner.study.spec import BudgetSpec
 
 
@@ -68,6 +69,7 @@ class Lease:
         seed: Seed of this run.
         purpose: ``search`` or ``confirm``.
         is_recipe: Whether it is a strategy's default recipe.
+        learnt_from: The past trial whose values it takes, as ``STUDY/NUMBER``; empty for none.
         attempt: Grows with every claim of the run.
         token: Random; the fencing token.
         strategy: None until a proposal is bound.
@@ -88,6 +90,12 @@ class Lease:
     strategy: str | None
     params: Mapping[str, Value] | None
     beats: Beats | None = field(default=None, compare=False, repr=False)
+    learnt_from: str = ""
+
+    @property
+    def is_tried_first(self) -> bool:
+        """Whether its values are a recipe: its strategy's own, or one that was learnt."""
+        return self.is_recipe or bool(self.learnt_from)
 
 
 Quota = Callable[[BudgetSpec, BudgetUse], str]
@@ -99,8 +107,8 @@ Limit = Callable[[BudgetSpec, BudgetUse, bool], str]
 Room = Callable[[BudgetSpec, BudgetUse, str], str]
 """Says why a re-training of a strategy could not be finished, or an empty string if it could."""
 
-Recipes = Sequence[Mapping[str, Value]]
-"""Values that the first trials must take, in order."""
+Recipes = Sequence[Recipe]
+"""What the first trials must take, in order."""
 
 
 def claim(
@@ -195,10 +203,13 @@ def _create(
 ) -> Lease:
     # Not by the trial's number: trials that people enqueued come between.
     tried = tx.execute(
-        select(func.count()).where(runs.c.study_id == study_id, runs.c.purpose == "search", runs.c.is_recipe)
+        select(func.count()).where(
+            runs.c.study_id == study_id, runs.c.purpose == "search", runs.c.is_recipe | (runs.c.learnt_from != "")
+        )
     ).scalar_one()
     recipe = recipes[tried] if tried < len(recipes) else None
-    trial_id, number = optuna_rows.create_trial(tx, study_id=study_id, fixed_params=recipe)
+    fixed_params = recipe.params if recipe is not None else None
+    trial_id, number = optuna_rows.create_trial(tx, study_id=study_id, fixed_params=fixed_params)
     run_id = inserted_id(
         tx,
         insert(runs).values(
@@ -209,7 +220,8 @@ def _create(
             seed=seed,
             outcome=Outcome.RUNNING.value,
             reason=ends.running_on(holder.host, holder.slot),
-            is_recipe=recipe is not None,
+            is_recipe=recipe is not None and recipe.is_default,
+            learnt_from=recipe.learnt_from if recipe is not None else "",
             attempt=1,
             token=token,
             losses=0,
@@ -282,6 +294,7 @@ def _lease(row: Row[Any], holder: Holder) -> Lease:
         strategy=row.strategy,
         params=json.loads(row.params) if row.params is not None else None,
         beats=holder.beats,
+        learnt_from=row.learnt_from,
     )
 
 

@@ -216,6 +216,7 @@ def _trial(row: Row[Any], tried: Sequence[AttemptRecord], epochs: tuple[EpochRec
         strategy=row.strategy or "",
         params=json.loads(row.params) if row.params else {},
         is_recipe=bool(row.is_recipe),
+        learnt_from=row.learnt_from,
         value=row.value,
         best_epoch=row.best_epoch,
         epochs=epochs,

@@ -119,6 +119,7 @@ class TrialRecord:
         strategy: The strategy or combination; empty while it is being proposed.
         params: Absolute values; empty while it is being proposed.
         is_recipe: Whether this is a strategy's default recipe.
+        learnt_from: The past trial whose values it takes, as ``STUDY/NUMBER``; empty for none.
         value: The objective: of the epoch that counts if complete, of the last report if pruned, else None.
         best_epoch: The epoch that counts, None before the first report.
         epochs: What each epoch reported, in order, the newest attempt's word where two reported the same epoch.
@@ -151,6 +152,7 @@ class TrialRecord:
     notes: tuple[str, ...]
     started_at: float
     ended_at: float | None
+    learnt_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

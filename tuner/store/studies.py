@@ -84,7 +84,8 @@ def _stamp(tx: Connection, row: Row[Any]) -> None:
 
 def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximize: bool) -> None:
     """Refuse to take one study for another: Optuna ignores such differences silently."""
-    stored, asked = _flat(json.loads(row.spec)), _flat(spec.model_dump(mode="json"))
+    there = StudySpec.model_validate(json.loads(row.spec))  # an older one has not every key; its defaults are meant
+    stored, asked = _flat(there.model_dump(mode="json")), _flat(spec.model_dump(mode="json"))
     different = [
         f"{key} is {stored.get(key)!r} there and {asked.get(key)!r} here"
         for key in sorted(stored.keys() | asked.keys())
@@ -92,7 +93,8 @@ def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximiz
     ]
     if bool(row.maximize) != maximize and not any(text.startswith("objective.") for text in different):
         different.append("the objective's goal is another")
-    if not different and json.loads(row.space) != json.loads(_dump(space.to_json())):
+    # What was learnt when it was created stays, whatever could be learnt now.
+    if not different and SearchSpace.from_json(json.loads(row.space)).strategies != space.strategies:
         different = ["this version of tuner resolves its space differently"]
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""

@@ -123,6 +123,7 @@ def _fill(tx: Connection, *, scope: Scope, number: int) -> None:
             outcome=Outcome.ERRORED.value,
             reason="the rows of this trial were lost",
             is_recipe=False,
+            learnt_from="",
             attempt=0,
             token="",
             losses=0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.study.domains import Domain, Fixed, Value, domain_from_json, domain_to_json
@@ -45,10 +45,89 @@ class StrategySpace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ModelKind:
+    """What must be known of a study's model to tell which other models are like it.
+
+    Attributes:
+        family: Such as ``bert``; empty if its configuration does not say.
+        parameters: Number of its parameters; 0 if not known.
+    """
+
+    family: str
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearntRecipe:
+    """Values that did well in a past study, for this study's space.
+
+    Attributes:
+        strategy: One of the study's.
+        values: The value of each searched name of its block, inside its domain.
+        source: The past trial, as ``STUDY/NUMBER``.
+        clipped: Names of the values that lay outside this study's ranges.
+    """
+
+    strategy: str
+    values: Mapping[str, Value]
+    source: str
+    clipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Values that a study tries before its search proposes anything.
+
+    Attributes:
+        strategy: One of the study's.
+        values: The value of each searched name of its block.
+        is_default: Whether they are the strategy's own recipe.
+        learnt_from: The past trial that they were learnt from, as ``STUDY/NUMBER``; empty for none.
+    """
+
+    strategy: str
+    values: Mapping[str, Value]
+    is_default: bool = True
+    learnt_from: str = ""
+
+    @property
+    def params(self) -> dict[str, Value]:
+        """What a sampler would have said."""
+        return {"strategy": self.strategy, **self.values}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSpace:
-    """All strategies of a study, in the order of the study file."""
+    """All strategies of a study, in the order of the study file, and what its search begins with.
+
+    Attributes:
+        strategies: The space of each.
+        model: What its learning rates were chosen for; None in older databases.
+        learnt: What past studies taught when this one was created, the most promising first.
+    """
 
     strategies: tuple[StrategySpace, ...]
+    model: ModelKind | None = None
+    learnt: tuple[LearntRecipe, ...] = ()
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What is tried first, in order: what was learnt, then each strategy's own recipe.
+
+        A strategy's own recipe that was learnt, too, stands where the learnt one would.
+        """
+        found = [
+            Recipe(
+                strategy=one.strategy,
+                values=one.values,
+                is_default=dict(one.values) == dict(self.block(one.strategy).recipe),
+                learnt_from=one.source,
+            )
+            for one in self.learnt
+        ]
+        there = {recipe.strategy for recipe in found if recipe.is_default}
+        own = [block for block in self.strategies if block.is_tried_first and block.strategy not in there]
+        return (*found, *(Recipe(strategy=block.strategy, values=block.recipe) for block in own))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,22 +176,36 @@ class SearchSpace:
         fixed = {absolute_name(name, block) for name, domain in block.domains.items() if isinstance(domain, Fixed)}
         return {name: value for name, value in values.items() if name not in fixed}
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> dict[str, Any]:
         """The space as JSON, for the database."""
-        return [
-            {
-                "strategy": block.strategy,
-                "prior": block.prior,
-                "domains": {name: domain_to_json(domain) for name, domain in block.domains.items()},
-                "recipe": dict(block.recipe),
-                "is_tried_first": block.is_tried_first,
-            }
-            for block in self.strategies
-        ]
+        return {
+            "strategies": [
+                {
+                    "strategy": block.strategy,
+                    "prior": block.prior,
+                    "domains": {name: domain_to_json(domain) for name, domain in block.domains.items()},
+                    "recipe": dict(block.recipe),
+                    "is_tried_first": block.is_tried_first,
+                }
+                for block in self.strategies
+            ],
+            "model": None if self.model is None else asdict(self.model),
+            "learnt": [
+                {
+                    "strategy": one.strategy,
+                    "values": dict(one.values),
+                    "source": one.source,
+                    "clipped": list(one.clipped),
+                }
+                for one in self.learnt
+            ],
+        }
 
     @classmethod
-    def from_json(cls, data: Sequence[Mapping[str, Any]]) -> SearchSpace:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> SearchSpace:
+        """The inverse of :meth:`to_json`; older databases have the list of strategies alone."""
+        whole = data if isinstance(data, Mapping) else {"strategies": data}
+        model = whole.get("model")
         return cls(
             strategies=tuple(
                 StrategySpace(
@@ -122,8 +215,18 @@ class SearchSpace:
                     recipe=dict(block["recipe"]),
                     is_tried_first=block.get("is_tried_first", True),  # older databases have no such key
                 )
-                for block in data
-            )
+                for block in whole["strategies"]
+            ),
+            model=None if model is None else ModelKind(**model),
+            learnt=tuple(
+                LearntRecipe(
+                    strategy=one["strategy"],
+                    values=dict(one["values"]),
+                    source=one["source"],
+                    clipped=tuple(one["clipped"]),
+                )
+                for one in whole.get("learnt", ())
+            ),
         )
 
 
