@@ -95,7 +95,9 @@ runs = Table(
     Column("strategy", String(200)),  # null until a proposal is bound
     Column("params", _LongText),
     Column("is_recipe", Boolean, nullable=False),  # the strategy's default recipe
-    Column("learnt_from", String(120), nullable=False),  # a past trial, as STUDY/NUMBER, whose values it takes; or empty
+    Column(
+        "learnt_from", String(120), nullable=False
+    ),  # a past trial, as STUDY/NUMBER, whose values it takes; or empty
     Column("attempt", Integer, nullable=False),  # the fencing epoch: grows with every claim
     Column("token", String(32), nullable=False),  # of the newest claim, random: a deleted study's ids may be used again
     Column("losses", Integer, nullable=False),  # attempts that ended without a word

@@ -204,7 +204,7 @@ class SearchSpace:
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> SearchSpace:
         """The inverse of :meth:`to_json`; older databases have the list of strategies alone."""
-        whole = data if isinstance(data, Mapping) else {"strategies": data}
+        whole: Mapping[str, Any] = data if isinstance(data, Mapping) else {"strategies": data}
         model = whole.get("model")
         return cls(
             strategies=tuple(
