@@ -36,7 +36,7 @@ def test_a_run_learns_and_says_how_it_went(tmp_path: Path) -> None:
     assert result.metrics["macro_f1"] == max(curve["macro_f1"] for _, curve in report.curve)
     assert result.device == "cpu" and result.seconds > 0 and result.peak_memory > 2**20
     assert facts[0]["trainable_params"] == result.trainable_params == result.total_params
-    assert facts[0]["versions"].keys() == {"torch", "transformers", "peft"}
+    assert facts[0]["versions"].keys() >= {"torch", "transformers", "peft"}
     assert TrialResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 

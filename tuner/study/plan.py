@@ -7,7 +7,7 @@ it into a :class:`TrialResult` and asks for a :class:`Verdict` after every epoch
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -67,14 +67,17 @@ class TrialPlan:
         strategy: The strategy or combination.
         params: Absolute values: ``learning_rate``, ``batch_size``, … and dotted ones such as ``lora.r``.
         seed: Seed of the weights, the data order and the dropout of this run.
-        score_test: Score the test rows at the end (confirmation runs only).
-        checkpoint_dir: Folder of this attempt, or its URL in an object store; nobody else writes to it.
+        score_test: Score the test rows and the held back validation rows at the end (confirmation runs only).
+        checkpoint_dir: Folder of this attempt, or its URL in an object store; nobody else writes to it. Empty: nothing is kept, nobody
+            can go on, and no test rows are scored.
         scratch: Local folder for checkpoints on their way to and from an object store; unused otherwise.
         resume_from: Folders or URLs of earlier attempts of this run, newest first; the newest valid checkpoint counts.
         teacher: The model to learn from besides the labels, where the study distills one; ``params`` hold
             ``distill.temperature`` and ``distill.weight`` then.
         micro_batch: Rows on the device at once at most, from what is known about its memory; 0 where nothing is. The
             gradients are those of whole batches all the same.
+        micro_batches: From which step on how many rows were on the device at once, where a run is repeated bit for bit: gradients that are
+            added up in other parts differ in their last digits. Empty: as ``micro_batch`` says.
     """
 
     spec: StudySpec
@@ -88,6 +91,7 @@ class TrialPlan:
     resume_from: tuple[str, ...] = ()
     teacher: TeacherPlan | None = None
     micro_batch: int = 0
+    micro_batches: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, for the pipe to the runner."""
@@ -103,6 +107,7 @@ class TrialPlan:
             "resume_from": list(self.resume_from),
             "teacher": None if self.teacher is None else self.teacher.to_json(),
             "micro_batch": self.micro_batch,
+            "micro_batches": [list(part) for part in self.micro_batches],
         }
 
     @classmethod
@@ -115,6 +120,7 @@ class TrialPlan:
                 "spec": StudySpec.model_validate(data["spec"]),
                 "resume_from": tuple(data["resume_from"]),
                 "teacher": None if teacher is None else TeacherPlan.from_json(teacher),
+                "micro_batches": parts_from_json(data.get("micro_batches")),
             }
         )
 
@@ -134,13 +140,13 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestScore:
-    """The test rows, scored once by one confirmation run.
+    """Rows that the search never sees, test rows or held back ones, scored once by one confirmation run.
 
     Attributes:
-        metrics: The task's metrics on the test rows.
-        confusion: Counts on the test rows.
-        predictions: Predicted class index of each test row, in the order of the file.
-        truth: True class index of each test row, in the order of the file.
+        metrics: The task's metrics on these rows.
+        confusion: Counts on these rows.
+        predictions: Predicted class index of each row, in the order of the file.
+        truth: True class index of each row, in the order of the file.
     """
 
     metrics: Mapping[str, float]
@@ -160,6 +166,7 @@ class TrialResult:
         metrics: Validation metrics of that epoch.
         confusion: Validation counts of that epoch.
         test: Test score, if the plan asked for one.
+        held_back: Score on the validation rows that the search never sees, if the plan asked for it and there are any.
         checkpoint: Folder or URL with the weights of the best epoch; empty if none is kept.
         trainable_params: Parameters that receive gradients.
         total_params: All parameters of the adapted model.
@@ -167,6 +174,7 @@ class TrialResult:
         seconds: Device seconds of this attempt: training, evaluation, checkpoints.
         device: Name of the device, such as ``NVIDIA H100 80GB HBM3`` or ``cpu``.
         notes: What a person should know, such as the share of texts that were cut.
+        micro_batches: As in :class:`TrialPlan`: what must be the same where the run is repeated bit for bit.
     """
 
     ended_by: str
@@ -181,15 +189,17 @@ class TrialResult:
     checkpoint: str = ""
     confusion: Confusion | None = None
     test: TestScore | None = None
+    held_back: TestScore | None = None
     notes: tuple[str, ...] = field(default=())
+    micro_batches: tuple[tuple[int, int], ...] = ()
 
     def finite(self) -> TrialResult:
         """The same without the metrics that are not finite: neither JSON nor every database can hold them."""
-        test = self.test
         return replace(
             self,
             metrics=_finite(self.metrics),
-            test=None if test is None else replace(test, metrics=_finite(test.metrics)),
+            test=_finite_score(self.test),
+            held_back=_finite_score(self.held_back),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -201,17 +211,28 @@ class TrialResult:
         """The inverse of :meth:`to_json`."""
         fields = dict(data)
         fields["confusion"] = confusion_from_json(data.get("confusion"))
-        if (test := data.get("test")) is not None:
-            confusion = confusion_from_json(test["confusion"])
-            assert confusion is not None
-            fields["test"] = TestScore(
-                metrics=test["metrics"],
-                confusion=confusion,
-                predictions=tuple(test["predictions"]),
-                truth=tuple(test["truth"]),
-            )
+        for name in ("test", "held_back"):
+            fields[name] = _score_from_json(data.get(name))
         fields["notes"] = tuple(data.get("notes", ()))
+        fields["micro_batches"] = parts_from_json(data.get("micro_batches"))
         return cls(**fields)
+
+
+def _finite_score(score: TestScore | None) -> TestScore | None:
+    return None if score is None else replace(score, metrics=_finite(score.metrics))
+
+
+def _score_from_json(data: Mapping[str, Any] | None) -> TestScore | None:
+    if data is None:
+        return None
+    confusion = confusion_from_json(data["confusion"])
+    assert confusion is not None
+    return TestScore(
+        metrics=data["metrics"],
+        confusion=confusion,
+        predictions=tuple(data["predictions"]),
+        truth=tuple(data["truth"]),
+    )
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -223,3 +244,8 @@ def confusion_from_json(data: Mapping[str, Any] | None) -> Confusion | None:
     if data is None:
         return None
     return Confusion(labels=tuple(data["labels"]), counts=tuple(tuple(row) for row in data["counts"]))
+
+
+def parts_from_json(data: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int], ...]:
+    """``micro_batches`` from its JSON form; empty where older versions wrote none."""
+    return tuple((int(first), int(rows)) for first, rows in data or ())

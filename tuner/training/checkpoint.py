@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ from tuner.training.sealed import (
     write_json,
 )
 
-__all__ = ["FINAL", "MANIFEST", "OPTIMIZER", "STATE", "WEIGHTS", "Checkpoint", "Checkpoints"]
+__all__ = ["FINAL", "MANIFEST", "OPTIMIZER", "STATE", "WEIGHTS", "Checkpoint", "Checkpoints", "NoCheckpoints"]
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -266,6 +267,25 @@ class Checkpoints:
                 place=str(self.folder),
                 needed=size,
             ) from error
+
+
+class NoCheckpoints(Checkpoints):
+    """Of a run that nobody goes on from: nothing is written, nothing is found."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull))
+
+    def save(
+        self, *, state: Mapping[str, Any], weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], best: int
+    ) -> None:
+        """Nothing."""
+
+    def adopt_newest(self, earlier: Sequence[str | Path], *, identity: str) -> tuple[Checkpoint | None, list[str]]:
+        """Nothing is there."""
+        return None, []
+
+    def clear(self) -> None:
+        """Nothing."""
 
 
 @dataclass(kw_only=True, slots=True)

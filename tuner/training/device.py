@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -67,6 +69,35 @@ def seed_everything(seed: int, *purpose: str | int) -> None:
     uninterrupted one would have drawn.
     """
     torch.manual_seed(derived_seed(seed, *purpose))
+
+
+def random_state(device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Where the generators stand that a step on a device draws from."""
+    state = torch.get_rng_state()
+    return (state,) if device.type == "cpu" else (state, torch.cuda.get_rng_state(device))
+
+
+def set_random_state(state: tuple[torch.Tensor, ...], device: torch.device) -> None:
+    """Put the generators back to where :func:`random_state` found them."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads: sums that are split over more of them differ in their last digits."""
+    torch.set_num_threads(count)
+
+
+def circumstances() -> dict[str, object]:
+    """What decides over the last digits besides the plan, the rows and the weights."""
+    names = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
+    return {
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names},
+    }
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:

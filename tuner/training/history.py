@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tuner.study.plan import Confusion, confusion_from_json
+from tuner.study.plan import Confusion, confusion_from_json, parts_from_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +37,14 @@ class History:
         epochs: Metrics of each epoch, the first at index 0.
         confusion: Validation counts of the epoch that counts.
         first_loss: Of the very first step; None before it.
+        parts: From which step on how many rows were on the device at once; an entry for each change.
     """
 
     rules: Rules
     epochs: list[dict[str, float]] = field(default_factory=list)
     confusion: Confusion | None = None
     first_loss: float | None = None
+    parts: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int:
@@ -63,6 +65,11 @@ class History:
         if self.best_epoch == len(self.epochs):
             self.confusion = confusion
 
+    def note_parts(self, rows: int, *, step: int) -> None:
+        """Remember how many rows were on the device at once in a step, if that is news."""
+        if not self.parts or self.parts[-1][1] != rows:
+            self.parts.append((step, rows))
+
     def ended_by(self) -> str:
         """``epochs`` or ``patience`` if the run is over, else the empty text."""
         if len(self.epochs) >= self.rules.epochs:
@@ -80,6 +87,7 @@ class History:
             "epochs": self.epochs,
             "confusion": None if self.confusion is None else asdict(self.confusion),
             "first_loss": self.first_loss,
+            "parts": [list(part) for part in self.parts],
         }
 
     @classmethod
@@ -91,4 +99,5 @@ class History:
             epochs=epochs,
             confusion=confusion_from_json(data["confusion"]),
             first_loss=data.get("first_loss"),
+            parts=list(parts_from_json(data.get("parts"))),
         )

@@ -125,9 +125,11 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
                 step, warmup_ratio=settings.warmup_ratio, schedule=settings.schedule
             )
             set_learning_rate(optimizer, rate)
+            micro_batch = settings.rows_at_once(step, fit=micro_batch)
             loss, fits = objective.backward(rows, step=step, micro_batch=micro_batch)
             if fits < micro_batch:
                 run.fitted(micro_batch := fits)
+            history.note_parts(micro_batch, step=step)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or math.inf)
             # float16 overflows now and then; the scaler skips such a step, so there the loss alone is watched.

@@ -13,7 +13,7 @@ from tuner.strategies.base import Strategy
 from tuner.study.domains import Value
 from tuner.tasks import Task
 from tuner.training.batches import Examples
-from tuner.training.device import Compute
+from tuner.training.device import Compute, random_state, set_random_state
 from tuner.training.distill import distillation
 from tuner.training.embeddings import Change, logits_of
 from tuner.training.memory import free_what_is_free, is_out_of_memory
@@ -68,6 +68,7 @@ class Objective:
         Raises:
             TrialOutOfMemory: If a single row does not fit.
         """
+        drawn = random_state(self.compute.device)
         while True:
             try:
                 return self.accumulate(rows, step=step, micro_batch=micro_batch), micro_batch
@@ -77,6 +78,7 @@ class Objective:
                 reason = str(error).splitlines()[0]
             # Outside of the handler: the exception's frames hold the activations that are to be freed.
             self.model.zero_grad(set_to_none=True)
+            set_random_state(drawn, self.compute.device)  # what is tried again draws what it would have drawn at first
             free_what_is_free(self.compute.device)
             if (micro_batch := min(micro_batch, len(rows)) // 2) == 0:
                 raise TrialOutOfMemory(

@@ -23,6 +23,7 @@ from tuner.training.checkpoint import (
     TRIES,
     Checkpoint,
     Checkpoints,
+    NoCheckpoints,
     check_identity,
     is_checkpoint,
     open_checkpoint,
@@ -49,6 +50,8 @@ def checkpoints_of(plan: TrialPlan, *, moves: Callable[[], object] = nothing) ->
     """
     if is_url(plan.checkpoint_dir):
         return RemoteCheckpoints(plan.checkpoint_dir, scratch=Path(plan.scratch), moves=moves)
+    if not plan.checkpoint_dir:
+        return NoCheckpoints()
     return Checkpoints(Path(plan.checkpoint_dir))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tuner.training.data import StudyData, load_data, load_labels
 from tuner.training.device import (
     Compute,
     choose_compute,
+    circumstances,
     peak_memory,
     start_measuring_memory,
 )
@@ -205,13 +205,16 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
     adapted = adapt(base, strategy=plan.strategy, params=plan.params, dropout=settings.dropout, seed=plan.seed)
     model = adapted.model.to(compute.device)
     trainable, total = count_parameters(model)
-    facts = {
+    facts: dict[str, Any] = {
         "trainable_params": trainable,
         "total_params": total,
         "device": compute.name,
         "precision": str(compute.dtype).removeprefix("torch."),
         "micro_batch": settings.micro_batch,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")},
+        "data": data.fingerprint(),
+        "weights": base.fingerprint,
+        "teacher": "" if lessons is None else lessons.fingerprint,
+        **circumstances(),
     }
     return _Trial(
         plan=plan,
@@ -225,9 +228,9 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
         pad=pad,
         identity=run_identity(
             plan,
-            model=base.fingerprint,
-            data=data.fingerprint(),
-            teacher="" if lessons is None else lessons.fingerprint,
+            model=facts["weights"],
+            data=facts["data"],
+            teacher=facts["teacher"],
         ),
         checkpoints=attempt.checkpoints,
         facts=facts,
@@ -356,7 +359,7 @@ def _result(
 ) -> TrialResult:
     """Keep what must be kept, score the test rows if asked, and say how it went."""
     kept, score = "", None
-    if ended_by in {"epochs", "patience"}:
+    if ended_by in {"epochs", "patience"} and trial.plan.checkpoint_dir:
         kept = _keep_best(run, history)
         score = None if test is None else _score_test(run, test, released=released)
     elif ended_by == Verdict.PRUNE.value:
@@ -375,6 +378,7 @@ def _result(
         seconds=time.perf_counter() - trial.begin,
         device=trial.compute.name,
         notes=notes,
+        micro_batches=tuple(history.parts),
     )
 
 

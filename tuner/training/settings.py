@@ -39,6 +39,7 @@ class Settings:
         distill_weight: The teacher's share of the loss.
         balance: What is done about classes of unequal size.
         micro_batch: Rows on the device at once.
+        micro_batches: From which step on how many, where a run is repeated bit for bit.
         seed: Seed of the run.
         rules: What decides over the epochs.
     """
@@ -64,6 +65,16 @@ class Settings:
     micro_batch: int
     seed: int
     rules: Rules
+    micro_batches: tuple[tuple[int, int], ...] = ()
+
+    def rows_at_once(self, step: int, *, fit: int) -> int:
+        """Rows on the device at once in a step.
+
+        Args:
+            step: 0-based, over the whole run.
+            fit: What has fitted so far; it counts where no other run is repeated.
+        """
+        return next((rows for first, rows in reversed(self.micro_batches) if first <= step), fit)
 
     @classmethod
     def of(cls, plan: TrialPlan) -> Settings:
@@ -102,6 +113,7 @@ class Settings:
                 patience=int(values["patience"]) or spec.training.patience,
                 select=spec.training.select,
             ),
+            micro_batches=plan.micro_batches,
         )
 
 
