@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -78,32 +78,21 @@ def _say_halted(study: StudyRecord, *, now: bool) -> None:
         message(f"{running} running trial{' is' if one else 's are'} {end}{more}")
 
 
+def _limit(option: str, number: str, help_: str) -> Any:
+    """An option that changes nothing where it is left out."""
+    return typer.Option(option, metavar=number, show_default=False, help=help_)
+
+
 def change(
     *,
     name: StudyName,
-    trials: Annotated[int | None, typer.Option("--trials", metavar="N", show_default=False, help="trials")] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", metavar="N", show_default=False, help="epochs over all trials")
-    ] = None,
-    gpu_hours: Annotated[
-        float | None,
-        typer.Option("--gpu-hours", metavar="X", show_default=False, help="device hours, the confirmation's included"),
-    ] = None,
-    hours: Annotated[
-        float | None,
-        typer.Option("--hours", metavar="X", show_default=False, help="hours by the clock since the first trial began"),
-    ] = None,
-    money: Annotated[
-        float | None, typer.Option("--money", metavar="X", show_default=False, help="what device hours may cost")
-    ] = None,
-    price_per_hour: Annotated[
-        float | None,
-        typer.Option("--price-per-hour", metavar="X", show_default=False, help="what an hour of one slot costs"),
-    ] = None,
-    priority: Annotated[
-        int | None,
-        typer.Option("--priority", metavar="P", show_default=False, help="higher is served first; 0 is the usual one"),
-    ] = None,
+    trials: Annotated[int | None, _limit("--trials", "N", "trials")] = None,
+    epochs: Annotated[int | None, _limit("--epochs", "N", "epochs over all trials")] = None,
+    gpu_hours: Annotated[float | None, _limit("--gpu-hours", "X", "device hours, the confirmation's included")] = None,
+    hours: Annotated[float | None, _limit("--hours", "X", "hours by the clock since the first trial began")] = None,
+    money: Annotated[float | None, _limit("--money", "X", "what device hours may cost")] = None,
+    price_per_hour: Annotated[float | None, _limit("--price-per-hour", "X", "what an hour of one slot costs")] = None,
+    priority: Annotated[int | None, _limit("--priority", "P", "higher is served first; 0 is the usual one")] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:

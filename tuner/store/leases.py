@@ -156,16 +156,8 @@ def claim(
             if state is None or not state.is_open:
                 return None  # the last of them paused it
         budget = read_budget(tx, study_id)
-        while (waiting := _next_waiting(tx, study_id)) is not None:
-            in_search, used = waiting.purpose == "search", budget_use(tx, study_id)
-            reason = _why_stopped(tx, waiting) or limit(budget, used, in_search)
-            if room is not None and not reason and not in_search and not waiting.epochs_done:
-                reason = room(budget, used, waiting.strategy)
-                if reason and count_running(used.groups):
-                    return None
-            if not reason:
-                return _take(tx, waiting, holder, token=token)
-            ends.cut_waiting(tx, waiting, reason=reason)
+        if (waiting := _next_allowed(tx, study_id, budget=budget, limit=limit, room=room)) is not None:
+            return _take(tx, waiting, holder, token=token)
         if state is not StudyState.SEARCHING or why_search_is_over(tx, study_id):
             return None
         if quota(budget, budget_use(tx, study_id)):
@@ -186,6 +178,23 @@ def _why_stopped(tx: Connection, row: Row[Any]) -> str:
     if row.asked != Asked.STOP.value:
         return ""
     return events.why_asked(tx, events.STOP_ASKED, run_id=row.run_id) or "stopped"
+
+
+def _next_allowed(
+    tx: Connection, study_id: int, *, budget: BudgetSpec, limit: Limit, room: Room | None
+) -> Row[Any] | None:
+    """The run that waits and may go on, if any; those that may not are ended."""
+    while (waiting := _next_waiting(tx, study_id)) is not None:
+        in_search, used = waiting.purpose == "search", budget_use(tx, study_id)
+        reason = _why_stopped(tx, waiting) or limit(budget, used, in_search)
+        if room is not None and not reason and not in_search and not waiting.epochs_done:
+            reason = room(budget, used, waiting.strategy)
+            if reason and count_running(used.groups):
+                return None  # what runs may need less than it was promised
+        if not reason:
+            return waiting
+        ends.cut_waiting(tx, waiting, reason=reason)
+    return None
 
 
 def _next_waiting(tx: Connection, study_id: int) -> Row[Any] | None:
@@ -479,6 +488,8 @@ def finish(
     reason: str,
     seconds: float,
     value: float | None = None,
+    values: Sequence[float] | None = None,
+    bounds: Mapping[str, float] | None = None,
     result: TrialResult | None = None,
     log_tail: str = "",
 ) -> None:
@@ -488,7 +499,9 @@ def finish(
         outcome: COMPLETE, PRUNED, INFEASIBLE, DIVERGED or ERRORED.
         reason: Why, in words; empty for a plain end.
         seconds: Device seconds of this attempt.
-        value: The objective: required for COMPLETE.
+        value: The objective, the first of several: required for COMPLETE.
+        values: What Optuna is told where a study has several objectives: all of them, or nothing.
+        bounds: By what share of its bound each constraint is broken; at or below 0 it is kept.
         result: What the training answered, if it did.
         log_tail: Last lines of the runner's log, for bad ends.
 
@@ -496,23 +509,18 @@ def finish(
         LeaseLost: If the lease does not hold; nothing was written.
     """
     assert outcome.is_finished
+    told = values if values is not None else () if value is None else (value,)
 
     def _finish(tx: Connection) -> None:
         if _is_finished_by(tx, lease, outcome):
             return  # an earlier try took effect although its connection broke, perhaps minutes ago
-        values: dict[str, Any] = {
-            "outcome": outcome.value,
-            "reason": reason,
-            "value": value,
-            "expires_at": None,
-            "ended_at": db_now(),
-        }
-        guard(tx, lease, values | ends.result_values(result))
+        end: dict[str, Any] = {"outcome": outcome.value, "reason": reason, "value": value, "expires_at": None}
+        guard(tx, lease, end | {"ended_at": db_now()} | ends.result_values(result))
         _update_attempt(
             tx, lease, outcome=outcome.value, reason=reason, ended_at=db_now(), seconds=seconds, log_tail=log_tail
         )
         if lease.purpose == "search":
-            ends.tell_optuna(tx, lease.trial_id, outcome, reason=reason, value=value)
+            ends.tell_optuna(tx, lease.trial_id, outcome, reason=reason, values=told, bounds=bounds)
         _record(tx, lease, kind=f"run_{outcome.value}", text=reason)
 
     db.write(_finish)
