@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.store.costs import count_running, most_seconds_needed, seconds_needed, seconds_reserved
+from tuner.store.costs import (
+    count_running,
+    most_seconds_needed,
+    seconds_expected,
+    seconds_needed,
+    seconds_reserved,
+)
 from tuner.store.records import Outcome, RunGroup
 
 
@@ -47,6 +53,14 @@ def test_complete_trials_tell_it_and_else_the_epochs_that_were_trained() -> None
     running = group("head", Outcome.RUNNING, epochs=2, seconds=3.0)
     assert seconds_needed([running], strategy="head") == 6.0
     assert seconds_needed([running, HEAD], strategy="head") == 4.0
+
+
+def test_a_new_trial_is_expected_to_cost_the_mean_pruned_ones_included() -> None:
+    assert seconds_expected([]) is None
+    assert seconds_expected([group("full", Outcome.RUNNING, epochs=2, seconds=3.0)]) == 6.0
+    assert seconds_expected([FULL, HEAD, group("full", Outcome.ERRORED, seconds=9.0)]) == 86.0 / 8
+    assert seconds_expected([FULL, group("full", Outcome.PRUNED, runs=5, epochs=0)]) == 40.0  # cut before they began
+    assert seconds_expected([FULL, group("full", in_search=False, seconds=9.0)]) == 40.0
 
 
 def test_a_trial_of_any_strategy_costs_the_mean_of_those_so_far() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from tuner.store.costs import Least, count_running, most_seconds_needed, seconds_needed, seconds_reserved
+from tuner.store.costs import (
+    Least,
+    count_running,
+    most_seconds_needed,
+    seconds_expected,
+    seconds_needed,
+    seconds_reserved,
+)
 from tuner.store.records import BudgetUse
 from tuner.study.spec import BudgetSpec, StudySpec
 
@@ -34,8 +41,8 @@ def _hundredths(seconds: float) -> float:
 def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
     """Why no new trial may start, or an empty string if one may.
 
-    A new trial needs room for all its epochs, beside those that run: a budget is a promise, not a guess. How many device seconds a
-    trial needs is estimated from those so far; before there is one, it may start.
+    Of epochs it needs all that a trial may train: a budget is a promise, not a guess. Of device seconds it needs as many as the mean
+    trial so far, the pruned ones included, beside what is promised to those that run; before there is one, it may start.
     """
     budget = spec.budget
     if budget.trials is not None and used.trials >= budget.trials:
@@ -44,7 +51,7 @@ def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
         return f"budget of {budget.epochs} epochs is used ({used.epochs} trained, {spec.training.epochs} are needed for a trial)"
     if reason := why_run_must_stop(spec, used, in_search=True):
         return reason
-    need = seconds_needed(used.groups) or 0.0
+    need = seconds_expected(used.groups) or 0.0
     reserved = seconds_reserved(used.groups, in_search=True)
     return _why_too_little(spec, used, need=need, reserved=reserved, in_search=True, what="a trial")
 

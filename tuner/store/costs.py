@@ -49,6 +49,19 @@ def seconds_needed(groups: Sequence[RunGroup], *, strategy: str = "") -> float |
     return sum(runs * seconds for runs, seconds in known) / runs if runs else None
 
 
+def seconds_expected(groups: Sequence[RunGroup]) -> float | None:
+    """Device seconds that a new trial takes, pruned or not: the mean of those that have ended; else of a whole training.
+
+    Returns:
+        None while no trial has finished an epoch.
+    """
+    ended = [group for group in groups if group.in_search and group.epochs and group.seconds]
+    ended = [group for group in ended if group.outcome in (Outcome.COMPLETE, Outcome.PRUNED)]
+    if not ended:
+        return seconds_needed(groups)
+    return sum(group.seconds for group in ended) / sum(group.runs for group in ended)
+
+
 def most_seconds_needed(groups: Sequence[RunGroup]) -> float | None:
     """Device seconds of a whole training of the dearest strategy so far; None while no trial has finished an epoch."""
     names = {group.strategy for group in groups if group.in_search and group.strategy}
