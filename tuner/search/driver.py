@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import optuna
 from optuna.storages._rdb import models as optuna_models
 
 from tuner.errors import LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
+from tuner.search.aims import Aims
 from tuner.search.budget import (
     has_clock,
     seconds_until_stop,
@@ -29,7 +31,7 @@ from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, leases, studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
-from tuner.store.metrics import store_missing, store_report
+from tuner.store.metrics import last_value, store_missing, store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyRecord, StudyState
@@ -58,6 +60,8 @@ class StudyDriver:
         self.study: StudyRecord = studies.find_study(db, name)
         self.teacher = plan_teacher(db, spec=self.study.spec)
         self._judgement = _judgement(db, self.study)
+        self._aims = Aims(db, self.study)
+        self._raced = 0  # re-trainings with a score when the race was last looked at
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
     def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
@@ -109,7 +113,14 @@ class StudyDriver:
         )
 
     def report(
-        self, lease: Lease, *, epoch: int, metrics: Mapping[str, float], seconds: float, extend: float
+        self,
+        lease: Lease,
+        *,
+        epoch: int,
+        metrics: Mapping[str, float],
+        seconds: float,
+        extend: float,
+        peak_memory: int = 0,
     ) -> tuple[Verdict, str]:
         """Store an epoch and say whether the run goes on.
 
@@ -119,6 +130,7 @@ class StudyDriver:
             metrics: Validation metrics; must hold the objective's.
             seconds: Device seconds of this attempt so far.
             extend: Seconds by which the lease is extended.
+            peak_memory: Bytes at most so far; 0: not known.
 
         Returns:
             The verdict, and why in words if the run must stop.
@@ -129,8 +141,19 @@ class StudyDriver:
             TrialDiverged: If it is not finite.
             UnavailableError: If the database cannot be reached.
         """
-        objective = self._objective(metrics)
-        store_report(self._db, lease, epoch=epoch, values=metrics, objective=objective, seconds=seconds, extend=extend)
+        value = self._objective(metrics)
+        store_report(
+            self._db,
+            lease,
+            epoch=epoch,
+            values=metrics,
+            objective=None if self._aims.has_front else value,
+            seconds=seconds,
+            extend=extend,
+            peak_memory=peak_memory,
+        )
+        if reason := self._aims.why_out_of_bounds(lease):
+            return Verdict.PRUNE, reason
         spec = self.study.spec
         if epoch >= spec.training.epochs:
             return Verdict.GO_ON, ""
@@ -138,9 +161,12 @@ class StudyDriver:
             return Verdict.PRUNE, reason
         if lease.purpose != "search":
             return Verdict.GO_ON, ""
+        if self._aims.has_front:
+            reason = self._aims.why_dominated(lease, epoch=epoch)
+            return (Verdict.PRUNE, reason) if reason else (Verdict.GO_ON, "")
         with _translated(self._db):
             if self._judgement.loses(lease.trial_id, is_recipe=lease.is_tried_first, epoch=epoch):
-                return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=objective)
+                return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=value)
         return Verdict.GO_ON, ""
 
     def recall(self, lease: Lease, *, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -152,7 +178,8 @@ class StudyDriver:
             TrialDiverged: If it is not finite.
             UnavailableError: If the database cannot be reached.
         """
-        store_missing(self._db, lease, epoch=epoch, values=metrics, objective=self._objective(metrics))
+        objective = None if self._aims.has_front else self._objective(metrics)
+        store_missing(self._db, lease, epoch=epoch, values=metrics, objective=objective)
 
     @property
     def has_clock(self) -> bool:
@@ -180,7 +207,10 @@ class StudyDriver:
         """
         value = self._last_reported(lease)
         self._tell_sampler(lease, Outcome.PRUNED, value)
-        leases.finish(self._db, lease, outcome=Outcome.PRUNED, reason=reason, seconds=seconds, value=value)
+        values = () if self._aims.has_front else None
+        leases.finish(
+            self._db, lease, outcome=Outcome.PRUNED, reason=reason, seconds=seconds, value=value, values=values
+        )
 
     def finish(self, lease: Lease, *, result: TrialResult, reason: str = "") -> tuple[Outcome, float | None]:
         """Store the end of a run that ended well, pruned ones included.
@@ -201,9 +231,20 @@ class StudyDriver:
         """
         outcome = Outcome.PRUNED if result.ended_by == Verdict.PRUNE.value else Outcome.COMPLETE
         value = self._last_reported(lease) if outcome is Outcome.PRUNED else self._objective(result.metrics)
-        self._tell_sampler(lease, outcome, value)
+        end = self._aims.judge(lease, outcome=outcome, reason=reason, result=result)
+        if end.outcome is Outcome.INFEASIBLE:
+            value, result = None, replace(result, checkpoint="")  # it cannot win: nobody will ask for its weights
+        self._tell_sampler(lease, end.outcome, value, values=end.values)
         leases.finish(
-            self._db, lease, outcome=outcome, reason=reason, seconds=result.seconds, value=value, result=result.finite()
+            self._db,
+            lease,
+            outcome=end.outcome,
+            reason=end.reason,
+            seconds=result.seconds,
+            value=value,
+            values=end.values,
+            bounds=end.bounds,
+            result=result.finite(),
         )
         return outcome, value
 
@@ -215,7 +256,10 @@ class StudyDriver:
             UnavailableError: If the database cannot be reached.
         """
         self._tell_sampler(lease, outcome, None)
-        leases.finish(self._db, lease, outcome=outcome, reason=reason, seconds=seconds, log_tail=log_tail)
+        bounds = self._aims.broken_costs(lease) if outcome is Outcome.INFEASIBLE else None
+        leases.finish(
+            self._db, lease, outcome=outcome, reason=reason, seconds=seconds, bounds=bounds, log_tail=log_tail
+        )
 
     def advance(self, *, grace: float = 0.0) -> StudyRecord:
         """Move the study on if its search or its confirmation is over; the study as it is then.
@@ -268,13 +312,18 @@ class StudyDriver:
         leases.finish(self._db, lease, outcome=Outcome.ERRORED, reason=reason, seconds=0.0)
         studies.pause_study(self._db, lease.study_id, reason=reason)
 
-    def _tell_sampler(self, lease: Lease, outcome: Outcome, value: float | None) -> None:
+    def _tell_sampler(
+        self, lease: Lease, outcome: Outcome, value: float | None, *, values: Sequence[float] | None = None
+    ) -> None:
         """Give the sampler its word before a trial's end, as `Study.tell` does; it may say that the space is exhausted."""
         if lease.purpose != "search":
             return
         with _translated(self._db):
             exhausted = self._judgement.end(
-                lease.trial_id, number=lease.number, state=STATE_OF_OUTCOME[outcome], value=value
+                lease.trial_id,
+                number=lease.number,
+                state=STATE_OF_OUTCOME[outcome],
+                value=value if values is None else values,
             )
         if exhausted:
             studies.end_search(self._db, lease.study_id, reason="every point of the space was tried")
@@ -302,6 +351,8 @@ class StudyDriver:
         best = max(there) if self.study.maximize else min(there)
         return f"{self.study.metric} {value:.4g} at epoch {epoch} is rank {better + 1} of {len(there)} there (best {best:.4g})"
 
+        if self._aims.has_front:
+            return last_value(self._db, lease, metric=self.study.metric)
 
 def _judgement(db: Database, study: StudyRecord) -> Judgement:
     optuna.logging.set_verbosity(logging.WARNING)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -21,7 +21,7 @@ from tuner.search.pruners import EPOCHS_FOR_BRACKETS, make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.space import Recipe, SearchSpace
-from tuner.study.spec import SearchSpec
+from tuner.study.spec import ChoiceSpec, SearchSpec
 
 _STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
 
@@ -50,7 +50,9 @@ class Judgement:
         self._space = space
         self._search = search
         self._spared = epochs if epochs < EPOCHS_FOR_BRACKETS else 1
-        study.pruner = make_pruner(search.pruner, epochs=epochs)
+        # With several objectives Optuna's pruners have nothing to compare; tuner.search.pareto judges.
+        chosen = search.pruner if len(study.directions) == 1 else ChoiceSpec(name="none")
+        study.pruner = make_pruner(chosen, epochs=epochs)
         study.sampler = make_sampler(search.sampler, space=space, seed=search.seed)
 
     @property
@@ -92,7 +94,7 @@ class Judgement:
         )  # asked for recipes, too: others are compared with them
         return loses and not (is_recipe and (trial.last_step or 0) <= self._spared)
 
-    def end(self, trial_id: int, *, number: int, state: TrialState, value: float | None) -> bool:
+    def end(self, trial_id: int, *, number: int, state: TrialState, value: float | Sequence[float] | None) -> bool:
         """Give the sampler its word before a trial's end, as `Study.tell` does.
 
         Returns:
@@ -101,7 +103,8 @@ class Judgement:
         self._study.sampler = self._sampler(number)
         with _stoppable(self._study) as study:
             self._forget_history()
-            study.sampler.after_trial(study, self._trial(trial_id), state, None if value is None else [value])
+            values = list(value) if isinstance(value, Sequence) else [] if value is None else [value]
+            study.sampler.after_trial(study, self._trial(trial_id), state, values or None)
             return bool(study._stop_flag)  # noqa: SLF001 - how samplers say it; Optuna has no public read
 
     def last_reported(self, trial_id: int, *, epoch: int) -> float | None:

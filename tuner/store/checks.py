@@ -110,7 +110,7 @@ def _mend(tx: Connection, problems: Sequence[Problem], *, who: str) -> list[Prob
 
 def _scopes(tx: Connection) -> list[Scope]:
     query = select(studies).where(optuna_rows.has_study(studies.c.study_id)).order_by(studies.c.study_id)
-    return [Scope(study_id=row.study_id, name=row.name, metric=row.metric) for row in tx.execute(query)]
+    return [Scope(study_id=row.study_id, name=row.name, metric=row.metric, spec=row.spec) for row in tx.execute(query)]
 
 
 def _orphans(tx: Connection) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -120,10 +121,16 @@ def running_on(host: str, slot: str, *, waited: str = "") -> str:
 
 
 def tell_optuna(
-    tx: Connection, trial_id: int, outcome: Outcome, *, reason: str = "", value: float | None = None
+    tx: Connection,
+    trial_id: int,
+    outcome: Outcome,
+    *,
+    reason: str = "",
+    values: Sequence[float] = (),
+    bounds: Mapping[str, float] | None = None,
 ) -> None:
     """Give Optuna's trial its state, and its dashboard our words for a bad end: it has fewer of them."""
-    optuna_rows.set_state(tx, trial_id, outcome, value=value)
+    optuna_rows.set_state(tx, trial_id, outcome, values=values, bounds=bounds)
     said: dict[str, Any] = {"tuner:reason": reason[:2000]} if reason else {}
     if outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED):
         said["tuner:outcome"] = outcome.value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ _values = models.TrialValueModel.__table__
 _intermediates = models.TrialIntermediateValueModel.__table__
 _user_attributes = models.TrialUserAttributeModel.__table__
 _system_attributes = models.TrialSystemAttributeModel.__table__
+_study_attributes = models.StudySystemAttributeModel.__table__
 
 STATE_OF_OUTCOME: Mapping[Outcome, TrialState] = {
     Outcome.WAITING: TrialState.WAITING,
@@ -52,12 +53,19 @@ CMA-ES) cannot be told."""
 _VIOLATION = "constraints:"  # where Optuna's `Trial.set_constraint` keeps them; above 0 is violated
 
 
-def create_study(connection: Connection, *, name: str, maximize: bool) -> int:
-    """Insert a study with one objective; returns Optuna's study id."""
+def create_study(connection: Connection, *, name: str, maximize: Sequence[bool]) -> int:
+    """Insert a study, with a direction for each objective; returns Optuna's study id."""
     study_id = inserted_id(connection, insert(_studies).values(study_name=name))
-    direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
-    connection.execute(insert(_directions).values(study_id=study_id, direction=direction, objective=0))
+    for place, more in enumerate(maximize):
+        direction = StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE
+        connection.execute(insert(_directions).values(study_id=study_id, direction=direction, objective=place))
     return study_id
+
+
+def name_objectives(connection: Connection, study_id: int, names: Sequence[str]) -> None:
+    """Let Optuna's dashboard and plots call the objectives by their names, as `Study.set_metric_names` does."""
+    row = {"study_id": study_id, "key": "study:metric_names", "value_json": json.dumps(list(names))}
+    upsert(connection, _study_attributes, [row], key=("study_id", "key"))
 
 
 def study_exists(connection: Connection, name: str) -> bool:
@@ -162,23 +170,34 @@ def set_number(connection: Connection, *, trial_id: int, number: int) -> None:
     connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(number=number))
 
 
-def set_state(connection: Connection, trial_id: int, outcome: Outcome, *, value: float | None = None) -> None:
-    """Set a trial's state, and its value, its end and the constraint that it violates where the outcome has them.
+def set_state(
+    connection: Connection,
+    trial_id: int,
+    outcome: Outcome,
+    *,
+    values: Sequence[float] = (),
+    bounds: Mapping[str, float] | None = None,
+) -> None:
+    """Set a trial's state, and its values, its end and its constraints where the outcome has them.
 
     Args:
-        value: Finite objective value; required for COMPLETE, optional for PRUNED, ignored otherwise.
+        values: Finite, one for each objective: required for COMPLETE, optional for PRUNED of one objective, ignored otherwise.
+        bounds: By what share of its bound each constraint of the study is broken; at or below 0 it is kept.
     """
     changes: dict[str, Any] = {"state": STATE_OF_OUTCOME[outcome]}
     changes["datetime_complete"] = _utc_now(connection) if outcome.is_finished else None  # one may run again
     connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(changes))
-    if value is not None and outcome in (Outcome.COMPLETE, Outcome.PRUNED):
+    for place, value in enumerate(values if outcome in (Outcome.COMPLETE, Outcome.PRUNED) else ()):
         stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-        row: dict[str, Any] = {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
+        row: dict[str, Any] = {"trial_id": trial_id, "objective": place, "value": stored, "value_type": kind}
         upsert(connection, _values, [row], key=("trial_id", "objective"))
-    if outcome in VIOLATED:
-        row = {"trial_id": trial_id, "key": _VIOLATION + VIOLATED[outcome], "value_json": json.dumps(1.0)}
+    violated = dict(bounds or {})
+    if outcome in VIOLATED and not any(excess > 0 for excess in violated.values()):
+        violated[VIOLATED[outcome]] = 1.0
+    for name, excess in violated.items():
+        row = {"trial_id": trial_id, "key": f"{_VIOLATION}{name}", "value_json": json.dumps(excess)}
         upsert(connection, _system_attributes, [row], key=("trial_id", "key"))
-    elif outcome is Outcome.WAITING:  # whatever it violated, it gets another chance; a worker may not delete
+    if outcome is Outcome.WAITING:  # whatever it violated, it gets another chance; a worker may not delete
         connection.execute(
             update(_system_attributes)
             .where(_system_attributes.c.trial_id == trial_id, _system_attributes.c.key.like(f"{_VIOLATION}%"))

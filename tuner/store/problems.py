@@ -41,12 +41,14 @@ class Scope:
     Attributes:
         study_id: Its id.
         name: Its name.
-        metric: Its objective's metric.
+        metric: Its objective's metric, the first of several.
+        spec: Its study file as it is stored.
     """
 
     study_id: int
     name: str
     metric: str
+    spec: str
 
     def problem(
         self, kind: str, text: str, *, repair: str, mend: Callable[[Connection], None], run: Row[Any] | None = None

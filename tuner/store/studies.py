@@ -51,7 +51,10 @@ def create_study(db: Database, *, spec: StudySpec, space: SearchSpace, maximize:
                 f'study "{spec.name}" exists in this database but was not made by tuner', fix="choose another name"
             )
         _purge_orphans(tx)
-        study_id = optuna_rows.create_study(tx, name=spec.name, maximize=maximize)
+        more = [one.goal == "maximize" for one in spec.objectives[1:]]  # each has its goal, see tuner.study.aims
+        study_id = optuna_rows.create_study(tx, name=spec.name, maximize=[maximize, *more])
+        if spec.has_front:
+            optuna_rows.name_objectives(tx, study_id, [one.metric for one in spec.objectives])
         tx.execute(
             insert(studies).values(
                 study_id=study_id,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,13 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.store import optuna_rows
+from tuner.store.fronts import facts_of, values_of
 from tuner.store.optuna_rows import STATE_OF_OUTCOME, StoredTrial
 from tuner.store.problems import Check, Problem, Scope
+from tuner.store.queries import read_run
 from tuner.store.records import Outcome
 from tuner.store.tables import db_now, runs
+from tuner.study.spec import StudySpec
 
 
 def _runs_by_trial(tx: Connection, scope: Scope) -> Mapping[int, Row[Any]]:
@@ -41,7 +45,7 @@ def _missing_trials(tx: Connection, scope: Scope) -> Iterator[Problem]:
 
 def _add_trial(tx: Connection, *, scope: Scope, row: Row[Any]) -> None:
     trial_id = optuna_rows.insert_trial(tx, study_id=scope.study_id, number=row.number)
-    optuna_rows.set_state(tx, trial_id, Outcome(row.outcome), value=row.value)
+    optuna_rows.set_state(tx, trial_id, Outcome(row.outcome), values=_values(tx, row, scope=scope))
     tx.execute(
         update(runs).where(runs.c.study_id == scope.study_id, runs.c.number == row.number).values(trial_id=trial_id)
     )
@@ -152,9 +156,23 @@ def _contradictions(tx: Connection, scope: Scope) -> Iterator[Problem]:
                 "contradiction",
                 f"trial {row.number} is {here} here, and {there} in Optuna's tables",
                 repair="Optuna's tables say the same now",
-                mend=partial(optuna_rows.set_state, trial_id=trial_id, outcome=outcome, value=row.value),
+                mend=partial(_set_state, scope=scope, row=row),
                 run=row,
             )
+
+
+def _set_state(tx: Connection, *, scope: Scope, row: Row[Any]) -> None:
+    values = _values(tx, row, scope=scope)
+    optuna_rows.set_state(tx, row.trial_id, Outcome(row.outcome), values=values)
+
+
+def _values(tx: Connection, row: Row[Any], *, scope: Scope) -> Sequence[float]:
+    """What Optuna is told of a trial: its objective, or of a complete one all of several."""
+    spec = StudySpec.model_validate(json.loads(scope.spec))
+    if not spec.has_front:
+        return () if row.value is None else (row.value,)
+    is_complete = row.outcome == Outcome.COMPLETE.value
+    return (values_of(facts_of(read_run(tx, row)), spec.objectives) if is_complete else None) or ()
 
 
 CHECKS: tuple[Check, ...] = (
