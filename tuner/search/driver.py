@@ -61,7 +61,6 @@ class StudyDriver:
         self.teacher = plan_teacher(db, spec=self.study.spec)
         self._judgement = _judgement(db, self.study)
         self._aims = Aims(db, self.study)
-        self._raced = 0  # re-trainings with a score when the race was last looked at
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
     def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
@@ -246,7 +245,7 @@ class StudyDriver:
             bounds=end.bounds,
             result=result.finite(),
         )
-        return outcome, value
+        return end.outcome, value
 
     def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
         """Store the end of a run that cannot succeed: infeasible, diverged or errored.
@@ -340,6 +339,8 @@ class StudyDriver:
         return float(value)
 
     def _last_reported(self, lease: Lease) -> float | None:
+        if self._aims.has_front:
+            return last_value(self._db, lease, metric=self.study.metric)
         epoch = self._db.read(lambda tx: leases.epochs_done(tx, lease))
         with _translated(self._db):
             return self._judgement.last_reported(lease.trial_id, epoch=epoch)
@@ -351,8 +352,6 @@ class StudyDriver:
         best = max(there) if self.study.maximize else min(there)
         return f"{self.study.metric} {value:.4g} at epoch {epoch} is rank {better + 1} of {len(there)} there (best {best:.4g})"
 
-        if self._aims.has_front:
-            return last_value(self._db, lease, metric=self.study.metric)
 
 def _judgement(db: Database, study: StudyRecord) -> Judgement:
     optuna.logging.set_verbosity(logging.WARNING)

@@ -97,6 +97,12 @@ class Judgement:
     def end(self, trial_id: int, *, number: int, state: TrialState, value: float | Sequence[float] | None) -> bool:
         """Give the sampler its word before a trial's end, as `Study.tell` does.
 
+        Args:
+            trial_id: The trial.
+            number: Its number.
+            state: How it ended, as Optuna sees it.
+            value: Its objective, or one value for each of several; None or an empty list if it has none.
+
         Returns:
             Whether every point of the space was tried.
         """

@@ -198,8 +198,8 @@ def _epochs(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, tuple[Ep
             newest = max(by_attempt)
             values = dict(by_attempt[newest])
             seconds = values.pop("seconds", 0.0)
-            records.append(EpochRecord(epoch=epoch, metrics=values, seconds=seconds, attempt=newest))
             values.pop("peak_memory", None)  # the run's own row has it
+            records.append(EpochRecord(epoch=epoch, metrics=values, seconds=seconds, attempt=newest))
         found[run_id] = tuple(records)
     return found
 
@@ -233,15 +233,15 @@ def _trial(row: Row[Any], tried: Sequence[AttemptRecord], epochs: tuple[EpochRec
     )
 
 
-def _finalists(
-    rows: Sequence[Row[Any]], of_attempts: Mapping[int, Sequence[AttemptRecord]]
-) -> tuple[FinalistRecord, ...]:
 def read_run(tx: Connection, row: Row[Any]) -> TrialRecord:
     """The trial of a run of the search, from its row, inside a transaction of the caller."""
     this = runs.c.run_id == row.run_id
     return _trial(row, _attempts(tx, this)[row.run_id], _epochs(tx, this)[row.run_id])
 
 
+def _finalists(
+    rows: Sequence[Row[Any]], of_attempts: Mapping[int, Sequence[AttemptRecord]]
+) -> tuple[FinalistRecord, ...]:
     by_rank: defaultdict[int, list[Row[Any]]] = defaultdict(list)
     for row in rows:
         by_rank[row.finalist_rank].append(row)
