@@ -245,7 +245,17 @@ class StudyDriver:
             bounds=end.bounds,
             result=result.finite(),
         )
+        self._end_if_settled(lease)
         return end.outcome, value
+
+    def _end_if_settled(self, lease: Lease) -> None:
+        """End the search if the next trials are expected to gain less than the study asks for."""
+        if lease.purpose != "search":
+            return
+        with _translated(self._db):
+            reason = self._judgement.why_settled(metric=self.study.metric)
+        if reason:
+            studies.end_search(self._db, lease.study_id, reason=reason)
 
     def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
         """Store the end of a run that cannot succeed: infeasible, diverged or errored.

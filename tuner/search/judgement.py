@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.pruners import EPOCHS_FOR_BRACKETS, make_pruner
 from tuner.search.samplers import make_sampler
+from tuner.search.settled import why_settled
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.space import Recipe, SearchSpace
 from tuner.study.spec import ChoiceSpec, SearchSpec
@@ -112,6 +113,18 @@ class Judgement:
             values = list(value) if isinstance(value, Sequence) else [] if value is None else [value]
             study.sampler.after_trial(study, self._trial(trial_id), state, values or None)
             return bool(study._stop_flag)  # noqa: SLF001 - how samplers say it; Optuna has no public read
+
+    def why_settled(self, *, metric: str) -> str:
+        """Why no more trials are worth their time, by what the user asked; an empty string if they are, or if he did not ask.
+
+        Args:
+            metric: What the objective is called.
+        """
+        asked = self._search.stop_when
+        if asked is None or len(self._study.directions) > 1:
+            return ""
+        self._forget_history()
+        return why_settled(self._study, gain=asked.gain, trials=asked.trials, metric=metric)
 
     def last_reported(self, trial_id: int, *, epoch: int) -> float | None:
         """The objective at the last epoch, up to this one, that a trial reported; None before the first."""

@@ -147,6 +147,8 @@ def _search(data: Mapping[str, Any], *, findings: Findings) -> None:
         if isinstance(name, str) and name not in known:
             key = f"search.{kind}" if short else f"search.{kind}.name"
             findings.refuse(key, f"unknown {kind} {quoted(name)}{did_you_mean(name, known)}")
+    if _section(search, "stop_when") and isinstance(data.get("objective"), list) and len(data["objective"]) > 1:
+        findings.refuse("search.stop_when", "several objectives have no one gain; leave it out")
     options = _section(_section(search, "pruner"), "options")
     epochs = _epochs(data)
     for option in ("n_warmup_steps", "min_resource"):

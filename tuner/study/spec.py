@@ -163,12 +163,22 @@ Named = Annotated[ChoiceSpec, BeforeValidator(_by_name, json_schema_input_type=s
 """A :class:`ChoiceSpec`, or its name alone."""
 
 
+class StopWhenSpec(Section):
+    """Which gain is too small to go on for."""
+
+    gain: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = Field(description="in the units of the objective")
+    trials: Annotated[int, Field(ge=2, le=10_000)] = Field(default=20, description="for so many more trials")
+
+
 class SearchSpec(Section):
     """How values are proposed and losers are stopped."""
 
     sampler: Named = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
     pruner: Named = Field(default_factory=ChoiceSpec, description="a name, or {name, options}")
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
+    stop_when: StopWhenSpec | None = Field(
+        default=None, description="end the search when more trials are expected to gain less than this"
+    )
 
 
 LIMITS = ("trials", "epochs", "gpu_hours", "hours", "money")
