@@ -1,0 +1,89 @@
+"""When a search is told that more of it is not worth its time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from tests.store.toy import holder, toy_result, toy_study
+from tuner.search.driver import StudyDriver
+from tuner.search.settled import expected_gain, why_settled
+from tuner.store.database import Database
+from tuner.store.queries import load_snapshot
+from tuner.store.records import StudyState
+
+
+def by_subsets(values: Sequence[float], *, ahead: int) -> float:
+    """What the closed form stands for, counted out."""
+    subsets = list(itertools.combinations(values, len(values) - ahead))
+    return max(values) - sum(max(subset) for subset in subsets) / len(subsets)
+
+
+def test_the_gain_is_what_so_many_trials_brought_on_average() -> None:
+    values = [0.9, 0.1, 0.5, 0.7, 0.3, 0.2]  # the best came first: the last two brought nothing
+    assert expected_gain(values, ahead=2) == pytest.approx(by_subsets(values, ahead=2))
+
+
+def test_or_what_the_last_ones_did_bring_if_that_is_more() -> None:
+    assert expected_gain([0.1, 0.2, 0.1, 0.2, 0.9], ahead=1) == pytest.approx(0.7)
+
+
+def test_with_few_trials_nothing_is_said() -> None:
+    assert expected_gain([0.5] * 9, ahead=5) == math.inf
+    assert expected_gain([0.5] * 10, ahead=5) == 0.0
+
+
+def test_of_random_draws_the_estimate_is_not_too_low() -> None:
+    draws = np.random.default_rng(0).random((300, 60))
+    expected = [expected_gain(row[:40].tolist(), ahead=20) for row in draws]
+    true = draws.max(axis=1) - draws[:, :40].max(axis=1)
+    assert true.mean() < np.mean(expected) < 4 * true.mean()
+
+
+def study_of(values: Sequence[float], *, direction: str) -> optuna.Study:
+    study = optuna.create_study(direction=direction)
+    for value in values:
+        study.tell(study.ask(), value)
+    return study
+
+
+def test_of_a_loss_less_is_more() -> None:
+    values = [0.5, 0.4, 0.4, 0.41, 0.42, 0.43]
+    falling = study_of(values, direction="minimize")
+    assert why_settled(falling, gain=0.0005, trials=2, metric="loss") == ""
+    reason = why_settled(falling, gain=0.05, trials=2, metric="loss")
+    assert reason == "2 more trials are expected to lower loss by 0.00067, less than 0.05 (judged by the 6 that ended)"
+
+
+def test_a_trial_that_could_not_run_and_one_that_said_nothing_are_not_judged_by() -> None:
+    study = study_of([0.5, 0.5, 0.5], direction="maximize")
+    broken = study.ask()
+    broken.report(99.0, 1)
+    broken.set_constraint("runs", 1.0)
+    study.tell(broken, state=optuna.trial.TrialState.PRUNED)
+    study.tell(study.ask(), state=optuna.trial.TrialState.PRUNED)
+    pruned = study.ask()
+    pruned.report(0.4, 1)
+    study.tell(pruned, state=optuna.trial.TrialState.PRUNED)
+    assert "judged by the 4 that ended" in why_settled(study, gain=0.1, trials=2, metric="f1")
+
+
+@pytest.mark.parametrize(("gain", "trials"), [(0.05, 6), (0.001, 12)])
+def test_a_study_ends_when_it_is_settled(tmp_path: Path, gain: float, trials: int) -> None:
+    """Each trial is a little better than the one before: what is too little is the user's to say."""
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
+        search = {"stop_when": {"gain": gain, "trials": 3}, "pruner": "none"}
+        toy_study(db, search=search, budget={"trials": 12}, confirm={"finalists": 0})
+        driver = StudyDriver(db, name="toy")
+        while (lease := driver.claim(holder())) is not None:
+            driver.finish(lease, result=toy_result(0.5 + 0.01 * lease.number, epochs=3))
+        study = driver.advance()
+        assert study.state is StudyState.FINISHED
+        assert len(load_snapshot(db, "toy").trials) == trials
+        assert study.state_reason.startswith("3 more trials are expected to raise f1 by 0.03, ") is (trials < 12)
