@@ -10,7 +10,7 @@ import pytest
 
 import tuner
 from tests.cli.little import STUDY, write_model, write_rows
-from tuner import api, live
+from tuner import api, live, reproduction
 from tuner.errors import NotFoundError, StudyFileError
 
 
@@ -18,7 +18,7 @@ def test_everything_public_has_an_example() -> None:
     for name in tuner.__all__:
         function = getattr(tuner, name)
         assert ">>> import tuner" in (inspect.getdoc(function) or ""), name
-        assert function is getattr(live if hasattr(live, name) else api, name)
+        assert function is getattr(next(room for room in (live, reproduction, api) if hasattr(room, name)), name)
 
 
 @pytest.fixture
@@ -44,6 +44,9 @@ def test_the_examples_run(example: Path) -> None:
         "list_studies",
         "load_study",
         "best",
+        "repeat_trial",
+        "trial_recipe",
+        "train_trial",
         "write_report",
         "change_study",
         "pause_study",

@@ -26,6 +26,7 @@ from tuner.live import (
     stop_study,
     stop_trial,
 )
+from tuner.reproduction import repeat_trial, train_trial, trial_recipe
 
 __version__ = "0.1.0"
 
@@ -40,10 +41,13 @@ __all__ = [
     "list_studies",
     "load_study",
     "pause_study",
+    "repeat_trial",
     "resume_study",
     "retry_trials",
     "run_worker",
     "stop_study",
     "stop_trial",
+    "train_trial",
+    "trial_recipe",
     "write_report",
 ]

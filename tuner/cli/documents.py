@@ -193,6 +193,8 @@ def story_document(story: TrialStory) -> dict[str, Any]:
         "retrainings": [
             {
                 "seed": again.seed,
+        "seed": story.trial.seed,
+        "facts": [{"attempt": one.attempt, **one.facts} for one in story.trial.attempts if one.facts],
                 "state": again.outcome.value,
                 "reason": again.reason,
                 "attempts": [_attempt(attempt) for attempt in again.attempts],
@@ -208,6 +210,32 @@ def event_document(event: EventRecord) -> dict[str, Any]:
     """Something that happened to a trial."""
     return {
         "at": event.at,
+def repetition_document(found: Repetition) -> dict[str, Any]:
+    """A trial of ``tuner trial retry --exact``."""
+    parts = found.difference
+    return {
+        "number": found.number,
+        "is_equal": found.is_equal,
+        "state": found.outcome.value,
+        "ended_as": found.ended_as.value,
+        "reason": found.reason,
+        "epochs": found.epochs,
+        "difference": None
+        if parts is None
+        else {
+            "epoch": parts.epoch,
+            "metric": parts.metric,
+            "then": parts.then,
+            "now": parts.now,
+            "metrics": parts.metrics,
+        },
+        "changes": [
+            {"what": one.what, "attempt": one.attempt, "then": one.then, "now": one.now} for one in found.changes
+        ],
+        "seconds": found.seconds,
+    }
+
+
         "kind": event.kind,
         "text": event.text,
         "seed": event.seed,

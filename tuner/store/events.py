@@ -13,6 +13,9 @@ STOP_ASKED, DRAIN_ASKED = "trial_stop_asked", "drain_asked"
 RETRIED = "trial_retried"
 """The kind of event from which on a run that ended badly is a new one."""
 
+REPEATED = "trial_repeated"
+"""The kind of event that tells of a training outside of the study, to see whether the trial is reproduced."""
+
 
 def record(
     tx: Connection,

@@ -180,6 +180,7 @@ def _attempts(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, list[A
                 ended_at=row.ended_at,
                 seconds=row.seconds,
                 log_tail=row.log_tail,
+                facts=json.loads(row.facts or "{}"),
             )
         )
     return found
@@ -230,6 +231,8 @@ def _trial(row: Row[Any], tried: Sequence[AttemptRecord], epochs: tuple[EpochRec
         notes=result.notes if result else (),
         started_at=row.created_at,
         ended_at=row.ended_at,
+        seed=row.seed,
+        micro_batches=result.micro_batches if result else (),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from tuner.study.domains import Value
 from tuner.study.plan import Confusion, TestScore
@@ -94,6 +95,8 @@ class AttemptRecord:
         ended_at: Time of the end, None while it runs.
         seconds: Device seconds.
         log_tail: Last lines of the runner's log, kept for bad ends only.
+        facts: What the runner said when the model stood: device, threads, versions, the code, and digests of the rows and the pretrained
+            weights; empty if it never stood.
     """
 
     attempt: int
@@ -106,6 +109,7 @@ class AttemptRecord:
     ended_at: float | None
     seconds: float
     log_tail: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +124,8 @@ class TrialRecord:
         params: Absolute values; empty while it is being proposed.
         is_recipe: Whether this is a strategy's default recipe.
         learnt_from: The past trial whose values it takes, as ``STUDY/NUMBER``; empty for none.
+        seed: Of its search run.
+        micro_batches: From which step on how many rows were on the device at once; empty where it is not known.
         value: The objective: of the epoch that counts if complete, of the last report if pruned, else None.
         best_epoch: The epoch that counts, None before the first report.
         epochs: What each epoch reported, in order, the newest attempt's word where two reported the same epoch.

@@ -14,7 +14,7 @@ from tuner.errors import ConflictError, NotFoundError
 from tuner.store import ends, events, optuna_rows
 from tuner.store.control import locked, reopen
 from tuner.store.database import Database
-from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState, TrialStory
 from tuner.store.studies import budget_use, move_study
 from tuner.store.tables import runs
 from tuner.study.spec import StudySpec
@@ -115,6 +115,19 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
         return study.state
 
     return db.write(_retry)
+
+
+def note_repeated(db: Database, story: TrialStory, text: str, *, who: str) -> None:
+    """Write down that a trial was trained once more outside of its study, and what came of it; nothing else of it changes.
+
+    Args:
+        db: The database.
+        story: The trial.
+        text: What came of it.
+        who: Who asked for it.
+    """
+    study, number = story.study.study_id, story.trial.number
+    db.write(lambda tx: events.record(tx, events.REPEATED, text, study_id=study, number=number, who=who))
 
 
 def _words() -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuner.errors import LeaseLost, TrialError, UnavailableError
+from tuner.source import this_code
 from tuner.store import fits, leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
@@ -253,7 +254,7 @@ def _store(
         case protocol.Report():
             return _judge(desk, slot, job=job, message=message)
         case protocol.Started(facts=facts):
-            _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, facts))
+            _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, {**facts, "code": this_code()}))
         case protocol.Fit(micro_batch=micro_batch):
             job.micro_batch = micro_batch
             if slot.device:
