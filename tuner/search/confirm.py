@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.store.confirmation import Finalist
-from tuner.store.records import Outcome, StudyRecord, TrialRecord
+from tuner.store.fronts import rank_for_confirmation
+from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudyRecord, TrialRecord
 
 BASELINES = ("full",)
 """Strategies whose default recipe is what people would do without tuner; the study's first strategy stands in."""
@@ -34,6 +35,7 @@ def choose_finalists(trials: Sequence[TrialRecord], *, study: StudyRecord) -> li
         return []
     sign = -1.0 if study.maximize else 1.0
     complete.sort(key=lambda trial: (sign * float(trial.value or 0.0), trial.number))
+    complete = rank_for_confirmation(trials, study=study) or complete  # of several objectives the front comes first
     chosen: list[TrialRecord] = []
     for trial in complete:
         if len(chosen) < asked and all(_configuration(trial) != _configuration(other) for other in chosen):
