@@ -159,6 +159,8 @@ class TrialRecord:
     started_at: float
     ended_at: float | None
     learnt_from: str = ""
+    seed: int = 0
+    micro_batches: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
