@@ -190,12 +190,12 @@ def story_document(story: TrialStory) -> dict[str, Any]:
     return {
         "name": story.study.name,
         "metric": story.study.metric,
+        "seed": story.trial.seed,
+        "facts": [{"attempt": one.attempt, **one.facts} for one in story.trial.attempts if one.facts],
         "trial": trial_document(story.trial, story.study.metric),
         "retrainings": [
             {
                 "seed": again.seed,
-        "seed": story.trial.seed,
-        "facts": [{"attempt": one.attempt, **one.facts} for one in story.trial.attempts if one.facts],
                 "state": again.outcome.value,
                 "reason": again.reason,
                 "attempts": [_attempt(attempt) for attempt in again.attempts],
@@ -207,10 +207,6 @@ def story_document(story: TrialStory) -> dict[str, Any]:
     }
 
 
-def event_document(event: EventRecord) -> dict[str, Any]:
-    """Something that happened to a trial."""
-    return {
-        "at": event.at,
 def repetition_document(found: Repetition) -> dict[str, Any]:
     """A trial of ``tuner trial retry --exact``."""
     parts = found.difference
@@ -237,6 +233,10 @@ def repetition_document(found: Repetition) -> dict[str, Any]:
     }
 
 
+def event_document(event: EventRecord) -> dict[str, Any]:
+    """Something that happened to a trial."""
+    return {
+        "at": event.at,
         "kind": event.kind,
         "text": event.text,
         "seed": event.seed,
