@@ -22,6 +22,7 @@ from tuner.study.plan import Verdict
 # command line's entry) and may import anything; nobody may import that.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "contest": set(),
     "source": set(),
     "terminal": set(),
     "files": {"errors"},
@@ -30,9 +31,9 @@ ROOMS: dict[str, set[str]] = {
     "strategies": {"errors", "study"},
     "training": {"errors", "files", "study", "tasks", "strategies"},
     "store": {"errors", "files", "source", "study"},
-    "search": {"errors", "files", "study", "store"},
+    "search": {"errors", "contest", "files", "study", "store"},
     "worker": {"errors", "files", "source", "terminal", "study", "store", "search"},
-    "report": {"errors", "study", "store"},
+    "report": {"errors", "contest", "study", "store"},
     "dashboard": {"errors", "study", "store", "report"},
     "launch": {"errors", "study", "store", "worker"},
     "export": {"errors", "files", "study", "tasks", "strategies", "training", "store"},
@@ -67,7 +68,7 @@ VENDORS: dict[str, set[str]] = {
     "ray": {"launch"},
     "rich": {"cli", "worker.display"},
     "safetensors": TRAINING_ROOMS,
-    "scipy": TRAINING_ROOMS | {"report"},
+    "scipy": TRAINING_ROOMS | {"contest"},
     "sklearn": TRAINING_ROOMS,
     "sqlalchemy": {"store"},
     "submitit": {"launch"},

@@ -36,7 +36,7 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
     summary = summarise(
         confirmed(
             make_finalist(1, rank=1, validation=(0.92, 0.94), accuracy=(0.90, 0.92)),
-            make_finalist(2, rank=2, validation=(0.91, 0.91), accuracy=(0.90, 0.92)),
+            make_finalist(2, rank=2, validation=(0.91, 0.91), accuracy=(0.91, 0.91)),
             make_finalist(0, rank=3, validation=(0.78, 0.80), accuracy=(0.70, 0.72), is_baseline=True),
         )
     )
@@ -64,18 +64,21 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
     assert summary.sentences[1] == (
         "On 200 test rows, which the search never saw, it scores macro_f1 0.9100 (mean of 2 seeds, standard deviation 0.0141)."
     )
-    assert summary.sentences[2].startswith(
+    assert summary.sentences[2].startswith("Expect 0.9100 (95 % interval 0.")
+    assert summary.sentences[2].endswith(" over test rows and seeds: few seeds make it wide).")
+    assert summary.sentences[3].startswith(
         "Against the default recipe, trial 0 (full), that is +0.2000 (95 % interval +0."
     )
-    assert summary.sentences[3].startswith("It is ahead of the runner-up, trial 2 (bitfit), with probability ")
-    assert summary.sentences[3].endswith(": the two cannot be told apart.")
-    assert summary.sentences[4] == (
-        "Trial 2 (bitfit) is not clearly worse and trains 4.1 k parameters instead of 12.3 k."
+    assert "over test rows and seeds, wide enough for 2 comparisons at once); the probability" in summary.sentences[3]
+    assert summary.sentences[4].startswith("It is ahead of the runner-up, trial 2 (bitfit), with probability ")
+    assert summary.sentences[4].endswith(": the two cannot be told apart.")
+    assert summary.sentences[5:] == (
+        "Statistically tied with it at 95 %: trial 2 (bitfit) (Holm's correction for 2 comparisons).",
+        "The cheapest of these is trial 2 (bitfit): it trains 4.1 k parameters instead of 12.3 k.",
+        "The search claimed 0.9500 on validation; on the test rows fresh seeds say 0.9100: the claim was 0.0400 too good.",
     )
-    assert summary.sentences[5] == (
-        "The search claimed 0.9500 on validation; on the test rows the mean over fresh seeds is 0.9100: "
-        "the claim was 0.0400 too good."
-    )
+    assert [score.trial.number for score in summary.standing.tied] == [1, 2]
+    assert not summary.standing.is_baseline_tied
 
 
 def test_a_gain_within_the_noise_is_called_so() -> None:
@@ -103,7 +106,7 @@ def test_a_claim_is_held_against_the_test_rows() -> None:
     # Fresh validation is above the claim of 0.95, the test rows are below it.
     snapshot = confirmed(make_finalist(1, rank=1, validation=(0.96, 0.98), accuracy=(0.90, 0.92)))
     assert summarise(snapshot).optimism == pytest.approx(0.04)
-    assert "the mean over fresh seeds is 0.9100: the claim was 0.0400 too good." in text_of(snapshot)
+    assert "fresh seeds say 0.9100: the claim was 0.0400 too good." in text_of(snapshot)
 
 
 def test_a_winner_that_the_test_rows_contradict_is_called_so() -> None:
@@ -155,7 +158,7 @@ def test_a_recipe_without_any_report_that_wins_is_called_confirmed() -> None:
 def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     snapshot = confirmed(
         make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93)),
-        make_finalist(0, rank=2, validation=(0.78, 0.80, 0.79), is_baseline=True),
+        make_finalist(0, rank=2, validation=(0.78, 0.79, 0.80), is_baseline=True),
     )
     study = replace(snapshot.study, spec=make_spec(test=False))
     summary = summarise(replace(snapshot, study=study))
@@ -166,10 +169,11 @@ def test_without_test_rows_validation_is_compared_by_seeds() -> None:
     assert summary.baseline is not None
     assert (summary.baseline.split, summary.baseline.rows) == ("validation", 0)
     assert summary.baseline.probability is not None
-    assert summary.baseline.probability > 0.999
+    assert summary.baseline.probability > 0.99
+    assert summary.baseline.is_clear
     assert "The study has no test rows" in " ".join(summary.sentences)
-    assert "on validation; fresh seeds average 0.9300: the claim was 0.0200 too good." in " ".join(summary.sentences)
-    assert summary.test_interval is None
+    assert "on validation; fresh seeds say 0.9300: the claim was 0.0200 too good." in " ".join(summary.sentences)
+    assert summary.standing.rows == 0
 
 
 SETTLED = ("was not beaten", "wins", "beats", "no other finalist did better", "prefer")
@@ -254,7 +258,7 @@ def test_one_seed_on_test_rows_is_never_clear() -> None:
         "default recipe of full"
     )
     text = text_of(snapshot)
-    assert "over test rows only)." in text
+    assert "over test rows only, wide enough for 2 comparisons at once)." in text
     assert "over test rows and seeds" not in text
     assert "One seed cannot tell how much of that is the luck of the seed" in text
     assert "Against the runner-up, trial 2 (bitfit), it is +0.3500 with one seed in common" in text

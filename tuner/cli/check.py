@@ -41,6 +41,7 @@ def check_document(spec: StudySpec, found: CheckReport) -> dict[str, Any]:
             "validation_rows": data.validation_rows,
             "test_rows": data.test_rows,
             "classes": dict(data.classes),
+            "held_back_rows": data.held_back_rows,
         },
         "space": [_block_document(block) for block in found.space.strategies],
         "strategies": [_proof_document(proof) for proof in found.proofs],
@@ -160,6 +161,8 @@ def shared_lines(space: SearchSpace) -> list[str]:
     first, *others = space.strategies
     lines: list[str] = []
     fixed: list[str] = []
+    if data.held_back_rows:
+        words += f", {data.held_back_rows:,} held back from the search"
     zero: list[str] = []
     for name, domain in first.domains.items():
         if name == RELATIVE_LEARNING_RATE or any(block.domains.get(name) != domain for block in others):

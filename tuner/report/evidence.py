@@ -1,31 +1,26 @@
-"""How sure a difference is: a paired bootstrap over test rows and seeds, or a t interval over seeds alone.
+"""How sure a difference is: Student's t over seeds, paired, with the luck of the drawn rows added.
 
-Rows are drawn once per replicate and shared by all finalists (a paired comparison); seeds are drawn for each finalist
-by itself, one fewer than there are, which makes the variance of the mean over few seeds unbiased (Rao & Wu 1988,
-https://doi.org/10.1080/01621459.1988.10478591). Varying rows and seeds together is what Bouthillier et al. 2021
-(https://arxiv.org/abs/2103.03098) ask for. Rows on which all runs agree in truth and prediction are exchangeable, so
-counts of distinct patterns are drawn from a multinomial instead of the rows themselves: the same distribution, much
-faster.
+Two things vary: the seed that a run was trained with, and which rows it is judged by. What the seeds do is measured over the fresh
+seeds that two finalists share (:mod:`tuner.contest`); what the rows do by a bootstrap in which the models stay as they are and the same
+rows are drawn for all of them. The variances are added, as Bouthillier et al. 2021 (https://arxiv.org/abs/2103.03098) ask for; what both
+share is counted twice, which errs on the careful side. Rows on which all runs agree in truth and prediction are exchangeable, so
+counts of distinct patterns are drawn from a multinomial instead of the rows themselves: the same distribution, much faster.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.store.records import FinalistRecord, Outcome
+from tuner.contest import LEVEL
+from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome
 from tuner.study.plan import TestScore
 
 REPLICATES = 2000
-"""Bootstrap replicates: the Monte Carlo error of a probability near 0.95 is 0.005."""
-
-_NO_SPREAD = 1e-12
-"""Standard error below which scores differ by rounding alone."""
+"""Bootstrap replicates: the Monte Carlo error of a standard error is 2 %."""
 
 Floats = NDArray[np.float64]
 
@@ -36,15 +31,19 @@ class Comparison:
 
     Attributes:
         other: Number of the other trial. Only seeds that both were trained with are compared.
-        split: ``test`` or ``validation``: where both were scored.
-        rows: Test rows that were resampled; 0 if only seeds were compared.
+        split: ``test``, ``held-back`` or ``validation``: where both were scored.
+        rows: Rows that were resampled; 0 if only seeds were compared.
         difference: Mean score of the winner less that of the other, signed so that more is better.
-        low: Lower end of the 95 % interval, over test rows alone if there is one seed; None with too few seeds, or too
-            little spread, to tell.
+        low: Lower end of the 95 % interval, wide enough to hold for all comparisons of the study at once; over rows alone if
+            there is one seed; None with too few seeds, or too little spread, to tell.
         high: Upper end of the 95 % interval; None like ``low``.
-        probability: Probability that the winner's expected score is better; None like ``low``, and with one seed.
+        probability: Probability that the winner's expected score is better, of this comparison alone; None like ``low``, and
+            with one seed.
         seed_pairs: Seeds that both were trained with.
         seed_wins: How many of those the winner won.
+        p_value: How often chance alone gives a difference as large, Holm's correction for all comparisons included; None
+            like ``probability``.
+        claims: How many comparisons the interval and ``p_value`` are corrected for.
     """
 
     other: int
@@ -56,44 +55,57 @@ class Comparison:
     probability: float | None
     seed_pairs: int
     seed_wins: int
+    p_value: float | None = None
+    claims: int = 1
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the two can be told apart, all comparisons considered."""
+        return self.p_value is not None and self.p_value <= LEVEL
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance is no likely reason: zero lies below the 95 % interval, which leaves 2.5 % on each side."""
-        return self.probability is not None and self.probability >= 0.975
+        """Whether the winner is better and chance is no likely reason."""
+        return self.is_settled and self.difference > 0.0
 
     @property
     def is_worse(self) -> bool:
-        """Whether the winner is clearly worse: zero lies above the 95 % interval."""
-        return self.probability is not None and self.probability <= 0.025
+        """Whether the winner is clearly worse where it was not chosen."""
+        return self.is_settled and self.difference < 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TestBootstrap:
-    """Bootstrap replicates of each finalist's mean test score.
+class RowBootstrap:
+    """What drawing other rows would do to each finalist's mean score, its runs staying as they are.
 
     Attributes:
-        rows: Test rows.
-        replicates: For each trial number, its mean score over the drawn seeds in every replicate; shape (replicates,).
+        rows: Rows that were drawn from.
+        replicates: For each trial number, its mean score over its runs in every replicate; shape (replicates,).
     """
 
     rows: int
     replicates: Mapping[int, Floats]
 
-    def interval(self, number: int) -> tuple[float, float]:
-        """The 95 % percentile interval of a finalist's test score."""
-        low, high = np.percentile(self.replicates[number], [2.5, 97.5])
-        return float(low), float(high)
+    def variance(self, number: int, *, other: int | None = None) -> float:
+        """Variance of a finalist's mean score, or of its difference from another one's on the same rows."""
+        drawn = self.replicates[number]
+        return float(np.var(drawn if other is None else drawn - self.replicates[other], ddof=1))
 
 
-def bootstrap_test(
-    finalists: Sequence[FinalistRecord], *, metric: str, seeds: frozenset[int] | None = None, seed: int = 0
-) -> TestBootstrap | None:
-    """Resample test rows and seeds of all finalists together.
+def bootstrap_rows(
+    finalists: Sequence[FinalistRecord],
+    *,
+    metric: str,
+    split: str = "test",
+    seeds: frozenset[int] | None = None,
+    seed: int = 0,
+) -> RowBootstrap | None:
+    """Draw the rows again, the same ones for all finalists.
 
     Args:
-        finalists: Finalists; runs without a test score are left out.
+        finalists: Finalists; runs without a score are left out.
         metric: The objective's metric.
+        split: ``test`` or ``held-back``.
         seeds: Training seeds to keep, None for all.
         seed: Seed of the resampling, so that the same study always gives the same report.
 
@@ -101,74 +113,33 @@ def bootstrap_test(
         The replicates, or None if the metric cannot be had from predictions (``auc``, ``loss``) or if the runs were
         not scored on the same rows.
     """
-    tests = {
+    scored = {
         finalist.number: [
-            run.test
+            rows
             for run in finalist.runs
-            if run.outcome is Outcome.COMPLETE and run.test is not None and (seeds is None or run.seed in seeds)
+            if run.outcome is Outcome.COMPLETE and (seeds is None or run.seed in seeds) and (rows := _rows(run, split))
         ]
         for finalist in finalists
     }
-    tests = {number: runs for number, runs in tests.items() if runs}
-    flat = [run for runs in tests.values() for run in runs]
+    scored = {number: runs for number, runs in scored.items() if runs}
+    flat = [run for runs in scored.values() for run in runs]
     score = SCORES.get(metric)
     if score is None or not flat or not flat[0].truth or any(run.truth != flat[0].truth for run in flat):
         return None
-    rng = np.random.default_rng(seed)
-    truth, predictions, weights = _draw_rows(flat, rng)
+    truth, predictions, weights = _draw_rows(flat, np.random.default_rng(seed))
     classes = 1 + int(max(truth.max(), predictions.max()))
     scores = np.stack(
         [_score_replicates(truth, column, weights=weights, classes=classes, score=score) for column in predictions]
     )
     replicates, start = {}, 0
-    for number, runs in tests.items():
-        replicates[number] = _mean_over_seeds(scores[start : start + len(runs)], rng)
+    for number, runs in scored.items():
+        replicates[number] = np.asarray(scores[start : start + len(runs)].mean(axis=0), dtype=np.float64)
         start += len(runs)
-    return TestBootstrap(rows=len(flat[0].truth), replicates=replicates)
+    return RowBootstrap(rows=len(flat[0].truth), replicates=replicates)
 
 
-def compare_seeds(winner: Sequence[float], other: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """Welch's t: 95 % interval of ``mean(winner) - mean(other)`` and the probability that it is above zero.
-
-    Returns:
-        Low, high, probability; all None where a side has fewer than two seeds, or where neither side's seeds
-        differ in score: that happens by rounding to whole rows, and does not mean that chance plays no part.
-    """
-    # Loaded here: it takes longer to import than all of this package, and most comparisons do without.
-    from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
-
-    if len(winner) < 2 or len(other) < 2:
-        return None, None, None
-    difference = statistics.fmean(winner) - statistics.fmean(other)
-    parts = [statistics.variance(side) / len(side) for side in (winner, other)]
-    error = math.sqrt(sum(parts))
-    if error <= _NO_SPREAD:
-        return None, None, None
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(side) - 1) for part, side in zip(parts, (winner, other), strict=True)
-    )
-    reach = float(stdtrit(freedom, 0.975)) * error
-    return difference - reach, difference + reach, float(stdtr(freedom, difference / error))
-
-
-def compare_replicates(
-    winner: Floats, other: Floats, *, sign: float
-) -> tuple[float | None, float | None, float | None]:
-    """Low, high and probability from paired bootstrap replicates; ties count half.
-
-    All are None where every replicate gives the same difference: nothing varied, so nothing was measured.
-
-    Args:
-        winner: The winner's replicates, shape (replicates,).
-        other: The other's replicates, shape (replicates,).
-        sign: 1.0 if more is better, else -1.0.
-    """
-    differences = sign * (winner - other)
-    if np.ptp(differences) <= _NO_SPREAD:
-        return None, None, None
-    low, high = np.percentile(differences, [2.5, 97.5])
-    better = np.mean(differences > 0.0) + 0.5 * np.mean(differences == 0.0)
-    return float(low), float(high), float(better)
+def _rows(run: ConfirmationRecord, split: str) -> TestScore | None:
+    return run.test if split == "test" else run.held_back
 
 
 def _draw_rows(
@@ -185,13 +156,6 @@ def _draw_rows(
     rows = int(counts.sum())
     weights = rng.multinomial(rows, counts / rows, size=REPLICATES).astype(np.float64)
     return patterns[0], patterns[1:], weights
-
-
-def _mean_over_seeds(scores: Floats, rng: np.random.Generator) -> Floats:
-    """Mean over drawn seeds in each replicate; ``scores`` has shape (seeds, replicates)."""
-    seeds, replicates = scores.shape
-    drawn = rng.integers(0, seeds, size=(max(1, seeds - 1), replicates))
-    return np.asarray(scores[drawn, np.arange(replicates)].mean(axis=0), dtype=np.float64)
 
 
 Counts = tuple[Floats, Floats, Floats]

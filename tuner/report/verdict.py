@@ -1,19 +1,21 @@
 """Which trial wins, and on what ground: the one selection rule that the command line and the report share.
 
-Among the finalists the winner is the one with the best *mean validation score over the fresh seeds that all of them
-have*; while some have no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and so too good (the winner's curse); the test rows only
-report and never choose.
+Among the finalists still in the race the winner is the one with the best *mean score over the fresh seeds that all of them
+have*, on the validation rows that were held back from the search where there are any, else on the validation rows. The default
+recipe is given up only for one that is better with a probability of 90 %: less is a tie, which the recipe wins. While some have
+no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and
+so too good (the winner's curse); the test rows only report and never choose.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from tuner import contest
 from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
 
@@ -35,10 +37,14 @@ class FinalistScore:
         rank: 1 for the best value of the search.
         is_baseline: Whether it is the default recipe that the winner is compared with.
         seeds: The fresh seeds that gave a result.
-        validation: Score on the validation rows, one for each of ``seeds``.
+        validation: Score on the validation rows that the search used, one for each of ``seeds``.
         test: Score on the test rows, one for each of ``seeds``; empty unless every one of them has it.
-        planned: How many re-trainings were planned.
+        planned: How many re-trainings were planned, the cancelled ones left out.
         open: How many re-trainings have not ended.
+        held_back: Score on the validation rows that the search never saw, one for each of ``seeds``; empty unless every
+            re-training of every finalist has it.
+        cancelled: How many re-trainings were cancelled because it could not be expected to win any more.
+        why_out: Why they were; empty if it stayed in the race.
     """
 
     trial: TrialRecord
@@ -49,16 +55,28 @@ class FinalistScore:
     test: tuple[float, ...]
     planned: int
     open: int
+    held_back: tuple[float, ...] = ()
+    cancelled: int = 0
+    why_out: str = ""
+
+    @property
+    def judged(self) -> tuple[float, ...]:
+        """The scores that choose the winner, one for each of ``seeds``."""
+        return self.held_back or self.validation
 
     @property
     def mean(self) -> float | None:
-        """Mean fresh-seed validation score, None before the first one."""
-        return statistics.fmean(self.validation) if self.validation else None
+        """Mean of the scores that choose, None before the first one."""
+        return statistics.fmean(self.judged) if self.judged else None
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation of the validation score over the seeds, None below two."""
-        return statistics.stdev(self.validation) if len(self.validation) > 1 else None
+        """Standard deviation of these scores over the seeds, None below two."""
+        return statistics.stdev(self.judged) if len(self.judged) > 1 else None
+
+    def on(self, split: str) -> tuple[float, ...]:
+        """The scores on ``test``, ``held-back`` or ``validation`` rows, one for each of ``seeds``."""
+        return {"test": self.test, "held-back": self.held_back}.get(split, self.validation)
 
     @property
     def test_mean(self) -> float | None:
@@ -93,6 +111,7 @@ class Winner:
         gaps: Why the others that are over gave none: ``4 stopped (budget of 2 device hours is used)``.
         weights: Where the weights lie: of its best re-training by the validation rows, else of the search; empty if none are kept.
         weights_seed: The fresh seed that they were trained with; None for those of the search.
+        is_tie: Whether another finalist's mean is better, by too little for it to win over the default recipe.
     """
 
     trial: TrialRecord
@@ -106,24 +125,32 @@ class Winner:
     gaps: tuple[str, ...] = ()
     weights: str = ""
     weights_seed: int | None = None
+    is_tie: bool = False
 
 
 def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
-    """The finalists' fresh-seed scores, best mean validation score first, those without a score last.
+    """The finalists' fresh-seed scores: those in the race, best first, then those that fell out, then those without a score.
 
     Means are over the seeds that all finalists with a score have: a lucky seed must not beat the mean of several. Where
     they have none in common each one's own mean counts. Equal means keep the order of the search.
     """
-    sign = -1.0 if snapshot.study.maximize else 1.0
-    scores = [_score_finalist(snapshot, finalist) for finalist in snapshot.finalists]
-    common = common_seeds(scores)
-
-    def order(score: FinalistScore) -> tuple[float, int]:
-        shared = [value for seed, value in zip(score.seeds, score.validation, strict=True) if seed in common]
-        mean = statistics.fmean(shared) if shared else score.mean
-        return (math.inf if mean is None else sign * mean, score.rank)
-
-    return tuple(sorted(scores, key=order))
+    sign = 1.0 if snapshot.study.maximize else -1.0
+    held = _is_held_back(snapshot)
+    scores = sorted(
+        (_score_finalist(snapshot, finalist, held=held) for finalist in snapshot.finalists), key=lambda it: it.rank
+    )
+    by_number = {score.trial.number: score for score in scores}
+    racing = [score for score in scores if score.seeds and not score.why_out]
+    common = sorted(common_seeds(racing))
+    rows = {
+        score.trial.number: [sign * score.judged[score.seeds.index(seed)] for seed in common]
+        or [sign * (score.mean or 0.0)]
+        for score in racing
+    }
+    favourite = next((score.trial.number for score in racing if score.is_baseline), None)
+    ranked = [by_number[number] for number in contest.order(rows, favourite=favourite)]
+    out = sorted((score for score in scores if score.why_out), key=lambda score: -sign * (score.mean or 0.0))
+    return (*ranked, *out, *(score for score in scores if not score.seeds and not score.why_out))
 
 
 def common_seeds(finalists: Sequence[FinalistScore]) -> frozenset[int]:
@@ -154,6 +181,7 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     """
     finalists = score_finalists(snapshot)
     scored = [score for score in finalists if score.mean is not None]
+    in_race = [score for score in scored if not score.why_out]
     ranked = rank_trials(snapshot)
     planned, done = sum(score.planned for score in finalists), sum(len(score.seeds) for score in finalists)
     gaps = _list_gaps(snapshot)
@@ -164,13 +192,14 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
             basis=_judge_basis(snapshot, finalists),
             claimed=scored[0].trial.value,
             score=scored[0],
-            runner_up=scored[1].trial if len(scored) > 1 else None,
+            runner_up=next((score.trial for score in [*in_race, *scored] if score is not scored[0]), None),
             baseline=next((score.trial for score in scored if score.is_baseline), None),
             planned=planned,
             scored=done,
             gaps=gaps,
             weights=scored[0].trial.checkpoint if kept is None else kept.checkpoint,
             weights_seed=None if kept is None else kept.seed,
+            is_tie=scored[0].is_baseline and _is_ahead(in_race[1:], scored[0], maximize=snapshot.study.maximize),
         )
     if not ranked or ranked[0].value is None:
         return None
@@ -188,12 +217,27 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     )
 
 
+def _is_ahead(others: Sequence[FinalistScore], first: FinalistScore, *, maximize: bool) -> bool:
+    """Whether any of the others has a better mean than the first one, on the seeds that all have."""
+    sign, common = 1.0 if maximize else -1.0, common_seeds([first, *others])
+
+    def mean(score: FinalistScore) -> float:
+        return statistics.fmean(score.judged[score.seeds.index(seed)] for seed in common)
+
+    return bool(common) and any(sign * (mean(other) - mean(first)) > 0.0 for other in others)
+
+
 def _best_retraining(snapshot: StudySnapshot, number: int) -> ConfirmationRecord | None:
     """The re-training of a finalist whose weights are kept and whose validation score is best; the test rows have no say."""
     metric, sign = snapshot.study.metric, 1.0 if snapshot.study.maximize else -1.0
     runs = [run for finalist in snapshot.finalists if finalist.number == number for run in finalist.runs]
     kept = [run for run in runs if run.checkpoint and _has_score(run, metric=metric)]
-    return max(kept, key=lambda run: sign * run.metrics[metric], default=None)
+
+    def score(run: ConfirmationRecord) -> float:
+        judged = run.metrics if run.held_back is None else run.held_back.metrics
+        return sign * judged.get(metric, run.metrics[metric])
+
+    return max(kept, key=score, default=None)
 
 
 def _is_over(snapshot: StudySnapshot) -> bool:
@@ -222,6 +266,8 @@ def _list_gaps(snapshot: StudySnapshot) -> tuple[str, ...]:
     for run in (run for finalist in snapshot.finalists for run in finalist.runs):
         if _has_score(run, metric=snapshot.study.metric) or not (run.outcome.is_finished or _is_over(snapshot)):
             continue
+        if run.is_cancelled:
+            continue
         counts[words.get(run.outcome, run.outcome.value), run.reason if run.outcome.is_finished else why] += 1
     return tuple(
         f"{number} {what}{f' ({reason})' if reason else ''}" for (what, reason), number in counts.most_common()
@@ -232,10 +278,19 @@ def _has_score(run: ConfirmationRecord, *, metric: str) -> bool:
     return run.outcome is Outcome.COMPLETE and metric in run.metrics
 
 
-def _score_finalist(snapshot: StudySnapshot, finalist: FinalistRecord) -> FinalistScore:
+def _is_held_back(snapshot: StudySnapshot) -> bool:
+    """Whether every re-training that gave a score has one on held back rows too: only then may these choose."""
+    metric = snapshot.study.metric
+    runs = [run for finalist in snapshot.finalists for run in finalist.runs if _has_score(run, metric=metric)]
+    return bool(runs) and all(run.held_back is not None and metric in run.held_back.metrics for run in runs)
+
+
+def _score_finalist(snapshot: StudySnapshot, finalist: FinalistRecord, *, held: bool) -> FinalistScore:
     metric = snapshot.study.metric
     done = [run for run in finalist.runs if _has_score(run, metric=metric)]
     tests = [run.test.metrics[metric] for run in done if run.test is not None and metric in run.test.metrics]
+    behind = [run.held_back.metrics[metric] for run in done if held and run.held_back is not None]
+    cancelled = sum(run.is_cancelled for run in finalist.runs)
     return FinalistScore(
         trial=snapshot.trial(finalist.number),
         rank=finalist.rank,
@@ -243,6 +298,9 @@ def _score_finalist(snapshot: StudySnapshot, finalist: FinalistRecord) -> Finali
         seeds=tuple(run.seed for run in done),
         validation=tuple(run.metrics[metric] for run in done),
         test=tuple(tests) if len(tests) == len(done) else (),
-        planned=len(finalist.runs),
+        planned=len(finalist.runs) - cancelled,
         open=sum(not run.outcome.is_finished for run in finalist.runs),
+        held_back=tuple(behind),
+        cancelled=cancelled,
+        why_out=finalist.why_out,
     )

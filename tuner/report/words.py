@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.contest import TRUST
 from tuner.report.comparison import Savings
 from tuner.report.evidence import Comparison
 from tuner.report.formats import (
@@ -16,10 +18,14 @@ from tuner.report.formats import (
     format_seconds,
     format_value,
 )
+from tuner.report.standing import Standing
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
 from tuner.store.records import StudySnapshot, StudyState, TrialRecord
 from tuner.study.domains import Value
+
+_NO_MOVE = 5e-5  # less is not seen in four digits
+_FEW_SEEDS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +37,9 @@ class Facts:
     params: Mapping[str, Value]
     finalists: Sequence[FinalistScore]
     test_rows: int
+    standing: Standing
     baseline: Comparison | None
     runner_up: Comparison | None
-    optimism: float | None
     cheaper: FinalistScore | None
     savings: Savings
 
@@ -67,10 +73,7 @@ def write_headline(facts: Facts) -> str:
 def _settled_headline(facts: Facts, winner: Winner) -> str:
     name = winner.trial.strategy
     assert winner.score is not None
-    if winner.score.test_mean is not None:
-        score = f"{facts.metric} {format_score(winner.score.test_mean)} on {count_noun(facts.test_rows, 'test row')}"
-    else:
-        score = f"{facts.metric} {format_score(winner.score.mean)} on validation, fresh seeds"
+    score = f"{facts.metric} {format_score(_told(facts, winner))} {_on_rows(facts)}"
     if len(winner.score.seeds) == 1:
         who = f"The default recipe of {name}" if winner.score.is_baseline else name
         over = ""
@@ -79,7 +82,8 @@ def _settled_headline(facts: Facts, winner: Winner) -> str:
             over = f", {format_difference(facts.baseline.difference)} against {recipe}"
         return f"{who} scores best with one seed, which cannot tell: {score}{over}"
     if winner.score.is_baseline:
-        return f"The default recipe of {name} was not beaten: {score}"
+        clearly = " clearly" if winner.is_tie else ""
+        return f"The default recipe of {name} was not{clearly} beaten: {score}"
     if facts.baseline is None or winner.baseline is None:
         return f"{name} wins: {score}"
     recipe = f"the default recipe of {winner.baseline.strategy}"
@@ -206,21 +210,83 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
     missing = score.planned - len(score.seeds) - (score.open if winner.basis is Basis.CONFIRMING else 0)
     if missing:
         sentences.append(f"{count_noun(missing, 're-training')} of it gave no score; the mean is over the others.")
-    if score.test_mean is not None:
-        spread = f", standard deviation {format_score(score.test_sd)}" if score.test_sd is not None else ""
-        seeds = count_noun(len(score.seeds), "seed")
-        sentences.append(
-            f"On {count_noun(facts.test_rows, 'test row')}, which the search never saw, it scores "
-            f"{facts.metric} {format_score(score.test_mean)} (mean of {seeds}{spread})."
-        )
-        return sentences
+    sentences.append(_fresh_scores(facts, score))
+    sentences += _expected(facts, winner)
+    if winner.basis is Basis.CONFIRMED:
+        sentences += _fell_out(facts)
+    return sentences
+
+
+def _told(facts: Facts, winner: Winner) -> float | None:
+    """The number that is told of the winner: what to expect of it, not what it was chosen for."""
+    if facts.standing.estimate is not None:
+        return facts.standing.estimate.value
+    return winner.score.final_mean if winner.score is not None else winner.claimed
+
+
+def _on_rows(facts: Facts) -> str:
+    standing = facts.standing
+    if standing.split == "test":
+        return f"on {count_noun(facts.test_rows, 'test row')}"
+    if standing.split == "held-back":
+        return f"on {count_noun(standing.rows, 'held back row')}"
+    return "on validation, fresh seeds"
+
+
+def _fresh_scores(facts: Facts, score: FinalistScore) -> str:
+    """What the re-trainings gave, and on which rows."""
+    values = score.on(facts.standing.split)
+    if not values:
+        values = score.judged
+    spread = f", standard deviation {format_score(statistics.stdev(values))}" if len(values) > 1 else ""
+    seeds = count_noun(len(score.seeds), "seed")
+    mean = format_score(statistics.fmean(values))
+    if facts.standing.split == "test":
+        where = f"On {count_noun(facts.test_rows, 'test row')}, which the search never saw, it scores"
+        return f"{where} {facts.metric} {mean} (mean of {seeds}{spread})."
     has_test = facts.snapshot.study.spec.data.test is not None
     why = "No test score was stored" if has_test else "The study has no test rows"
-    sentences.append(
-        f"{why}: {facts.metric} {format_score(score.mean)} is the mean over fresh seeds on the validation rows, "
-        "which also rank the finalists, so it is a little too good."
+    if facts.standing.split == "held-back":
+        where = f"on {count_noun(facts.standing.rows, 'validation row')} that were held back from the search it scores"
+        return f"{why}; {where} {facts.metric} {mean} (mean of {seeds}{spread})."
+    return (
+        f"{why}: {facts.metric} {mean} is the mean over fresh seeds on the validation rows{spread}, "
+        "which the search has seen too, so it is a little too good."
     )
-    return sentences
+
+
+def _expected(facts: Facts, winner: Winner) -> list[str]:
+    """What to expect of it, with its interval; nothing where one seed is all there is."""
+    estimate, score = facts.standing.estimate, winner.score
+    if estimate is None or score is None or len(score.seeds) < 2:
+        return []
+    values = score.on(facts.standing.split)
+    moved = bool(values) and abs(estimate.value - statistics.fmean(values)) > _NO_MOVE
+    number = f"Expect {format_score(estimate.value)}"
+    if moved:
+        number += (
+            ", its mean less the luck that it was chosen for: each seed's score counts where the other seeds chose"
+        )
+    if estimate.low is None or estimate.high is None:
+        return [f"{number}."] if moved else []
+    over = "test rows and seeds" if facts.standing.split == "test" else "rows and seeds"
+    over = "seeds" if facts.standing.split == "validation" else over
+    few = ": few seeds make it wide" if len(score.seeds) < _FEW_SEEDS else ""
+    return [f"{number} (95 % interval {format_score(estimate.low)} to {format_score(estimate.high)} over {over}{few})."]
+
+
+def _fell_out(facts: Facts) -> list[str]:
+    out = [score for score in facts.finalists if score.why_out]
+    if not out:
+        return []
+    saved = sum(score.cancelled for score in out)
+    names = ", ".join(name_trial(score.trial) for score in out)
+    return [
+        (
+            f"Out of the race before its end: {names}; {count_noun(saved, 're-training')} "
+            f"{'was' if saved == 1 else 'were'} cancelled."
+        )
+    ]
 
 
 def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
@@ -232,6 +298,13 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
         if len(winner.score.seeds) == 1:
             return [
                 "It is the default recipe itself: no other finalist did better with the one seed, which cannot tell."
+            ]
+        if winner.is_tie:
+            return [
+                (
+                    "It is the default recipe itself: the best of the others has a better mean with fresh seeds, but is "
+                    f"better with less than {100 * TRUST:.0f} % probability, and a tie goes to the recipe."
+                )
             ]
         return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
     if winner.baseline is None:
@@ -253,7 +326,7 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
         return [sentence, f"Validation chose it, the test rows disagree{prefer}."]
     if comparison.is_clear:
         return [sentence]
-    return [sentence, "The difference is not larger than what chance may give."]
+    return [sentence, "The difference is not larger than what chance may give: the recipe is not ruled out."]
 
 
 _ONE_SEED = "One seed cannot tell how much of that is the luck of the seed: nothing can be said about how sure that is."
@@ -265,7 +338,9 @@ def _interval(comparison: Comparison) -> str:
         return ""
     where = f"over seeds on the {comparison.split} rows"
     if comparison.rows:
-        where = "over test rows and seeds" if comparison.seed_pairs > 1 else "over test rows only"
+        where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
+    if comparison.claims > 1:
+        where += f", wide enough for {comparison.claims} comparisons at once"
     text = f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where})"
     if comparison.probability is None:
         return text
@@ -277,13 +352,33 @@ def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
     sentences = []
     if comparison is not None and winner.runner_up is not None:
         sentences += _compare_runner_up(comparison, winner, runner_up=winner.runner_up)
-    if facts.cheaper is not None:
-        sentences.append(
-            f"{name_trial(facts.cheaper.trial)[0].upper()}{name_trial(facts.cheaper.trial)[1:]} is not clearly worse "
-            f"and trains {format_count(facts.cheaper.trial.trainable_params)} parameters instead of "
-            f"{format_count(winner.trial.trainable_params)}."
-        )
+    sentences += _tied(facts, winner)
     return sentences
+
+
+def _tied(facts: Facts, winner: Winner) -> list[str]:
+    """Which finalists cannot be told from the winner, and which of them costs least."""
+    standing = facts.standing
+    others = [score for score in standing.tied if score.trial.number != winner.trial.number]
+    if not standing.tied or not standing.comparisons:
+        return []
+    if not others:
+        return [f"Of {count_noun(len(facts.finalists), 'finalist')}, none is tied with it."]
+    names = ", ".join(f"{name_trial(each.trial)}{', the default recipe' * each.is_baseline}" for each in others)
+    corrected = (
+        f" (Holm's correction for {len(standing.comparisons)} comparisons)" if len(standing.comparisons) > 1 else ""
+    )
+    sentence = f"Statistically tied with it at 95 %: {names}{corrected}."
+    if facts.cheaper is None:
+        return [sentence]
+    cheap = name_trial(facts.cheaper.trial)
+    return [
+        sentence,
+        (
+            f"The cheapest of these is {cheap}: it trains {format_count(facts.cheaper.trial.trainable_params)} parameters "
+            f"instead of {format_count(winner.trial.trainable_params)}."
+        ),
+    ]
 
 
 def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
@@ -309,22 +404,21 @@ def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: Tri
 
 
 def _optimism(facts: Facts) -> list[str]:
-    winner = facts.winner
-    if facts.optimism is None or winner is None or winner.score is None:
+    winner, standing = facts.winner, facts.standing
+    if standing.optimism is None or standing.estimate is None or winner is None or winner.score is None:
         return []
-    size = format_score(abs(facts.optimism))
-    judgement = f"{size} too good" if facts.optimism > 0 else f"{size} too modest"
+    size = format_score(abs(standing.optimism))
+    judgement = f"{size} too good" if standing.optimism > 0 else f"{size} too modest"
     is_one = len(winner.score.seeds) == 1
-    if winner.score.test_mean is not None:
-        fresh = "on the test rows " + ("one fresh seed gives" if is_one else "the mean over fresh seeds is")
-    else:
-        fresh = "one fresh seed gives" if is_one else "fresh seeds average"
+    where = {"test": "on the test rows ", "held-back": "on the held back rows "}.get(standing.split, "")
+    fresh = f"{where}{'one fresh seed gives' if is_one else 'fresh seeds say'}"
     verdict = f"the claim may be {judgement}" if is_one else f"the claim was {judgement}"
-    sentence = (
-        f"The search claimed {format_score(winner.claimed)} on validation; {fresh} "
-        f"{format_score(winner.score.final_mean)}: {verdict}."
-    )
-    return [sentence]
+    return [
+        (
+            f"The search claimed {format_score(winner.claimed)} on validation; {fresh} "
+            f"{format_score(standing.estimate.value)}: {verdict}."
+        )
+    ]
 
 
 def _pruning(savings: Savings) -> list[str]:

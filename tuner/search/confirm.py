@@ -2,13 +2,14 @@
 
 The score of the best of n trials overstates its true score (measured on multi-seed tables: +1.35 points for the best of 100),
 so the best few compete again on fresh seeds. The default recipe of the baseline strategy is always among them: a search that
-cannot beat it should say so.
+cannot beat it should say so. From the second seed on it is a race: who cannot be expected to win any more is not trained again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tuner import contest
 from tuner.store.confirmation import Finalist
 from tuner.store.fronts import rank_for_confirmation
 from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudyRecord, TrialRecord
@@ -63,6 +64,44 @@ def fresh_seeds(study: StudyRecord) -> list[int]:
     """Seeds that the search did not use, the same for every finalist so that comparisons are paired."""
     first = study.spec.training.seed
     return [(first + _SEED_STEP * index) % 2**31 for index in range(1, study.spec.confirm.seeds + 1)]
+
+
+def find_fallen(finalists: Sequence[FinalistRecord], *, study: StudyRecord) -> dict[int, str]:
+    """The finalists that cannot be expected to win any more, and why; the default recipe stays for the comparison.
+
+    Judged by the seeds that all who are still in the race have a score with, two at least, on the rows that choose the
+    winner: a round that is not over says nothing.
+
+    Args:
+        finalists: With their re-trainings so far.
+        study: Says what is best.
+    """
+    sign = 1.0 if study.maximize else -1.0
+    racing = [finalist for finalist in finalists if not finalist.why_out and _may_finish(finalist)]
+    scored = {
+        finalist.number: {run.seed: sign * score for run in finalist.runs if (score := _score(run, study)) is not None}
+        for finalist in racing
+    }
+    common = sorted(set.intersection(*(set(seeds) for seeds in scored.values()))) if scored else []
+    rows = {number: [seeds[seed] for seed in common] for number, seeds in scored.items()}
+    spared = [finalist.number for finalist in racing if finalist.is_baseline]
+    return {
+        number: f"after {len(common)} seeds its mean {study.metric} is {behind.difference:.4f} behind the leader's, "
+        f"and chance alone puts it as far ahead in {100.0 * (1.0 - behind.probability):.2g} % of the cases"
+        for number, behind in contest.fallen(rows, spared=spared).items()
+    }
+
+
+def _may_finish(finalist: FinalistRecord) -> bool:
+    """Whether no re-training has ended without a score: whoever lacks one would keep all others from being compared."""
+    return all(run.outcome is Outcome.COMPLETE or not run.outcome.is_finished for run in finalist.runs)
+
+
+def _score(run: ConfirmationRecord, study: StudyRecord) -> float | None:
+    if run.outcome is not Outcome.COMPLETE:
+        return None
+    judged = run.metrics if run.held_back is None else run.held_back.metrics
+    return judged.get(study.metric)
 
 
 def _configuration(trial: TrialRecord) -> tuple[str, tuple[tuple[str, object], ...]]:

@@ -25,7 +25,7 @@ from tuner.search.budget import (
     why_run_must_stop,
     with_budget,
 )
-from tuner.search.confirm import choose_finalists, fresh_seeds
+from tuner.search.confirm import choose_finalists, find_fallen, fresh_seeds
 from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, leases, studies
@@ -61,6 +61,7 @@ class StudyDriver:
         self.teacher = plan_teacher(db, spec=self.study.spec)
         self._judgement = _judgement(db, self.study)
         self._aims = Aims(db, self.study)
+        self._raced = 0  # re-trainings with a score when the race was last looked at
         self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
 
     def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
@@ -298,12 +299,23 @@ class StudyDriver:
                     reason=reason,
                 )
         elif study.state is StudyState.CONFIRMING:
+            self._drop_fallen(study)
             has_room = not self._why_search_is_over(study)
             confirmation.finish_confirmation(self._db, study_id=study.study_id, has_room=has_room)
         else:
             return study
         self.study = studies.find_study(self._db, study.name)
         return self.study
+
+    def _drop_fallen(self, study: StudyRecord) -> None:
+        """Cancel what waits of finalists that have lost the race."""
+        scored = confirmation.confirmations_over(self._db, study.study_id)
+        if scored == self._raced:
+            return  # nothing new since it was last looked at
+        self._raced = scored
+        fallen = find_fallen(load_snapshot(self._db, study.name).finalists, study=study)
+        if fallen:
+            confirmation.drop_finalists(self._db, study_id=study.study_id, reasons=fallen)
 
     def _why_search_is_over(self, study: StudyRecord) -> str:
         over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))

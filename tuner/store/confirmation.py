@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from tuner.store import ends
 from tuner.store.database import Database
-from tuner.store.records import Outcome, StudyState
+from tuner.store.records import OUT_OF_THE_RACE, Outcome, StudyState
 from tuner.store.studies import lock_study, move_study
 from tuner.store.tables import db_now, runs
 
@@ -103,6 +104,51 @@ def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence
         )
 
 
+def confirmations_over(db: Database, study_id: int) -> int:
+    """How many re-trainings of a study gave a score while others wait; 0 where none waits: cheap enough for every second."""
+
+    def _count(tx: Connection) -> int:
+        query = (
+            select(runs.c.outcome, func.count())
+            .where(runs.c.study_id == study_id, runs.c.purpose == "confirm")
+            .group_by(runs.c.outcome)
+        )
+        counts = {outcome: int(number) for outcome, number in tx.execute(query)}
+        return counts.get(Outcome.COMPLETE.value, 0) if counts.get(Outcome.WAITING.value) else 0
+
+    return db.read(_count)
+
+
+def drop_finalists(db: Database, *, study_id: int, reasons: Mapping[int, str]) -> int:
+    """Cancel what waits of finalists that cannot be expected to win any more; what runs goes on.
+
+    Args:
+        db: The database.
+        study_id: The study.
+        reasons: Why, for each trial's number.
+
+    Returns:
+        How many re-trainings were cancelled; 0 if another worker was faster, or the study is not confirming.
+    """
+
+    def _drop(tx: Connection) -> int:
+        if lock_study(tx, study_id) is not StudyState.CONFIRMING:
+            return 0
+        waiting = tx.execute(
+            select(runs).where(
+                runs.c.study_id == study_id,
+                runs.c.purpose == "confirm",
+                runs.c.outcome == Outcome.WAITING.value,
+                runs.c.number.in_(reasons),
+            )
+        ).all()
+        for row in waiting:
+            ends.cut_waiting(tx, row, reason=f"{OUT_OF_THE_RACE}: {reasons[row.number]}")
+        return len(waiting)
+
+    return db.write(_drop)
+
+
 def finish_confirmation(db: Database, *, study_id: int, has_room: bool = False) -> bool:
     """Finish a study whose confirmation runs have all ended; False if some are open or another worker was faster.
 
@@ -116,10 +162,11 @@ def finish_confirmation(db: Database, *, study_id: int, has_room: bool = False) 
         if lock_study(tx, study_id) is not StudyState.CONFIRMING or has_open_runs(tx, study_id):
             return False
         outcomes = [
-            Outcome(outcome)
-            for (outcome,) in tx.execute(
-                select(runs.c.outcome).where(runs.c.study_id == study_id, runs.c.purpose == "confirm")
+            Outcome(row.outcome)
+            for row in tx.execute(
+                select(runs.c.outcome, runs.c.reason).where(runs.c.study_id == study_id, runs.c.purpose == "confirm")
             )
+            if not row.reason.startswith(OUT_OF_THE_RACE)
         ]
         scored = outcomes.count(Outcome.COMPLETE)
         reason = "finalists are confirmed"

@@ -267,6 +267,7 @@ def _confirmation(row: Row[Any], tried: Sequence[AttemptRecord]) -> Confirmation
         reason=row.reason,
         metrics=result.metrics if result else {},
         test=result.test if result else None,
+        held_back=result.held_back if result else None,
         checkpoint=row.checkpoint,
         seconds=sum(attempt.seconds for attempt in tried),
         attempts=tuple(tried),

@@ -83,7 +83,7 @@ def check_study(
     teacher = read_teacher(
         spec, classes=tuple(data.classes) if data is not None else (), find_trial=find_trial, findings=findings
     )
-    _fit(spec, model=model, findings=findings)
+    _fit(spec, model=model, data=data, findings=findings)
     if data is not None and 0 < data.validation_rows < _FEW_ROWS:
         noise = 100 * 1.96 * 0.5 / math.sqrt(data.validation_rows)  # 95 % of a share of one half, where it is widest
         findings.warn(
@@ -136,7 +136,7 @@ def _prove(
     return proofs
 
 
-def _fit(spec: StudySpec, *, model: ModelFacts | None, findings: Findings) -> None:
+def _fit(spec: StudySpec, *, model: ModelFacts | None, data: DataFacts | None, findings: Findings) -> None:
     """What fits badly together, though each part is right by itself."""
     length = spec.training.max_length
     if model is not None and model.max_tokens is not None and length > model.max_tokens:
@@ -148,7 +148,8 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, findings: Findings) -> No
     if trials is not None and trials < first:
         what = "strategies once each" if first == len(spec.strategy_names) else "recipes that are tried first"
         findings.warn("budget.trials", f"{trials} trials cannot even try the {first} {what}")
-    if spec.confirm.finalists and spec.data.test is None:
+    is_unseen = spec.data.test is not None or (data is not None and data.held_back_rows > 0)
+    if spec.confirm.finalists and not is_unseen:
         findings.warn(
             "confirm", "without data.test the finalists are compared on the validation rows, which the search has seen"
         )

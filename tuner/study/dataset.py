@@ -39,6 +39,7 @@ class DataFacts:
     Attributes:
         train_rows: Rows that are trained on.
         validation_rows: Rows that the search is judged by.
+        held_back_rows: Validation rows beside these that only the finalists are judged by.
         test_rows: Rows that only the finalists see; 0 without a test.
         classes: Training rows of each class, the largest first, before a share is split off.
         cut: Share of the training rows with more words than ``training.max_length``; tokens are never fewer than words.
@@ -51,6 +52,7 @@ class DataFacts:
     classes: Mapping[str, int] = field(default_factory=dict)
     cut: float = 0.0
     complete: bool = True
+    held_back_rows: int = 0
 
 
 def read_data(spec: StudySpec, *, read_hub: ReadHub | None, findings: Findings) -> DataFacts | None:
@@ -216,11 +218,13 @@ def _facts(
     if not complete:
         findings.warn("data.train", f"only the first {ROWS_READ:,} rows of each file were looked at")
     test_rows = len(tables["test"]) if "test" in tables else 0
+    held_back_rows = spec.confirm.count_held_back(validation_rows)
     return DataFacts(
         train_rows=rows,
-        validation_rows=validation_rows,
+        validation_rows=validation_rows - held_back_rows,
         test_rows=test_rows,
         classes=classes,
         cut=cut,
         complete=complete,
+        held_back_rows=held_back_rows,
     )

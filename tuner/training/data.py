@@ -1,8 +1,8 @@
 """The rows of a study: read, split, mapped to class numbers and tokenised.
 
 The split, the sample and the balance depend on ``training.seed`` alone, never on the seed of a trial: all trials, and
-all confirmation runs, learn from the same rows and are judged by the same rows. The test file is opened only by a run
-that is asked to score it.
+all confirmation runs, learn from the same rows and are judged by the same rows. The test rows, and the part of the validation
+rows that is held back from the search, are handed only to a run that is asked to score them.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class StudyData:
         train: Rows to learn from.
         validation: Rows that judge every epoch.
         test: Rows that score a confirmed finalist, None in the search.
+        held_back: Validation rows that choose among finalists, None in the search and where none are held back.
         class_weights: Weight of each class in the loss, float32, or None.
         notes: What a person should know.
     """
@@ -81,6 +82,7 @@ class StudyData:
     test: Rows | None
     class_weights: Tensor | None
     notes: tuple[str, ...]
+    held_back: Rows | None = None
 
     def fingerprint(self) -> str:
         """A hash of the rows that a run learns from and is judged by; the test rows decide nothing.
@@ -133,7 +135,7 @@ def load_data(
         tokenizer: The model's tokenizer.
         labels: Class names by index.
         balance: ``none``, ``class_weight``, ``oversample`` or ``undersample``.
-        with_test: Open the test rows too.
+        with_test: Hand out the test rows and the held back validation rows too.
         cache: Tables and tokens are kept here.
         released: Asked between files and between chunks of texts.
 
@@ -153,6 +155,7 @@ def load_data(
         judged = load(validation)
     else:
         train, judged = _hold_out(train, share=validation, seed=seed, source=spec.data.train)
+    judged, held = _hold_back(judged, count=spec.confirm.count_held_back(len(judged)), seed=seed)
     if spec.data.train_rows is not None and spec.data.train_rows < len(train):
         train = train.choose(
             stratified_sample(train.classes(), count=spec.data.train_rows, seed=derived_seed(seed, "train_rows"))
@@ -173,6 +176,7 @@ def load_data(
         test=load(spec.data.test) if with_test and spec.data.test is not None else None,
         class_weights=class_weights,
         notes=notes,
+        held_back=held if with_test else None,
     )
 
 
@@ -220,6 +224,16 @@ def _hold_out(rows: Rows, *, share: float, seed: int, source: str) -> tuple[Rows
     if not len(held):
         raise DataError(f"{source}: {len(rows)} rows are too few for a validation share of {share}")
     return rows.choose(np.setdiff1d(np.arange(len(rows)), held)), rows.choose(held)
+
+
+def _hold_back(rows: Rows, *, count: int, seed: int) -> tuple[Rows, Rows | None]:
+    """The validation rows that the search may see, and those that only finalists are scored on."""
+    if not count:
+        return rows, None
+    places = stratified_sample(rows.classes(), count=count, seed=derived_seed(seed, "held_back"), leave_one=True)
+    if not len(places):
+        return rows, None
+    return rows.choose(np.setdiff1d(np.arange(len(rows)), places)), rows.choose(places)
 
 
 def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool = False) -> Array:

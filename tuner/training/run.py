@@ -243,7 +243,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, recall: Recall, r
     """Train on token ids, or on the vectors of a frozen backbone where they are as good."""
     rows = {
         name: TokenExamples.on(trial.compute.device, rows=part, pad=trial.pad)
-        for name in ("train", "validation", "test")
+        for name in ("train", "validation", "test", "held_back")
         if (part := getattr(trial.data, name)) is not None
     }
     stop_if_told(released)
@@ -295,7 +295,7 @@ def _train(
         run,
         history=history,
         ended_by=ended_by,
-        test=rows.get("test"),
+        unseen={name: rows[name] for name in ("test", "held_back") if name in rows},
         notes=(*trial.data.notes, *skipped),
         released=released,
     )
@@ -353,15 +353,15 @@ def _result(
     *,
     history: History,
     ended_by: str,
-    test: Examples | None,
+    unseen: Mapping[str, Examples],
     notes: tuple[str, ...],
     released: Released,
 ) -> TrialResult:
-    """Keep what must be kept, score the test rows if asked, and say how it went."""
-    kept, score = "", None
+    """Keep what must be kept, score the rows that the search never sees if asked, and say how it went."""
+    kept, scores = "", dict[str, TestScore | None]()
     if ended_by in {"epochs", "patience"} and trial.plan.checkpoint_dir:
         kept = _keep_best(run, history)
-        score = None if test is None else _score_test(run, test, released=released)
+        scores = {name: _score_unseen(run, rows, released=released) for name, rows in unseen.items()}
     elif ended_by == Verdict.PRUNE.value:
         run.checkpoints.clear()
     return TrialResult(
@@ -370,7 +370,8 @@ def _result(
         best_epoch=history.best_epoch,
         metrics=dict(history.best),
         confusion=history.confusion,
-        test=score,
+        test=scores.get("test"),
+        held_back=scores.get("held_back"),
         checkpoint=kept,
         trainable_params=trial.facts["trainable_params"],
         total_params=trial.facts["total_params"],
@@ -409,12 +410,12 @@ def _keep_best(run: Run, history: History) -> str:
     return run.checkpoints.finish(state=run.state(history), weights=trainable_state(model, names=run.trained))
 
 
-def _score_test(run: Run, test: Examples, *, released: Released) -> TestScore | None:
+def _score_unseen(run: Run, rows: Examples, *, released: Released) -> TestScore | None:
     objective = run.objective
     scores = evaluate(
         objective.model,
         task=objective.task,
-        examples=test,
+        examples=rows,
         labels=run.labels,
         compute=objective.compute,
         moves=released,
@@ -425,5 +426,5 @@ def _score_test(run: Run, test: Examples, *, released: Released) -> TestScore | 
         metrics=scores.metrics,
         confusion=scores.confusion,
         predictions=scores.predictions,
-        truth=tuple(test.targets.tolist()),
+        truth=tuple(rows.targets.tolist()),
     )

@@ -215,7 +215,7 @@ class Claiming:
             seed=lease.seed,
             checkpoint_dir=join(place, f"{ATTEMPT}{lease.attempt}"),
             scratch=self._shelf.scratch_of(lease.token),
-            score_test=lease.purpose == "confirm" and driver.study.spec.data.test is not None,
+            score_test=lease.purpose == "confirm",
             resume_from=tuple(join(place, f"{ATTEMPT}{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
             teacher=driver.teacher,
             micro_batch=begin.micro_batch,
