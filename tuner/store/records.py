@@ -138,18 +138,6 @@ class TrialRecord:
         notes: What a person should know.
         started_at: First claim.
         ended_at: Last end, None while open.
-        value: The objective: of the epoch that counts if complete, of the last report if pruned, else None.
-        best_epoch: The epoch that counts, None before the first report.
-        epochs: What each epoch reported, in order, the newest attempt's word where two reported the same epoch.
-        attempts: All executions, in order.
-        seconds: Device seconds over all attempts.
-        trainable_params: Parameters that receive gradients, None if it never started.
-        peak_memory: Bytes, None if it never finished an epoch.
-        confusion: Validation counts of the epoch that counts.
-        checkpoint: Folder with the weights of the best epoch; empty if none is kept.
-        notes: What a person should know.
-        started_at: First claim.
-        ended_at: Last end, None while open.
     """
 
     number: int
