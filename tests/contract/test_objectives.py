@@ -56,7 +56,7 @@ def quality(lease: Lease, epoch: int) -> float:
     return score(lease, epoch) * math.pow(parameters(lease) / 1e6, 0.05)
 
 
-def serve(db: Database, driver: StudyDriver, lease: Lease, **changes: Any) -> tuple[Outcome, float | None]:
+def serve(db: Database, driver: StudyDriver, lease: Lease, **changes: Any) -> tuple[Outcome, float | None, str]:
     """Report like a runner would, facts first, and finish."""
     leases.store_facts(db, lease, {"trainable_params": parameters(lease)})
     epochs = driver.study.spec.training.epochs
@@ -181,7 +181,7 @@ def test_costs_end_a_trial_when_they_are_known(db: Database, plain_optuna: Calla
     verdict, why = driver.report(slow, epoch=2, seconds=18.0, peak_memory=4000, **known)
     assert (verdict, why) == (Verdict.PRUNE, "seconds 18.0 s breaks the constraint seconds <= 10")
     end = replace(toy_result(0.5, epochs=2, ended_by="prune", seconds=18.0), peak_memory=4000)
-    assert driver.finish(slow, result=end, reason=why) == (Outcome.INFEASIBLE, None)
+    assert driver.finish(slow, result=end, reason=why) == (Outcome.INFEASIBLE, None, why)
     verdict, why = driver.report(large, epoch=1, seconds=1.0, peak_memory=6000, **known)
     assert why == "peak_memory 6 kB breaks the constraint peak_memory <= 5 kB"
     driver.fail(large, outcome=Outcome.INFEASIBLE, reason="it ended itself", seconds=1.0, log_tail="")

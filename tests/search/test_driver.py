@@ -124,5 +124,9 @@ def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:
     verdict, why = driver.report(bad, epoch=1, metrics={"f1": 0.25}, seconds=1.0, extend=LEASE)
     assert verdict.value == "prune"
     assert why == "f1 0.25 at epoch 1 is rank 2 of 3 there (best 0.5)"
-    assert driver.finish(bad, result=toy_result(0.25, epochs=1, ended_by="prune"), reason=why) == (Outcome.PRUNED, 0.25)
+    assert driver.finish(bad, result=toy_result(0.25, epochs=1, ended_by="prune"), reason=why) == (
+        Outcome.PRUNED,
+        0.25,
+        why,
+    )
     assert load_snapshot(db, "toy").trial(bad.number).reason == why

@@ -98,7 +98,7 @@ def toy_result(
     )
 
 
-def train(driver: StudyDriver, lease: Lease, *, seconds: float = 1.0) -> tuple[Outcome, float | None]:
+def train(driver: StudyDriver, lease: Lease, *, seconds: float = 1.0) -> tuple[Outcome, float | None, str]:
     """Report like a runner would, and finish."""
     epochs = driver.study.spec.training.epochs
     for epoch in range(1, epochs + 1):

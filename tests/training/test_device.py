@@ -54,3 +54,13 @@ def test_seeds_differ_by_purpose_and_repeat() -> None:
 def test_peak_memory_of_the_process() -> None:
     start_measuring_memory(CPU)
     assert 2**24 < peak_memory(CPU) < 2**40
+
+
+def test_the_peak_of_a_run_is_its_own() -> None:
+    block = bytearray(200 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])  # every page is touched
+    start_measuring_memory(CPU)
+    with_block = peak_memory(CPU)
+    del block
+    start_measuring_memory(CPU)
+    assert peak_memory(CPU) < with_block - 100 * 2**20

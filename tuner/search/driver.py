@@ -212,7 +212,7 @@ class StudyDriver:
             self._db, lease, outcome=Outcome.PRUNED, reason=reason, seconds=seconds, value=value, values=values
         )
 
-    def finish(self, lease: Lease, *, result: TrialResult, reason: str = "") -> tuple[Outcome, float | None]:
+    def finish(self, lease: Lease, *, result: TrialResult, reason: str = "") -> tuple[Outcome, float | None, str]:
         """Store the end of a run that ended well, pruned ones included.
 
         Args:
@@ -221,7 +221,7 @@ class StudyDriver:
             reason: Why it was pruned, in words.
 
         Returns:
-            The outcome and the objective's value.
+            The outcome, the objective's value, and why: the constraint that it breaks may be another reason than the one given.
 
         Raises:
             LeaseLost: If the run is no longer ours; nothing was written.
@@ -247,7 +247,7 @@ class StudyDriver:
             result=result.finite(),
         )
         self._end_if_settled(lease)
-        return end.outcome, value
+        return end.outcome, value, end.reason
 
     def _end_if_settled(self, lease: Lease) -> None:
         """End the search if the next trials are expected to gain less than the study asks for."""

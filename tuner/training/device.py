@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import resource
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +11,7 @@ from hashlib import sha256
 import torch
 
 from tuner.errors import ConfigurationError
+from tuner.training.memory import forget_process_peak, process_peak
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,14 +106,13 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
 
 
 def start_measuring_memory(device: torch.device) -> None:
-    """Let :func:`peak_memory` count from now on; on the CPU only the operating system's figure exists."""
+    """Let :func:`peak_memory` count from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_process_peak()
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on CUDA the allocator's peak since :func:`start_measuring_memory`, else the process's peak resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Bytes since :func:`start_measuring_memory`: on CUDA the allocator's peak, else the process's peak resident set."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak()

@@ -6,10 +6,12 @@ loaded for it: who has not loaded it cannot have been told.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
 import re
+import resource
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +31,8 @@ _NO_MEMORY = re.compile(
 )
 _NO_ROOM_TO_LOAD = re.compile(r"failed to map segment|[Cc]annot allocate memory")
 _BROKEN = re.compile(r"CUDA error|device-side assert|CUBLAS_STATUS_|CUDNN_STATUS_|cuDNN error|NCCL error|Xid")
+
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 _GIB = 2**30
 _TIMES, _BEYOND = 1.5, _GIB
@@ -66,6 +70,30 @@ def free_what_is_free(device: torch.device) -> None:
     """Give back what torch keeps for later."""
     if device.type == "cuda":
         _torch().cuda.empty_cache()
+
+
+def forget_process_peak() -> None:
+    """Let the peak resident set count from what is resident now, where the operating system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def process_peak() -> int:
+    """Bytes: the process's peak resident set since :func:`forget_process_peak`, or since it began where that is not kept."""
+    with contextlib.suppress(OSError):
+        found = _PEAK.search(Path("/proc/self/status").read_text(encoding="ascii", errors="replace"))
+        if found is not None:
+            return int(found[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_so_far() -> int:
+    """Bytes of the run that goes on in this process: on CUDA the allocator's peak, else the process's."""
+    torch = sys.modules.get("torch")  # who has not loaded it trains without it
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    return process_peak()
 
 
 def _torch() -> Any:

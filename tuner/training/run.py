@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tuner.errors import TrialError, TrialOutOfMemory
+from tuner.errors import TrialError, TrialInfeasible, TrialOutOfMemory
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
+from tuner.study.constraints import read_constraints
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
 from tuner.tasks import TASKS
 from tuner.training.adapt import Adapted, adapt
@@ -104,9 +105,22 @@ def run_trial(
         try:
             trial = _prepare(attempt, released=released, fitted=remember)
             started(trial.facts)
+            _refuse_what_breaks(plan, facts=trial.facts)
             return _run(trial, report=report, progress=progress, recall=recall, released=released)
         except Interrupted as interrupt:
             return _nothing_done(interrupt.verdict, attempt)
+
+
+def _refuse_what_breaks(plan: TrialPlan, *, facts: Mapping[str, Any]) -> None:
+    """End a run that breaks a constraint before its first step, by what is known once the model stands.
+
+    Raises:
+        TrialInfeasible: If it does.
+    """
+    for constraint in read_constraints(plan.spec.constraints):
+        value = facts.get(constraint.name)
+        if value is not None and constraint.excess(value) > 0:
+            raise TrialInfeasible(constraint.why(value), why="nothing was trained")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -269,7 +269,12 @@ def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Ver
     driver = job.driver
     try:
         verdict, why = driver.report(
-            job.lease, epoch=message.epoch, metrics=message.metrics, seconds=message.seconds, extend=desk.lease
+            job.lease,
+            epoch=message.epoch,
+            metrics=message.metrics,
+            seconds=message.seconds,
+            extend=desk.lease,
+            peak_memory=message.peak_memory,
         )
     except LeaseLost:
         job.is_lost = True
@@ -336,11 +341,11 @@ def _store_end(desk: Desk, slot: Slot, *, job: Job, result: TrialResult) -> tupl
         return Outcome.PREEMPTED, job.release_reason, None
     reason = job.prune_reason if result.ended_by == Verdict.PRUNE.value else ""
     try:
-        outcome, value = job.driver.finish(job.lease, result=result, reason=reason)
+        outcome, value, reason = job.driver.finish(job.lease, result=result, reason=reason)
     except TrialError as error:
         _end_badly(slot, job, error, seconds=result.seconds)
         return job.ended_as, str(error), None
-    _clear_attempts(job, kept=result.checkpoint)
+    _clear_attempts(job, kept="" if outcome is Outcome.INFEASIBLE else result.checkpoint)
     return outcome, reason, value
 
 

@@ -88,12 +88,13 @@ class Recall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """From the runner: an epoch is done; it waits for the Answer."""
+    """From the runner: an epoch is done; it waits for the Answer. ``peak_memory`` in bytes; 0: not measured."""
 
     key: str
     epoch: int
     metrics: Mapping[str, float]
     seconds: float
+    peak_memory: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -132,7 +132,10 @@ class Runner:
         return self._interrupts.get(key)
 
     def _report(self, key: str, epoch: int, metrics: Mapping[str, float], seconds: float) -> Verdict:  # noqa: PLR0917 - run_trial calls it by position
-        self._say(protocol.Report(key=key, epoch=epoch, metrics=dict(metrics), seconds=seconds))
+        from tuner.training.memory import peak_so_far
+
+        peak = peak_so_far()
+        self._say(protocol.Report(key=key, epoch=epoch, metrics=dict(metrics), seconds=seconds, peak_memory=peak))
         while True:
             answer = self._answers.get()
             if answer.key == key and answer.epoch == epoch:
