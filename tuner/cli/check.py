@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tuner.cli.costs import outlook_document, outlook_words
 from tuner.cli.documents import domain_words
 from tuner.cli.output import table
 from tuner.errors import Problem
@@ -19,11 +20,12 @@ from tuner.study.space import SearchSpace, StrategySpace
 if TYPE_CHECKING:
     from tuner.study.check import CheckReport
     from tuner.study.dataset import DataFacts
+    from tuner.study.outlook import Outlook
     from tuner.study.proof import StrategyProof
     from tuner.study.spec import StudySpec
 
 
-def check_document(spec: StudySpec, found: CheckReport) -> dict[str, Any]:
+def check_document(spec: StudySpec, found: CheckReport, cost: Outlook | str) -> dict[str, Any]:
     """A study that could be read, as JSON."""
     model, data = found.model, found.data
     return {
@@ -39,13 +41,14 @@ def check_document(spec: StudySpec, found: CheckReport) -> dict[str, Any]:
         else {
             "train_rows": data.train_rows,
             "validation_rows": data.validation_rows,
+            "held_back_rows": data.held_back_rows,
             "test_rows": data.test_rows,
             "classes": dict(data.classes),
-            "held_back_rows": data.held_back_rows,
         },
         "space": [_block_document(block) for block in found.space.strategies],
         "strategies": [_proof_document(proof) for proof in found.proofs],
         "forecast": asdict(found.forecast),
+        "cost": None if isinstance(cost, str) else outlook_document(cost),
     }
 
 
@@ -74,6 +77,7 @@ def broken_document(problems: Sequence[Problem]) -> dict[str, Any]:
         "space": [],
         "strategies": [],
         "forecast": None,
+        "cost": None,
     }
 
 
@@ -95,12 +99,15 @@ def _block_document(block: StrategySpace) -> dict[str, Any]:
     }
 
 
-def check_lines(spec: StudySpec, found: CheckReport, *, width: int | None = None) -> list[str]:
+def check_lines(
+    spec: StudySpec, found: CheckReport, *, cost: Outlook | str = "", width: int | None = None
+) -> list[str]:
     """A study without mistakes, for people: model, data, cost, space, and each strategy on this model.
 
     Args:
         spec: The study.
         found: What the check found.
+        cost: What it will cost, or why that is not known.
         width: Columns of the terminal; None: nothing is cut.
     """
     model, data = found.model, found.data
@@ -111,6 +118,8 @@ def check_lines(spec: StudySpec, found: CheckReport, *, width: int | None = None
     if data is not None:
         lines += _section("data", (_rows(data), _classes(data.classes)), width=width)
     lines += _section("plan", found.forecast.lines(), width=width)
+    if cost:
+        lines += _section("cost", (_cost_words(cost),), width=width)
     lines += _section("space", shared_lines(found.space), width=width)
     lines += ["", *strategy_lines(found, width=width)]
     if own := own_lines(found.space):
@@ -126,6 +135,12 @@ def check_lines(spec: StudySpec, found: CheckReport, *, width: int | None = None
         words = "learning rate: with adamw; each other optimizer has its own multiple of it"
         lines += textwrap.wrap(words, width or 1000, initial_indent="  ", subsequent_indent="  ")
     return lines
+
+
+def _cost_words(cost: Outlook | str) -> str:
+    if isinstance(cost, str):
+        return cost
+    return f"{outlook_words(cost)} (by {cost.stands_on}; pruning makes the low end)"
 
 
 def _section(name: str, texts: Sequence[str], *, width: int | None) -> list[str]:
@@ -146,6 +161,8 @@ def _wrapped(name: str, text: str, width: int | None, *, column: int = 10) -> li
 
 def _rows(data: DataFacts) -> str:
     words = f"{data.train_rows:,} rows to train on, {data.validation_rows:,} to judge by"
+    if data.held_back_rows:
+        words += f", {data.held_back_rows:,} held back from the search"
     words += f", {data.test_rows:,} to test the finalists" if data.test_rows else ", none to test"
     return words if data.complete else f"{words} (only the first rows were looked at)"
 
@@ -161,8 +178,6 @@ def shared_lines(space: SearchSpace) -> list[str]:
     first, *others = space.strategies
     lines: list[str] = []
     fixed: list[str] = []
-    if data.held_back_rows:
-        words += f", {data.held_back_rows:,} held back from the search"
     zero: list[str] = []
     for name, domain in first.domains.items():
         if name == RELATIVE_LEARNING_RATE or any(block.domains.get(name) != domain for block in others):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.cli.costs import outlook_document
+from tuner.report.outlook import foresee_end
 from tuner.report.repetition import Repetition
 from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import FinalistScore, Winner, choose_winner
@@ -30,6 +32,7 @@ def study_document(snapshot: StudySnapshot) -> dict[str, Any]:
     return {
         **study_row(snapshot.study),
         "best": None if winner is None else best_document(winner, snapshot.study.metric),
+        "forecast": outlook_document(foresee_end(snapshot)),
         "finalists": [finalist_document(finalist, snapshot) for finalist in snapshot.finalists],
         "troubles": [trouble_document(trouble) for trouble in list_troubles(snapshot)],
         "workers": [worker_document(worker) for worker in snapshot.workers],

@@ -36,18 +36,28 @@ def _refuse_data(file: Path) -> None:
 
 
 @app.command()
-def check(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -> None:
-    """Say what is wrong with a study file, or what it will do; stores nothing.
+def check(
+    *,
+    file: StudyFile,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="slots that will serve it, for the hours by the clock")
+    ] = 1,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with a study file, what it will do, and what that will cost; stores nothing.
 
-    Every strategy is tried on the shapes of the model. The database is opened only where a trial of it is to teach.
+    Every strategy is tried on the shapes of the model. The cost is told where the database has trials of the same model.
 
     \b
     Examples:
       tuner study check my-study.yaml
+      tuner study check my-study.yaml --workers 8
       tuner study check my-study.yaml --json
     """
     from tuner import api
     from tuner.cli import check as pages
+    from tuner.prospect import expect_cost
 
     _refuse_data(file)
     try:
@@ -57,14 +67,15 @@ def check(*, file: StudyFile, storage: Storage = None, as_json: Json = False) ->
             raise
         emit(pages.broken_document(error.problems))
         raise typer.Exit(error.exit_code) from error
+    cost = expect_cost(found, workers=workers, storage=storage)
     if as_json:
-        emit(pages.check_document(spec, found))
+        emit(pages.check_document(spec, found, cost))
         raise typer.Exit(StudyFileError.exit_code if found.problems else 0)
     for warning in found.warnings:
         message(f"{file}{f':{warning.line}:{warning.column}' if warning.line else ''}: warning: {warning.message}")
     if found.problems:
         raise StudyFileError(found.problems, source=str(file))
-    for text in pages.check_lines(spec, found, width=terminal_width()):
+    for text in pages.check_lines(spec, found, cost=cost, width=terminal_width()):
         line(text)
     next_steps(f"tuner study create {file}")
 

@@ -6,8 +6,10 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
+from tuner.cli.costs import outlook_words
 from tuner.cli.documents import counts_words, wall_hours
 from tuner.cli.output import table
+from tuner.report.outlook import foresee_end
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.report.words import count_retrainings
@@ -83,7 +85,8 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("strategies", ", ".join(study.space.names)),
         *_in_lines("trials", counts_words(study.counts), between=", "),
         *_trouble_rows(snapshot),
-        ("budget", budget_words(study)),
+        *_in_lines("budget", budget_words(study), between=", "),
+        *_forecast_rows(snapshot),
         *([("priority", str(study.priority))] if study.priority else []),
         *_best_rows(snapshot),
     ]
@@ -93,6 +96,12 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
     if study.state.is_open and not has_worker(snapshot):
         lines += ["", "  no worker is running for it"]
     return lines
+
+
+def _forecast_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:
+    """What the whole study will have cost when it is over."""
+    outlook = foresee_end(snapshot)
+    return [] if outlook is None else _in_lines("at the end", outlook_words(outlook), between=", ")
 
 
 def _trouble_rows(snapshot: StudySnapshot) -> list[tuple[str, str]]:

@@ -96,7 +96,7 @@ def _json_stream() -> Show:
             message(f"database out of reach, trying again: {trouble}")
             return
         document = study_document(snapshot)
-        changed = {key: value for key, value in document.items() if key not in {"read_at", "workers"}}
+        changed = {key: value for key, value in document.items() if key not in {"read_at", "workers", "forecast"}}
         used = {
             key: value for key, value in document["budget"]["used"].items() if key != "hours"
         }  # time alone is no news

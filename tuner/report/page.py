@@ -43,6 +43,7 @@ from tuner.report.figures import (
     draw_strategies,
 )
 from tuner.report.importance import measure_importance
+from tuner.report.outlook import spending_words
 from tuner.report.space_figures import draw_importance, draw_parallel, draw_slice
 from tuner.report.summary import Summary, summarise
 from tuner.report.theme import DARK, OTHERS, STRATEGY_COLOURS, StrategyStyle
@@ -111,6 +112,7 @@ def render_page(snapshot: StudySnapshot) -> str:
         thinned=len(summary.trials) > MOST_POINTS,
         study=summary.study,
         spec=summary.study.spec,
+        spending=spending_words(snapshot),
         drawings=drawings,
         style=style,
         best_names=pick_columns(summary),

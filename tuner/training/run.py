@@ -226,6 +226,8 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
         "precision": str(compute.dtype).removeprefix("torch."),
         "micro_batch": settings.micro_batch,
         "data": data.fingerprint(),
+        "train_rows": len(data.train),
+        "validation_rows": len(data.validation),
         "weights": base.fingerprint,
         "teacher": "" if lessons is None else lessons.fingerprint,
         **circumstances(),
