@@ -151,10 +151,6 @@ class TrialRecord:
     epochs: tuple[EpochRecord, ...]
     attempts: tuple[AttemptRecord, ...]
     seconds: float
-OUT_OF_THE_RACE = "out of the race"
-"""How the reason begins why a re-training was cancelled: its finalist could not be expected to win any more."""
-
-
     trainable_params: int | None
     peak_memory: int | None
     confusion: Confusion | None
@@ -165,7 +161,10 @@ OUT_OF_THE_RACE = "out of the race"
     learnt_from: str = ""
     seed: int = 0
     micro_batches: tuple[tuple[int, int], ...] = ()
-        held_back: Score on the validation rows that the search never saw; None before the end or without such rows.
+
+
+OUT_OF_THE_RACE = "out of the race"
+"""How the reason begins why a re-training was cancelled: its finalist could not be expected to win any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,13 +177,8 @@ class ConfirmationRecord:
         reason: Why, in words.
         metrics: Validation metrics of the epoch that counts; empty before the end.
         test: Test score; None before the end or without test rows.
+        held_back: Score on the validation rows that the search never saw; None before the end or without such rows.
         checkpoint: Folder with the weights; empty if none is kept.
-    held_back: TestScore | None = None
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it was not trained because its finalist had fallen behind: no score is missing."""
-        return self.outcome is Outcome.PRUNED and self.reason.startswith(OUT_OF_THE_RACE)
         seconds: Device seconds over all attempts.
         attempts: All executions, in order.
     """
@@ -197,16 +191,17 @@ class ConfirmationRecord:
     checkpoint: str
     seconds: float
     attempts: tuple[AttemptRecord, ...] = ()
+    held_back: TestScore | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was not trained because its finalist had fallen behind: no score is missing."""
+        return self.outcome is Outcome.PRUNED and self.reason.startswith(OUT_OF_THE_RACE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinalistRecord:
     """A trial that was chosen for confirmation.
-
-    @property
-    def why_out(self) -> str:
-        """Why its last re-trainings were cancelled; empty if it stayed in the race."""
-        return next((run.reason for run in self.runs if run.is_cancelled), "")
 
     Attributes:
         number: The trial.
@@ -219,6 +214,11 @@ class FinalistRecord:
     rank: int
     is_baseline: bool
     runs: tuple[ConfirmationRecord, ...]
+
+    @property
+    def why_out(self) -> str:
+        """Why its last re-trainings were cancelled; empty if it stayed in the race."""
+        return next((run.reason for run in self.runs if run.is_cancelled), "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

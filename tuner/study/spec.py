@@ -215,6 +215,10 @@ class BudgetSpec(Section):
         return min(limits, default=None)
 
 
+LEAST_HELD_BACK = 200
+"""Rows that are worth holding back: fewer are not, unless the study file asks for them."""
+
+
 class ConfirmSpec(Section):
     """How sure the answer shall be: the best are trained again with fresh seeds and scored on the test rows."""
 
@@ -222,26 +226,6 @@ class ConfirmSpec(Section):
         default=4, description="how many, the default recipe not counted; 0: no confirmation"
     )
     seeds: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="fresh seeds for each finalist")
-
-
-class DistillSpec(Section):
-    """A larger model that every trial learns from besides the labels."""
-
-    teacher: str = Field(
-        description="a classifier with the study's labels (hub id, local folder or package://NAME/PATH), "
-        "or a trial that is complete (STUDY/NUMBER)"
-    )
-    revision: str | None = Field(default=None, description="commit of a hub model")
-    temperature: Any = Field(default=2.0, description="softens both models' predictions: a number, a list or a range")
-LEAST_HELD_BACK = 200
-"""Rows that are worth holding back: fewer are not, unless the study file asks for them."""
-
-
-    weight: Any = Field(default=0.5, description="the teacher's share of the loss: a number, a list or a range")
-
-
-class StudySpec(Section):
-    """One study file."""
     held_back: Literal["auto"] | Annotated[float, Field(ge=0.0, le=0.9, allow_inf_nan=False)] = Field(
         default="auto",
         description="share of the validation rows that only finalists are scored on; auto: a third where that is 200 rows or more, else none",
@@ -257,6 +241,22 @@ class StudySpec(Section):
         if self.held_back != "auto":
             return min(round(self.held_back * rows), max(rows - 1, 0))
         return rows // 3 if rows // 3 >= LEAST_HELD_BACK else 0
+
+
+class DistillSpec(Section):
+    """A larger model that every trial learns from besides the labels."""
+
+    teacher: str = Field(
+        description="a classifier with the study's labels (hub id, local folder or package://NAME/PATH), "
+        "or a trial that is complete (STUDY/NUMBER)"
+    )
+    revision: str | None = Field(default=None, description="commit of a hub model")
+    temperature: Any = Field(default=2.0, description="softens both models' predictions: a number, a list or a range")
+    weight: Any = Field(default=0.5, description="the teacher's share of the loss: a number, a list or a range")
+
+
+class StudySpec(Section):
+    """One study file."""
 
     name: Annotated[str, Field(pattern=STUDY_NAME)] = Field(
         description="the study's name, of A-Z a-z 0-9 . _ - (1 to 100)"
