@@ -13,11 +13,12 @@ import numpy as np
 
 from benchmarks.replay.kept import KeptCells, digest_of_code, digest_of_file
 from benchmarks.replay.methods import METHODS, OURS, Setting
+from benchmarks.replay.own import ARM, StrategyTask, load_table
 from benchmarks.replay.simulator import Trace, Trainings, replay
 from benchmarks.replay.smooth import Interpolated
 from benchmarks.replay.statistics import Summary, normalised_regret, summarise
 from benchmarks.replay.syne import syne_version
-from benchmarks.replay.tables import Floats, NearestRow, Task, load_tasks
+from benchmarks.replay.tables import Floats, NearestRow, Task
 
 BUDGETS = (5, 10, 20, 50)
 """In full trainings, over all workers together."""
@@ -70,10 +71,12 @@ def compare(plan: Comparison) -> dict[str, Any]:
     Raises:
         ValueError: If the table is in no known format, or has none of the tasks.
     """
-    tasks = load_tasks(plan.table)
+    tasks = load_table(plan.table)
     searched = [task for task in tasks if not plan.tasks or task.name in plan.tasks]
     if not searched:
         raise ValueError(f"{plan.table}: has none of the tasks {', '.join(plan.tasks)}")
+    if isinstance(tasks[0], StrategyTask):
+        plan = replace(plan, arm=ARM, lookup="nearest")  # configurations of two strategies have nothing between them
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")
@@ -188,7 +191,7 @@ def render(result: Mapping[str, Any]) -> str:
     budgets = [str(budget) for budget in result["budgets"]]
     summaries, last = result["regret"]["worst"], budgets[-1]
     what = f"{len(result['tasks'])} tasks x {result['seeds']} seeds, {result['workers']} workers, lookup {result['lookup']}"
-    if result["arm"]:
+    if result["arm"] not in ("", ARM):
         what += f", each {result['arm']} a strategy"
     lines = [
         f"{result['table']}: {what}",

@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
+from benchmarks.replay.own import StrategyTask, as_studied
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Search
 from benchmarks.replay.stock import Fixed, OptunaSearch, Screening
@@ -62,11 +63,16 @@ class Setting:
 
     def question(self, *, relative: bool) -> Question:
         """The task as it is put to the method, with learning rates relative to each strategy's or with a knob for each."""
+        if isinstance(self.task, StrategyTask):
+            return as_studied(self.task, relative=relative)
         return by_strategy(self.task, arm=self.arm, relative=relative) if self.arm else one_way(self.task)
 
     def portfolio(self, size: int) -> list[dict[str, Value]]:
-        """Recipes learnt on the other tasks."""
-        return learn_portfolio(self.others, size=size, arm=self.arm) if size else []
+        """Recipes learnt on the other tasks; where there are none, those that the strategies come with."""
+        if not size:
+            return []
+        own = self.task.recipes() if isinstance(self.task, StrategyTask) else []
+        return learn_portfolio(self.others, size=size, arm=self.arm) or own[:size]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

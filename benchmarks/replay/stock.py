@@ -12,10 +12,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
 from benchmarks.replay.forms import Question
+from benchmarks.replay.own import StrategyTask
 from benchmarks.replay.simulator import Job
 from benchmarks.replay.tables import Task, from_unit
 from tuner.store.records import Outcome
-from tuner.study.domains import Range, Value
+from tuner.study.domains import Choice, Range, Value
 from tuner.study.plan import Verdict
 
 
@@ -59,7 +60,7 @@ class OptunaSearch:
         proposal = {
             name: _suggest(trial, name, knob)
             for name, knob in space.block(strategy).domains.items()
-            if isinstance(knob, Range)
+            if isinstance(knob, Range | Choice)
         }
         self._trials[trial.number] = trial
         values = self._question.recorded(strategy, space.absolute(strategy, proposal))
@@ -80,7 +81,10 @@ class OptunaSearch:
             self._study.tell(trial, score)
 
 
-def _suggest(trial: Trial, name: str, knob: Range) -> float:
+def _suggest(trial: Trial, name: str, knob: Range | Choice) -> Value:
+    if isinstance(knob, Choice):
+        chosen: Value = trial.suggest_categorical(name, knob.options)
+        return chosen
     if knob.kind == "int":
         return trial.suggest_int(name, int(knob.low), int(knob.high), log=knob.log)
     return trial.suggest_float(name, knob.low, knob.high, log=knob.log)
@@ -157,4 +161,6 @@ class Fixed:
 
 def draw(task: Task, random: np.random.Generator) -> dict[str, Value]:
     """A random configuration."""
+    if isinstance(task, StrategyTask):
+        return task.draw(random)
     return {name: from_unit(float(random.random()), knob) for name, knob in task.knobs.items()}
