@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.store.toy import run_out, toy_study
-from tuner.search.confirm import choose_finalists, find_baseline, fresh_seeds
+from tests.store.toy import holder, run_out, toy_result, toy_study, train
+from tuner.report.verdict import Basis, choose_winner
+from tuner.search.confirm import choose_finalists, find_baseline, find_fallen, fresh_seeds
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
-from tuner.store.records import Outcome, StudySnapshot
+from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudySnapshot, StudyState
+from tuner.study.plan import Confusion, TestScore
+
+NONE = Confusion(labels=(), counts=())
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +84,89 @@ def test_fresh_seeds_differ_from_the_search_and_from_each_other(snapshot: StudyS
     seeds = fresh_seeds(snapshot.study)
     assert len({snapshot.study.spec.training.seed, *seeds}) == 4
     assert {run.seed for finalist in snapshot.finalists for run in finalist.runs} == set(seeds)
+
+
+def finalist(number: int, *scores: float | None, is_baseline: bool = False) -> FinalistRecord:
+    """A finalist of three seeds; None: the re-training waits."""
+    runs = tuple(
+        ConfirmationRecord(
+            seed=seed,
+            outcome=Outcome.WAITING if score is None else Outcome.COMPLETE,
+            reason="",
+            metrics={} if score is None else {"f1": score},
+            test=None,
+            checkpoint="",
+            seconds=1.0,
+        )
+        for seed, score in enumerate(scores)
+    )
+    return FinalistRecord(number=number, rank=number + 1, is_baseline=is_baseline, runs=runs)
+
+
+def test_who_cannot_win_any_more_falls_and_the_baseline_stays(snapshot: StudySnapshot) -> None:
+    racing = [
+        finalist(0, 0.90, 0.91, None),
+        finalist(1, 0.89, 0.92, None),
+        finalist(2, 0.60, 0.61, None),
+        finalist(3, 0.50, 0.50, None, is_baseline=True),
+    ]
+    fallen = find_fallen(racing, study=snapshot.study)
+    assert list(fallen) == [2]
+    assert fallen[2].startswith("after 2 seeds its mean f1 is 0.3000 behind the leader's, and chance alone ")
+    less = replace(snapshot.study, maximize=False)
+    assert set(find_fallen(racing, study=less)) == {0, 1, 2}  # the baseline has the least, and nobody else is near
+
+
+def test_a_round_that_is_not_over_decides_nothing(snapshot: StudySnapshot) -> None:
+    racing = [finalist(0, 0.90, 0.91, None), finalist(1, 0.60, None, None)]
+    assert find_fallen(racing, study=snapshot.study) == {}
+    assert find_fallen([], study=snapshot.study) == {}
+
+
+def test_who_has_no_score_does_not_keep_the_others_from_the_race(snapshot: StudySnapshot) -> None:
+    broken = finalist(2, 0.9, 0.9, None)
+    broken = replace(broken, runs=(replace(broken.runs[0], outcome=Outcome.ERRORED, metrics={}), *broken.runs[1:]))
+    racing = [finalist(0, 0.90, 0.91, None), finalist(1, 0.60, 0.60, None), broken]
+    assert list(find_fallen(racing, study=snapshot.study)) == [1]
+
+
+def test_the_race_is_run_on_the_held_back_rows(snapshot: StudySnapshot) -> None:
+    def held(record: FinalistRecord, *scores: float) -> FinalistRecord:
+        runs = [
+            replace(run, held_back=TestScore(metrics={"f1": score}, confusion=NONE, predictions=(), truth=()))
+            for run, score in zip(record.runs, scores, strict=False)
+        ]
+        return replace(record, runs=(*runs, *record.runs[len(scores) :]))
+
+    racing = [held(finalist(0, 0.9, 0.9, None), 0.5, 0.51), held(finalist(1, 0.5, 0.5, None), 0.8, 0.82)]
+    assert list(find_fallen(racing, study=snapshot.study)) == [0]
+
+
+def test_a_lost_race_cancels_what_waits_and_leaves_the_study_whole(tmp_path: Path) -> None:
+    """Through the driver and SQL: re-trainings of `full` score far less than those of `lora`, whatever the search saw."""
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
+        toy_study(db, budget={"trials": 6}, search={"pruner": {"name": "none"}}, confirm={"finalists": 3, "seeds": 3})
+        driver = StudyDriver(db, name="toy")
+        while driver.advance().state is StudyState.SEARCHING:
+            lease = driver.claim(holder())
+            assert lease is not None
+            train(driver, lease)
+        first = load_snapshot(db, "toy")
+        leader = next(each.number for each in first.finalists if not each.is_baseline)
+        rounds = []
+        while driver.advance().state is StudyState.CONFIRMING:
+            lease = driver.claim(holder())
+            assert lease is not None
+            rounds.append((lease.number, lease.seed))
+            noise = (lease.seed * 7 + lease.number * 13) % 11 / 1000.0
+            driver.finish(lease, result=toy_result((0.9 if lease.number == leader else 0.4) + noise))
+        after = load_snapshot(db, "toy")
+    assert (after.study.state, after.study.state_reason) == (StudyState.FINISHED, "finalists are confirmed")
+    for record in after.finalists:
+        kept = record.number == leader or record.is_baseline
+        assert [run.is_cancelled for run in record.runs] == [False, False, not kept]
+        assert bool(record.why_out) is not kept
+        assert len([number for number, _ in rounds if number == record.number]) == (3 if kept else 2)
+    winner = choose_winner(after)
+    assert winner is not None
+    assert (winner.trial.number, winner.basis) == (leader, Basis.CONFIRMED)

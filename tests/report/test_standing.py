@@ -1,0 +1,144 @@
+"""How the finalists stand: what is told, what is tied, what fell out of the race."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.report.samples import make_finalist, make_spec, make_study, make_test_score, make_trial
+from tuner.cli.verdict import verdict_document, verdict_lines
+from tuner.report import summarise
+from tuner.report.verdict import choose_winner, score_finalists
+from tuner.store.records import OUT_OF_THE_RACE, FinalistRecord, Outcome, StudySnapshot
+
+RECIPE = make_trial(0, strategy="full", values=(0.80,), is_recipe=True)
+LORA = make_trial(1, values=(0.95,))
+BITFIT = make_trial(2, strategy="bitfit", values=(0.93,))
+LAST = make_trial(3, strategy="bitfit", values=(0.92,))
+
+BEST = make_finalist(1, rank=1, validation=(0.91, 0.90, 0.92))
+NEAR = make_finalist(2, rank=2, validation=(0.90, 0.92, 0.90))
+BASE = make_finalist(0, rank=4, validation=(0.80, 0.81, 0.79), is_baseline=True)
+
+
+def snapshot_of(*finalists: FinalistRecord) -> StudySnapshot:
+    trials = (RECIPE, LORA, BITFIT, LAST)
+    return StudySnapshot(
+        study=make_study(spec=make_spec(test=False), trials=trials), trials=trials, finalists=finalists
+    )
+
+
+def dropped(number: int, *, rank: int, validation: tuple[float, ...], planned: int = 3) -> FinalistRecord:
+    """A finalist that fell out of the race after these scores."""
+    whole = make_finalist(number, rank=rank, validation=validation + (0.0,) * (planned - len(validation)))
+    runs = [
+        replace(run, outcome=Outcome.PRUNED, reason=f"{OUT_OF_THE_RACE}: far behind", metrics={})
+        if place >= len(validation)
+        else run
+        for place, run in enumerate(whole.runs)
+    ]
+    return replace(whole, runs=tuple(runs))
+
+
+def with_held_back(finalist: FinalistRecord, *, right: tuple[int, ...]) -> FinalistRecord:
+    """The finalist scored on 200 held back rows: so many of each class are right."""
+    truth = (0,) * 100 + (1,) * 100
+    runs = [
+        replace(
+            run,
+            held_back=make_test_score(
+                truth, (0,) * hits + (1,) * (100 - hits) + (1,) * hits + (0,) * (100 - hits), labels=("a", "b")
+            ),
+        )
+        for run, hits in zip(finalist.runs, right, strict=True)
+    ]
+    return replace(finalist, runs=tuple(runs))
+
+
+def test_who_cannot_be_told_apart_is_tied_and_the_cheapest_is_named() -> None:
+    summary = summarise(snapshot_of(BEST, NEAR, BASE))
+    standing = summary.standing
+    assert [score.trial.number for score in standing.tied] == [1, 2]
+    assert standing.cheapest is not None
+    assert standing.cheapest.trial is BITFIT
+    assert not standing.is_baseline_tied
+    assert [comparison.is_settled for comparison in standing.comparisons] == [False, True]
+    assert {comparison.claims for comparison in standing.comparisons} == {2}
+    document = verdict_document(summary)
+    assert document is not None
+    assert (document["tied"], document["cheapest"], document["default_recipe_is_tied"]) == ([1, 2], 2, False)
+    assert "statistically tied with it: trial 2 (bitfit)" in verdict_lines(summary)
+
+
+def test_of_equal_size_the_faster_one_is_cheapest() -> None:
+    trials = (RECIPE, replace(LORA, trainable_params=4096, seconds=9.0), replace(BITFIT, trainable_params=4096), LAST)
+    summary = summarise(replace(snapshot_of(BEST, NEAR, BASE), trials=trials))
+    assert summary.standing.cheapest is not None
+    assert summary.standing.cheapest.trial.number == 2
+
+
+def test_the_number_that_is_told_was_not_chosen_for_its_luck() -> None:
+    lucky = make_finalist(1, rank=1, validation=(0.99, 0.90, 0.90))
+    steady = make_finalist(2, rank=2, validation=(0.91, 0.92, 0.92))
+    summary = summarise(snapshot_of(lucky, steady))
+    assert summary.winner is not None
+    assert summary.winner.trial is LORA  # its mean is 0.93
+    assert summary.standing.estimate is not None
+    # Without its lucky seed the other one is best, and is what counts there.
+    assert summary.standing.estimate.value == pytest.approx((0.91 + 0.90 + 0.90) / 3)
+    assert summary.optimism == pytest.approx(0.95 - summary.standing.estimate.value)
+    assert "its mean less the luck that it was chosen for" in " ".join(summary.sentences)
+
+
+def test_a_cancelled_retraining_is_no_gap() -> None:
+    out = dropped(3, rank=3, validation=(0.70, 0.71))
+    summary = summarise(snapshot_of(BEST, NEAR, out, BASE))
+    winner = summary.winner
+    assert winner is not None
+    assert (winner.basis.value, winner.planned, winner.scored, winner.gaps) == ("confirmed", 11, 11, ())
+    assert [score.trial.number for score in summary.finalists] == [1, 2, 0, 3]
+    assert 3 not in [score.trial.number for score in summary.standing.tied]
+    assert "Out of the race before its end: trial 3 (bitfit); 1 re-training was cancelled." in summary.sentences
+    # Those in the race are ranked by all of their three seeds, not by the two that the dropped one has.
+    assert summary.standing.against(2).seed_pairs == 3  # type: ignore[union-attr]
+    assert summary.standing.against(3).seed_pairs == 2  # type: ignore[union-attr]
+
+
+def test_a_tie_goes_to_the_default_recipe() -> None:
+    base = make_finalist(0, rank=4, validation=(0.905, 0.915, 0.89), is_baseline=True)
+    snapshot = snapshot_of(BEST, base)
+    winner = choose_winner(snapshot)
+    assert winner is not None
+    assert winner.trial is RECIPE
+    assert winner.is_tie
+    summary = summarise(snapshot)
+    assert summary.headline.startswith("The default recipe of full was not clearly beaten: ")
+    assert "is better with less than 90 % probability, and a tie goes to the recipe" in " ".join(summary.sentences)
+    assert summary.standing.is_baseline_tied
+
+
+def test_held_back_rows_choose_where_all_have_them() -> None:
+    one = with_held_back(BEST, right=(80, 81, 80))
+    two = with_held_back(NEAR, right=(90, 92, 91))
+    summary = summarise(snapshot_of(one, two))
+    assert summary.winner is not None
+    assert summary.winner.trial is BITFIT
+    assert (summary.standing.split, summary.standing.rows) == ("held-back", 200)
+    comparison = summary.standing.against(1)
+    assert comparison is not None
+    assert (comparison.split, comparison.rows) == ("held-back", 200)
+    assert comparison.difference == pytest.approx(0.91 - 0.8033, abs=1e-3)
+    assert "on 200 validation rows that were held back from the search" in " ".join(summary.sentences)
+    partly = score_finalists(snapshot_of(one, NEAR))
+    assert [score.trial.number for score in partly] == [1, 2]  # by the validation rows, which both have
+    assert not any(score.held_back for score in partly)
+
+
+def test_the_rows_widen_what_the_seeds_alone_would_say() -> None:
+    one, two = with_held_back(BEST, right=(90, 90, 91)), with_held_back(NEAR, right=(90, 90, 90))
+    estimate = summarise(snapshot_of(one, two)).standing.estimate
+    assert estimate is not None
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.high - estimate.low > 2 * 1.9 * (0.9 * 0.1 / 200) ** 0.5

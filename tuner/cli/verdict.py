@@ -1,0 +1,76 @@
+"""How sure the answer is, for ``tuner study best``: as lines for people and as a document for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tuner.report.formats import count_noun, format_difference, format_probability
+from tuner.report.summary import Summary
+from tuner.report.words import name_trial
+
+
+def verdict_lines(summary: Summary) -> list[str]:
+    """What to expect of the winner, what it is tied with, and what was cancelled; empty before there are fresh seeds."""
+    standing, winner = summary.standing, summary.winner
+    if winner is None or standing.estimate is None:
+        return []
+    lines = []
+    estimate = standing.estimate
+    if estimate.low is not None and estimate.high is not None:
+        rows = (
+            f" on {count_noun(standing.rows, f'{standing.split} row')}" if standing.rows else " on the validation rows"
+        )
+        span = f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}"
+        lines.append(f"expect {summary.study.metric} {estimate.value:.4f}{rows} ({span})")
+    if standing.optimism is not None and winner.claimed is not None:
+        lines.append(f"its value in the search less that: {format_difference(winner.claimed - estimate.value)}")
+    if summary.runner_up is not None and winner.runner_up is not None and summary.runner_up.probability is not None:
+        better = format_probability(summary.runner_up.probability)
+        lines.append(f"better than the runner-up, {name_trial(winner.runner_up)}, with probability {better}")
+    others = [score for score in standing.tied if score.trial.number != winner.trial.number]
+    if others:
+        names = ", ".join(f"{name_trial(each.trial)}{' (the default recipe)' * each.is_baseline}" for each in others)
+        lines.append(f"statistically tied with it: {names}")
+        if summary.cheaper is not None:
+            lines.append(f"the cheapest of these: {name_trial(summary.cheaper.trial)}")
+    elif standing.tied:
+        lines.append("no other finalist is statistically tied with it")
+    lines += [f"{name_trial(score.trial)} is {score.why_out}" for score in summary.finalists if score.why_out]
+    return lines
+
+
+def verdict_document(summary: Summary) -> dict[str, Any] | None:
+    """The same for programs; None before there are fresh seeds."""
+    standing, winner = summary.standing, summary.winner
+    if winner is None or standing.estimate is None:
+        return None
+    estimate = standing.estimate
+    baseline = next((score.trial.number for score in summary.finalists if score.is_baseline), None)
+    return {
+        "split": standing.split,
+        "rows": standing.rows,
+        "estimate": {"value": estimate.value, "low": estimate.low, "high": estimate.high},
+        "claimed": winner.claimed,
+        "optimism": standing.optimism,
+        "runner_up": None if winner.runner_up is None else winner.runner_up.number,
+        "probability": None if summary.runner_up is None else summary.runner_up.probability,
+        "tied": [score.trial.number for score in standing.tied],
+        "cheapest": None if standing.cheapest is None else standing.cheapest.trial.number,
+        "default_recipe": baseline,
+        "default_recipe_is_tied": standing.is_baseline_tied if standing.tied else None,
+        "out_of_the_race": [score.trial.number for score in summary.finalists if score.why_out],
+        "comparisons": [
+            {
+                "number": each.other,
+                "difference": each.difference,
+                "low": each.low,
+                "high": each.high,
+                "probability": each.probability,
+                "p_value": each.p_value,
+                "is_told_apart": each.is_settled,
+                "seeds": each.seed_pairs,
+                "seeds_won": each.seed_wins,
+            }
+            for each in standing.comparisons
+        ],
+    }
