@@ -15,6 +15,7 @@ from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
+from tuner.study.domains import Choice
 from tuner.study.space import SearchSpace
 
 
@@ -130,3 +131,21 @@ def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:
         why,
     )
     assert load_snapshot(db, "toy").trial(bad.number).reason == why
+
+
+def test_a_repeat_has_a_seed_of_its_own(db: Database) -> None:
+    """The same seed again would give the same curve: nothing would be learnt."""
+    only = replace(toy_space(finite=True).strategies[1], domains={"batch_size": Choice(options=(8, 16))})
+    recipe = replace(only, recipe={"batch_size": 16})
+    toy_study(db, space=SearchSpace(strategies=(recipe,)), search={"sampler": "random"}, budget={"trials": 8})
+    driver = StudyDriver(db, name="toy")
+    seeds: dict[object, list[int]] = {8: [], 16: []}
+    while (lease := driver.claim(holder())) is not None:
+        assert lease.params is not None
+        seeds[lease.params["batch_size"]].append(lease.seed)
+        driver.finish(lease, result=toy_result(0.5, epochs=3))
+    assert max(len(used) for used in seeds.values()) > 1
+    assert [len(set(used)) for used in seeds.values()] == [len(used) for used in seeds.values()]
+    assert {used[0] for used in seeds.values()} == {0}  # the study's: strategies are compared with the same one
+    stored = {trial.number: trial.seed for trial in load_snapshot(db, "toy").trials}
+    assert sorted(stored.values()) == sorted(seeds[8] + seeds[16])

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -46,7 +47,7 @@ def test_of_random_draws_the_estimate_is_not_too_low() -> None:
     assert true.mean() < np.mean(expected) < 4 * true.mean()
 
 
-def study_of(values: Sequence[float], *, direction: str) -> optuna.Study:
+def study_of(values: Sequence[float], *, direction: Literal["minimize", "maximize"]) -> optuna.Study:
     study = optuna.create_study(direction=direction)
     for value in values:
         study.tell(study.ask(), value)

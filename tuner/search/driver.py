@@ -82,7 +82,7 @@ class StudyDriver:
             return lease
         try:
             strategy, params = self._propose(lease)
-            leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
+            return leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
         except UnavailableError:
             self._unproposed = lease
             raise
@@ -91,7 +91,6 @@ class StudyDriver:
         except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
             self._give_up_sampling(lease, error)
             return None
-        return leases.with_proposal(lease, strategy=strategy, params=params)
 
     def _claim(self, holder: Holder, *, grace: float) -> Lease | None:
         spec = self.study.spec

@@ -33,6 +33,8 @@ from tuner.study.plan import TrialResult
 from tuner.study.space import Recipe
 from tuner.study.spec import BudgetSpec
 
+_REPEAT_STEP = 500_009  # the seeds of repeats meet neither each other nor those of the confirmation
+
 
 @dataclass(kw_only=True, slots=True)
 class Beats:
@@ -307,11 +309,6 @@ def _lease(row: Row[Any], holder: Holder) -> Lease:
     )
 
 
-def with_proposal(lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> Lease:
-    """The lease of a run whose values were bound just now."""
-    return replace(lease, strategy=strategy, params=dict(params))
-
-
 def guard(tx: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
     """Write to the run's row if the lease still holds, in one statement; the fence of every write.
 
@@ -341,18 +338,29 @@ def _is_known(tx: Connection, holder: Holder) -> bool:
     return holder.beats is None or bool(tx.execute(select(_knows(holder.worker, holder.beats))).scalar_one())
 
 
-def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> None:
+def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> Lease:
     """Store what the sampler proposed, in absolute units, for us and for Optuna's dashboard.
+
+    With the seed of an earlier trial of the same values the same curve would come again, so each repeat has a seed of its own.
+
+    Returns:
+        The lease, with the values and the seed.
 
     Raises:
         LeaseLost: If the lease does not hold.
     """
+    values = {"strategy": strategy, "params": json.dumps(dict(params), allow_nan=False)}
 
-    def _bind(tx: Connection) -> None:
-        guard(tx, lease, {"strategy": strategy, "params": json.dumps(dict(params), allow_nan=False)})
+    def _bind(tx: Connection) -> int:
+        same = (runs.c.strategy == values["strategy"]) & (runs.c.params == values["params"])
+        is_other = (runs.c.study_id == lease.study_id) & (runs.c.purpose == "search") & (runs.c.run_id != lease.run_id)
+        repeats = tx.execute(select(func.count()).where(same & is_other)).scalar_one()
+        seed = int((lease.seed + _REPEAT_STEP * repeats) % 2**31)
+        guard(tx, lease, {**values, "seed": seed})
         optuna_rows.set_user_attributes(tx, lease.trial_id, {f"tuner:{name}": value for name, value in params.items()})
+        return seed
 
-    db.write(_bind)
+    return replace(lease, strategy=strategy, params=dict(params), seed=db.write(_bind))
 
 
 def epochs_done(tx: Connection, lease: Lease) -> int:
