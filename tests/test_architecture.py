@@ -53,7 +53,7 @@ VENDORS: dict[str, set[str]] = {
     "jinja2": {"report", "dashboard"},
     "kornia": TRAINING_ROOMS,
     "lion_pytorch": TRAINING_ROOMS,
-    "numpy": TRAINING_ROOMS | {"report"},
+    "numpy": TRAINING_ROOMS | {"report", "search"},
     "optuna": {"search", "store", "report", "dashboard"},
     "optuna_dashboard": {"dashboard"},
     "peft": TRAINING_ROOMS,

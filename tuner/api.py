@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuner.errors import Problem
     from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
     from tuner.study.catalogue import Catalogue
     from tuner.study.check import CheckReport
@@ -45,8 +46,8 @@ def check_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
 
     Args:
         study: A study file, or the same content as a mapping (paths in it are relative to the current folder).
-        storage: Database URL, in which a trial that is to teach is looked up; else ``TUNER_STORAGE``, else
-            ``sqlite:///tuner.db``. Without such a teacher no database is opened.
+        storage: Database URL, in which a trial that is to teach and studies to learn from are looked up where they are named; else
+            ``TUNER_STORAGE``, else ``sqlite:///tuner.db``. Where none is named no database is opened.
 
     Returns:
         The validated study, and what was found; the report's ``problems`` must be empty for the study to be created.
@@ -60,6 +61,18 @@ def check_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
         >>> spec.name, found.problems
         ('example', ())
     """
+    spec, found = _check(study, storage=storage)
+    if isinstance(spec.search.learn_from, str):
+        return spec, found
+    from tuner.search import past
+    from tuner.store import location
+
+    unknown = past.find_unknown(location.storage_url(storage), spec=spec)
+    return spec, _with_problems(found, unknown, study=study)
+
+
+def _check(study: PathLike | Mapping[str, Any], *, storage: str | None) -> tuple[StudySpec, CheckReport]:
+    """As :func:`check_study`, but for the studies to learn from."""
     from dataclasses import replace
 
     from tuner.study import check, file
@@ -83,6 +96,15 @@ def check_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
         problems=file.locate(found.problems, path=os.fspath(study)),
         warnings=file.locate(found.warnings, path=os.fspath(study)),
     )
+
+
+def _with_problems(found: CheckReport, more: Sequence[Problem], *, study: PathLike | Mapping[str, Any]) -> CheckReport:
+    from dataclasses import replace
+
+    from tuner.study import file
+
+    located = more if isinstance(study, Mapping) else file.locate(more, path=os.fspath(study))
+    return replace(found, problems=(*found.problems, *located))
 
 
 def _read_hub(source: HubSource, *, columns: Sequence[str], limit: int | None = None) -> Table:
@@ -123,15 +145,25 @@ def create_study(study: PathLike | Mapping[str, Any], *, storage: str | None = N
 def store_study(study: PathLike | Mapping[str, Any], *, storage: str | None = None) -> tuple[StudyRecord, bool]:
     """As :func:`create_study`; the second value says whether the study is new."""
     from tuner.errors import StudyFileError
+    from tuner.search import past
     from tuner.store import location, studies
     from tuner.store.database import Database
 
-    spec, found = check_study(study, storage=storage)
+    url = location.storage_url(storage)
+    if not url.startswith("sqlite"):  # a file would be left behind by a study that cannot be
+        Database.open(url, create=True).close()  # the check of a study takes a while, that of an address none
+    spec, found = _check(study, storage=storage)
+    source = "study" if isinstance(study, Mapping) else os.fspath(study)
     if found.problems:
-        raise StudyFileError(found.problems, source="study" if isinstance(study, Mapping) else os.fspath(study))
-    with Database.open(location.storage_url(storage), create=True) as database:
+        raise StudyFileError(found.problems, source=source)
+    with Database.open(url, create=True) as database:
         is_new = all(other.name != spec.name for other in studies.list_studies(database))
-        return studies.create_study(database, spec=found.spec, space=found.space, maximize=_is_maximized(spec)), is_new
+        space = found.space
+        if is_new:  # one that is there has learnt already
+            if unknown := past.name_problems(database, spec=spec):
+                raise StudyFileError(_with_problems(found, unknown, study=study).problems, source=source)
+            space = past.learn(database, spec=found.spec, space=space)
+        return studies.create_study(database, spec=found.spec, space=space, maximize=_is_maximized(spec)), is_new
 
 
 def _is_maximized(spec: StudySpec) -> bool:

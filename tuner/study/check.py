@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tuner.errors import ConfigurationError, Problem
@@ -15,7 +15,7 @@ from tuner.study.forecast import Forecast, forecast
 from tuner.study.pretrained import ModelFacts, read_model
 from tuner.study.proof import Probe, StrategyProof, note_proofs
 from tuner.study.ranges import Findings
-from tuner.study.space import SearchSpace
+from tuner.study.space import ModelKind, SearchSpace
 from tuner.study.spec import StudySpec
 from tuner.study.teacher import FindTrial
 from tuner.study.teaching import TeacherFacts, read_teacher
@@ -97,10 +97,14 @@ def check_study(
         warnings=tuple(findings.warnings),
         model=model,
         data=data,
-        space=resolved.space,
+        space=replace(resolved.space, model=_kind(model)),
         forecast=forecast(spec, space=resolved.space, train_rows=data.train_rows if data is not None else None),
         proofs=proofs,
     )
+
+
+def _kind(model: ModelFacts | None) -> ModelKind | None:
+    return None if model is None else ModelKind(family=model.model_type, parameters=model.parameters)
 
 
 def _pinned(spec: StudySpec, *, model: ModelFacts | None, teacher: TeacherFacts | None) -> StudySpec:

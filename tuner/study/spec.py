@@ -152,6 +152,11 @@ class TrainingSpec(Section):
     )
 
 
+def _studies(value: Any) -> Any:
+    """One study's name is short for a list of it."""
+    return (value,) if isinstance(value, str) and value not in ("all", "none") else value
+
+
 class ChoiceSpec(Section):
     """A sampler or pruner by name, with its options."""
 
@@ -161,6 +166,13 @@ class ChoiceSpec(Section):
 
 Named = Annotated[ChoiceSpec, BeforeValidator(_by_name, json_schema_input_type=str | ChoiceSpec)]
 """A :class:`ChoiceSpec`, or its name alone."""
+
+
+LearnFrom = Annotated[
+    Literal["all", "none"] | Annotated[tuple[str, ...], Field(min_length=1, strict=False)],
+    BeforeValidator(_studies, json_schema_input_type=str | tuple[str, ...]),
+]
+"""Every past study of the same task, none of them, or those of these names."""
 
 
 class StopWhenSpec(Section):
@@ -178,6 +190,10 @@ class SearchSpec(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(default=0, description="seed of the sampler")
     stop_when: StopWhenSpec | None = Field(
         default=None, description="end the search when more trials are expected to gain less than this"
+    )
+    learn_from: LearnFrom = Field(
+        default="all",
+        description="past studies in this database whose best values are tried first: all, none, or a list of names",
     )
 
 
