@@ -43,7 +43,7 @@ Each worker of these tests writes down what the database acknowledged to it, on 
 | F | The epochs of a trial follow each other, and their values are those of its parameters, whoever trained them. |
 | G | Every checkpoint that can be seen is what its manifest says, and every complete trial has one. |
 
-"Wrong" in the figures counts what violates one of these. No event in *n* kills means a rate below 3/*n* with 95 % confidence.
+"Wrong" in the figures counts what violates one of these; "runs interrupted" are those that a kill met while they trained. No event in *n* kills means a rate below 3/*n* with 95 % confidence.
 
 Workers, runners, pipes, database servers and checkpoints are real; the training is a formula in most tests, so that hundreds of deaths fit into minutes. [Some](../tests/faults/test_workers.py) kill the training of a real model and compare its curve with the undisturbed one, bit for bit.
 Leases are 3 s and heartbeats 1 s there, where a worker has 90 s and 15 s unless it is told otherwise. A death that must be told from silence, as that of another box, is simulated for every other worker.

@@ -103,7 +103,7 @@ ROWS: dict[int, Fault] = {
         what="A run that is interrupted at any epoch",
         promise="on a CPU its curve is that of the uninterrupted one, bit for bit",
     ),
-    32: Fault(what="Eight processes, one budget", promise="never a trial too many"),
+    32: Fault(what="Eight processes, one budget", promise="never a trial too many; device hours within 2 %"),
     33: Fault(what="Runs of dead workers when the sampler is asked", promise="swept before, so that none repels it"),
     34: Fault(what="All workers die", promise="the first to come repairs everything"),
     35: Fault(

@@ -21,7 +21,7 @@ def past(storage_url: str) -> Iterator[Database]:
         driver = StudyDriver(db, name="toy")
         lease = driver.claim(holder())
         assert lease is not None
-        store_facts(db, lease, {"device": "H100", "train_rows": 90, "validation_rows": 30})
+        store_facts(db, lease, {"device": "H100", "rows": [90, 30]})
         for epoch in (1, 2, 3):
             driver.report(lease, epoch=epoch, metrics={"f1": 0.5}, seconds=3.0 + 2.0 * epoch, extend=LEASE)
         driver.finish(lease, result=toy_result(0.5, seconds=12.0))

@@ -82,7 +82,7 @@ def _training(row: Any, *, length: int) -> PastTraining:
     return PastTraining(
         strategy=row.strategy,
         max_length=length,
-        rows=rows_of_an_epoch(facts.get("train_rows", 0), facts.get("validation_rows", 0)),
+        rows=rows_of_an_epoch(*facts.get("rows", (0, 0))),
         fixed=max(0.0, row.seconds - per_epoch * row.last),
         per_epoch=per_epoch,
         device=str(facts.get("device", "")),
