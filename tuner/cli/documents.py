@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuner.cli.costs import outlook_document
+from tuner.cli.fronts import front_document, objectives_document
 from tuner.report.outlook import foresee_end
 from tuner.report.repetition import Repetition
 from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import FinalistScore, Winner, choose_winner
+from tuner.store.fronts import find_front
 from tuner.store.records import (
     AttemptRecord,
     EventRecord,
@@ -33,6 +35,8 @@ def study_document(snapshot: StudySnapshot) -> dict[str, Any]:
         **study_row(snapshot.study),
         "best": None if winner is None else best_document(winner, snapshot.study.metric),
         "forecast": outlook_document(foresee_end(snapshot)),
+        "front": front_document(find_front(snapshot.trials, spec=snapshot.study.spec)),
+        "learnt": learnt_documents(snapshot.study.space),
         "finalists": [finalist_document(finalist, snapshot) for finalist in snapshot.finalists],
         "troubles": [trouble_document(trouble) for trouble in list_troubles(snapshot)],
         "workers": [worker_document(worker) for worker in snapshot.workers],
@@ -62,6 +66,8 @@ def study_row(study: StudyRecord) -> dict[str, Any]:
         "task": spec.task,
         "model": spec.model,
         "objective": {"metric": study.metric, "goal": "maximize" if study.maximize else "minimize"},
+        "objectives": objectives_document(study),
+        "constraints": list(spec.constraints or ()),
         "strategies": list(study.space.names),
         "trials": {outcome: study.counts[outcome] for outcome in OUTCOMES},
         "budget": {"asked": spec.budget.model_dump(mode="json"), "used": budget_document(study)},

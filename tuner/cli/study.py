@@ -195,6 +195,8 @@ def watch(
 def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> None:
     """Print the verdict, then the winner: its strategy and hyperparameters, and what that choice stands on.
 
+    Of several objectives the winner is the best by the first one, and the front follows: no trial is better than one of it in everything.
+
     Status 3 if the study is finished and no trial is complete, 4 if none is complete yet.
 
     \b
@@ -204,12 +206,15 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     """
     from tuner import api
     from tuner.cli.documents import best_document
+    from tuner.cli.fronts import front_document, front_lines
+    from tuner.cli.verdict import verdict_document, verdict_lines
     from tuner.cli.views import number, winner_words
     from tuner.report import summarise
     from tuner.report.verdict import choose_winner
+    from tuner.store.fronts import find_front
 
     snapshot = api.load_study(name, storage=storage)
-    winner = choose_winner(snapshot)
+    winner, front = choose_winner(snapshot), find_front(snapshot.trials, spec=snapshot.study.spec)
     if winner is None:
         error = NotFoundError(f'study "{name}" has no complete trial', fix=f"look closer: tuner study trials {name}")
         if snapshot.study.state.is_open:
@@ -217,7 +222,14 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         message(f"error: {error}")
         raise typer.Exit(3)
     if as_json:
-        emit({"name": name, "best": best_document(winner, snapshot.study.metric)})
+        emit(
+            {
+                "name": name,
+                "best": best_document(winner, snapshot.study.metric),
+                "verdict": verdict_document(summarise(snapshot)),
+                "front": front_document(front),
+            }
+        )
         return
     line(summarise(snapshot).headline)
     for text in winner_words(winner, snapshot.study.metric):
@@ -230,6 +242,10 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
             line(
                 f"  {'':<18} re-trained with seed {winner.weights_seed}, the best of its fresh seeds by the validation rows"
             )
+    if front is not None:
+        line("")
+        for text in front_lines(front, width=terminal_width()):
+            line(text)
     next_steps(f"tuner study report {name}", storage=storage)
 
 

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 
 from tuner.cli.costs import outlook_words
 from tuner.cli.documents import counts_words, wall_hours
+from tuner.cli.fronts import aim_rows, front_lines, other_objectives, other_values
+from tuner.cli.learnt import origin_words, recipe_words
 from tuner.cli.output import table
 from tuner.report.outlook import foresee_end
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
 from tuner.report.words import count_retrainings
+from tuner.store.fronts import find_front
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 from tuner.study.domains import Value
 from tuner.terminal import duration
@@ -81,7 +84,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("model", study.spec.model),
         *([("teacher", study.spec.distill.teacher)] if study.spec.distill is not None else []),
         ("data", study.spec.data.train),
-        ("objective", f"{study.metric}, {'more' if study.maximize else 'less'} is better"),
+        *aim_rows(study),
         ("strategies", ", ".join(study.space.names)),
         *_in_lines("trials", counts_words(study.counts), between=", "),
         *_trouble_rows(snapshot),
@@ -91,6 +94,8 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         *_best_rows(snapshot),
     ]
     lines = [study.name, *(f"  {name:<12}{text}" for name, text in rows)]
+    if (front := find_front(snapshot.trials, spec=study.spec)) is not None and front.members:
+        lines += ["", *front_lines(front, width=None)]
     if snapshot.finalists:
         lines += ["", *finalist_lines(snapshot)]
     if study.state.is_open and not has_worker(snapshot):
@@ -271,16 +276,19 @@ def trials_lines(trials: Sequence[TrialRecord], study: StudyRecord, *, width: in
     A reason that does not fit beside its trial stands below it, whole.
     """
     retried = any(len(trial.attempts) > 1 for trial in trials)
+    others = other_objectives(study)
     rows = []
     for trial in trials:
         value = "-" if trial.value is None else f"{trial.value:.4f}"
-        row = [str(trial.number), trial.outcome.value, trial.strategy or "-", value, str(len(trial.epochs))]
+        row = [str(trial.number), trial.outcome.value, trial.strategy or "-", value, *other_values(trial, others)]
+        row.append(str(len(trial.epochs)))
         rows.append([*row, duration(trial.seconds), *([str(len(trial.attempts))] if retried else [])])
     headings = [
         "TRIAL",
         "STATE",
         "STRATEGY",
         study.metric.upper(),
+        *(one.metric.upper() for one in others),
         "EPOCHS",
         "TIME",
         *(["ATTEMPTS"] if retried else []),
