@@ -69,8 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", type=Path, help="what record_curves.py wrote")
     parser.add_argument("table", type=Path, help="the .npz to write")
+    parser.add_argument("--configurations", type=int, default=30, help="the first so many of each strategy")
     options = parser.parse_args()
-    lines = read_lines(options.lines)
+    lines = [line for line in read_lines(options.lines) if line["configuration"] < options.configurations]
     epochs = max(len(line["curve"]) for line in lines)
     with tempfile.TemporaryDirectory() as folder:  # its ranges are the same for every data set
         space = space_of(study(next(iter(SOURCES)), Path(folder), epochs=epochs))

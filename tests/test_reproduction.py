@@ -42,9 +42,11 @@ class Box:
     folder: Path
     facts: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def create(self, strategy: str) -> None:
+    def create(self, strategy: str, **changes: Any) -> None:
         """Store a study of one strategy whose values are searched."""
-        spec = study(self.folder, strategies=[strategy], training={"epochs": 4}, confirm={"finalists": 0})
+        spec = study(
+            self.folder, strategies=[strategy], training={"epochs": 4}, **{"confirm": {"finalists": 0}, **changes}
+        )
         spec = spec.model_copy(
             update={"space": {"learning_rate": {"low": 1e-3, "high": 1e-2, "log": True}, "batch_size": [8]}}
         )
@@ -179,6 +181,16 @@ def test_other_rows_are_named(box: Box) -> None:
     assert not found.is_equal
     assert found.difference is not None and found.difference.epoch == 1
     assert [change.what for change in found.changes] == ["data"]
+
+
+def test_a_study_file_keeps_the_rows_that_were_held_back(box: Box) -> None:
+    box.create("full", confirm={"finalists": 2, "held_back": 0.5})
+    box.train()
+    file = box.recipe("yaml")
+    assert "held_back: 0.5" in file.read_text(encoding="utf-8")
+    record = tuner.create_study(file, storage=box.url)
+    box.train(record.name)
+    assert curve(box.trial(record.name)) == curve(box.trial())
 
 
 def test_what_has_no_curve_is_not_compared(box: Box) -> None:

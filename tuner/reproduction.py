@@ -199,6 +199,7 @@ def trial_recipe(name: str, *, number: int, form: str = "yaml", storage: str | N
         facts=known[-1] if known else {},
         curve=[dict(record.metrics) for record in trial.epochs],
         is_cut=trial.outcome is not Outcome.COMPLETE,
+        judged_rows=None if trial.confusion is None else sum(map(sum, trial.confusion.counts)),
     )
     return reprint.as_yaml(again) if form == "yaml" else reprint.as_script(again)
 

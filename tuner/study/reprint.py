@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tuner.study.domains import Value
-from tuner.study.spec import StudySpec
+from tuner.study.spec import LEAST_HELD_BACK, StudySpec
 
 _SECTIONS = ("task", "model", "revision", "data", "objective", "training", "distill")
 _LONGEST_NAME = 100
@@ -33,6 +33,7 @@ class Reprint:
         facts: What it ran on: ``device``, ``threads``, ``code``, ``versions``; empty if that is not known.
         curve: What each epoch reported.
         is_cut: Whether it was stopped before its end.
+        judged_rows: Validation rows that judged its epochs; None if that is not known.
     """
 
     spec: StudySpec
@@ -44,6 +45,7 @@ class Reprint:
     facts: Mapping[str, Any]
     curve: Sequence[Mapping[str, float]]
     is_cut: bool
+    judged_rows: int | None = None
 
     @property
     def name(self) -> str:
@@ -53,7 +55,7 @@ class Reprint:
 
 
 def as_mapping(trial: Reprint) -> dict[str, Any]:
-    """The trial as the content of a study file: one strategy, every value fixed, one trial, no confirmation."""
+    """The trial as the content of a study file: one strategy, every value fixed, one trial."""
     asked = trial.spec.model_dump(mode="json", exclude_none=True)  # the defaults, too: another version may have others
     sections = {name: asked[name] for name in _SECTIONS if name in asked}
     training = {**sections.pop("training"), "seed": trial.seed}
@@ -77,30 +79,45 @@ def as_mapping(trial: Reprint) -> dict[str, Any]:
         "training": training,
         **({} if teacher is None else {"distill": teacher}),
         "budget": {"trials": 1},
-        "confirm": {"finalists": 0},
+        "confirm": _confirmation(trial),
     }
+
+
+def _confirmation(trial: Reprint) -> dict[str, Any]:
+    """None, unless validation rows were held back for it: without it, other rows would judge the trial."""
+    asked = trial.spec.confirm
+    is_small = asked.held_back == "auto" and trial.judged_rows is not None and trial.judged_rows < 2 * LEAST_HELD_BACK
+    if not asked.finalists or not asked.held_back or is_small:
+        return {"finalists": 0}
+    return {"finalists": asked.finalists, "seeds": 1, "held_back": asked.held_back}
 
 
 def as_yaml(trial: Reprint) -> str:
     """The trial as a study file."""
     head = [f"# Trial {trial.number} of study {trial.spec.name}, and nothing else: the same rows, seed and values."]
     head += [f"# It ran on {words}." for words in _ran_on(trial.facts)]
-    head += [f"# Not said below: {what}" for what in unsaid(trial)]
+    head += [f"# {what}" for what in unsaid(trial)]
     body = yaml.safe_dump(as_mapping(trial), sort_keys=False, allow_unicode=True, width=120)
     return "\n".join(head) + "\n" + str(body)
 
 
 def unsaid(trial: Reprint) -> list[str]:
-    """What decides over the trial's curve and cannot be said in a study file."""
+    """What a reader must know of a study file that is to make a trial again."""
     found = []
     if trial.seed != trial.spec.training.seed:
         found.append(
-            f"the rows were split with seed {trial.spec.training.seed}, the trial had seed {trial.seed}; --recipe python says both."
+            f"Not the same: the rows were split with seed {trial.spec.training.seed}, the trial had seed {trial.seed}; --recipe python says both."
         )
     if len(trial.micro_batches) > 1:
-        found.append("the memory ran short on the way, and batches were split anew; --recipe python says where.")
+        found.append(
+            "Not said here: the memory ran short on the way, and batches were split anew; --recipe python says where."
+        )
+    if _confirmation(trial)["finalists"]:
+        found.append(
+            "There is a confirmation because rows are held back for it: without one, others would judge the trial."
+        )
     if trial.is_cut:
-        found.append(f"the trial was stopped after {len(trial.curve)} epochs; this goes on to the end.")
+        found.append(f"The trial was stopped after {len(trial.curve)} epochs; this goes on to the end.")
     return found
 
 
