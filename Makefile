@@ -12,9 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off --no-warn-conflicts --constraint constraints.txt
 # One line for each package, instead of nothing for minutes or a page for each.
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
-# Whole files to one process: the servers that tests start are shared within it. One process more than there are cores, at most
-# four: tests of faults wait longer than they compute.
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Whole files to one process: the servers that tests start are shared within it. Two processes more than there are cores, at
+# most four: tests of faults wait longer than they compute.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # One test at a time, for their figures are times too; what passes is kept.
 FIGURES := $(BIN)/python -m pytest -p tests.faults.figures --figures tests/faults/figures.json

@@ -37,11 +37,14 @@ class Box:
         self.files = folder / "files"
         self.study = create_study(write_study(folder, **(STUDY | changes)), storage=url).name
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        """A worker of its own process group, one thread to a runner."""
+    def start(self, *options: str, slots: int = 1) -> subprocess.Popen[str]:
+        """A worker of its own process group.
+
+        Each runner takes seconds to import torch; their number decides how many threads each has, and these the last digits.
+        """
         command = [sys.executable, "-m", "tuner", "worker", "start", "--study", self.study, "--until-done"]
         command += ["--allow-skew"]  # whoever edits the source while the tests run is not the fault they are about
-        command += ["--devices", "cpu", "--per-device", "2", "--files", str(self.files), *options]
+        command += ["--devices", "cpu", "--per-device", str(slots), "--files", str(self.files), *options]
         return subprocess.Popen(
             command,
             env={**os.environ, "TUNER_STORAGE": self.url},
@@ -51,9 +54,9 @@ class Box:
             start_new_session=True,
         )
 
-    def run(self, *options: str) -> str:
+    def run(self, *options: str, slots: int = 1) -> str:
         """A worker to its end; what it said."""
-        return self.finish(self.start(*options))
+        return self.finish(self.start(*options, slots=slots))
 
     def finish(self, worker: subprocess.Popen[str], *, status: int = 0) -> str:
         said, _ = worker.communicate(timeout=PATIENCE)

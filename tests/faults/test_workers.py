@@ -26,7 +26,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict
     """The curves of the study when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
     box = Box(folder, f"sqlite:///{folder}/tuner.db", budget={"trials": TRIALS})
-    box.run()
+    box.run(slots=2)
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=TRIALS)
     return curves(snapshot)
@@ -49,13 +49,13 @@ def orphans() -> Iterator[list[psutil.Process]]:
 def test_a_killed_supervisor_loses_nothing(
     box: Box, undisturbed: dict[int, list[dict[str, float]]], orphans: list[psutil.Process]
 ) -> None:
-    with killed_at_exit(box.start("--lease", "3600")) as worker:
+    with killed_at_exit(box.start("--lease", "3600", slots=2)) as worker:
         interrupted = box.wait_for_epoch()
         orphans += runners_of(worker)
         assert orphans
         worker.kill()
         worker.wait()
-    box.run()  # the same command again: it does not wait for the hour of the dead worker's leases
+    box.run(slots=2)  # the same command again: it does not wait for the hour of the dead worker's leases
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=TRIALS)
     assert curves(snapshot) == undisturbed  # bit for bit, the interrupted trial's too
@@ -69,7 +69,7 @@ def test_a_killed_supervisor_loses_nothing(
 def test_a_drained_worker_gives_its_trials_back(
     box: Box, undisturbed: dict[int, list[dict[str, float]]], sent: signal.Signals
 ) -> None:
-    with killed_at_exit(box.start()) as worker:
+    with killed_at_exit(box.start(slots=2)) as worker:
         box.wait_for_epoch()
         begin = time.monotonic()
         worker.send_signal(sent)
@@ -80,7 +80,7 @@ def test_a_drained_worker_gives_its_trials_back(
     assert drained.study.counts["running"] == 0
     assert drained.study.counts["waiting"] >= 1
     assert drained.workers == ()
-    box.run()
+    box.run(slots=2)
     snapshot = box.snapshot()
     assert_whole(snapshot, trials=TRIALS)
     assert curves(snapshot) == undisturbed
@@ -101,7 +101,7 @@ def test_a_second_ctrl_c_stops_at_once(box: Box) -> None:
 def test_a_killed_runner_is_replaced_and_its_trial_goes_on(
     box: Box, undisturbed: dict[int, list[dict[str, float]]]
 ) -> None:
-    with killed_at_exit(box.start()) as worker:
+    with killed_at_exit(box.start(slots=2)) as worker:
         box.wait_for_epoch()
         for runner in runners_of(worker):
             runner.kill()
@@ -129,7 +129,7 @@ def suspend_between_writes(box: Box, processes: list[psutil.Process]) -> None:
 
 
 def test_a_stopped_worker_comes_back_to_a_trial_that_has_another_owner(box: Box) -> None:
-    with killed_at_exit(box.start("--lease", "6", "--heartbeat", "2")) as sleeper:
+    with killed_at_exit(box.start("--lease", "6", "--heartbeat", "2", slots=2)) as sleeper:
         trial = box.wait_for_epoch()
         held = [one.number for one in box.snapshot().trials if one.outcome is Outcome.RUNNING]
         suspend_between_writes(box, [psutil.Process(sleeper.pid), *runners_of(sleeper)])
