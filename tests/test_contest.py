@@ -63,9 +63,21 @@ def test_without_spread_nothing_is_measured(first: tuple[float, ...], second: tu
 
 
 def test_holm_is_that_of_the_textbook() -> None:
-    assert contest.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert contest.holm([0.7, 0.9]) == [1.0, 1.0]
+    found = contest.holm([0.01, 0.04, 0.03, 0.005])
+    assert [step.p_value for step in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert [step.claims for step in found] == [3, 2, 2, 4]
+    assert [step.p_value for step in contest.holm([0.7, 0.9])] == [1.0, 1.0]
     assert contest.holm([]) == []
+
+
+def test_an_interval_leaves_out_zero_where_holm_rejects() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        field = (rng.normal(size=(5, 4)) + np.arange(5)[:, None] * 0.7).tolist()
+        leads = [contest.lead(field[4], other, field=field) for other in field[:4]]
+        for ahead, step in zip(leads, contest.holm([each.p_value for each in leads]), strict=True):
+            low, high = ahead.interval(claims=step.claims)
+            assert (low > 0.0 or high < 0.0) == (step.p_value <= contest.LEVEL)
 
 
 def test_the_interval_of_many_claims_holds_for_all_of_them() -> None:

@@ -56,7 +56,7 @@ class Lead:
         return 2.0 * below(-abs(self.difference) / self.error, freedom=self.freedom)
 
     def interval(self, *, claims: int = 1) -> tuple[float, float]:
-        """The 95 % interval; with several claims one that holds for all of them at once (Bonferroni)."""
+        """The 95 % interval; with several claims one that is so wide that as many hold at once (Bonferroni)."""
         reach = quantile(1.0 - LEVEL / (2.0 * claims), freedom=self.freedom) * self.error
         return self.difference - reach, self.difference + reach
 
@@ -136,18 +136,34 @@ def _sum(*parts: tuple[float, float]) -> tuple[float, float]:
     return total, total**2 / weight if weight > 0.0 else 0.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The same p-values, made larger so that all claims made at a level hold together (Holm 1979).
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What Holm's method makes of one of several p-values.
+
+    Attributes:
+        p_value: Made larger so that all claims at a level hold together.
+        claims: By how many claims the level was divided in the step that decided about it.
+    """
+
+    p_value: float
+    claims: int
+
+
+def holm(p_values: Sequence[float]) -> list[Step]:
+    """Correct p-values for the number of claims, the smallest one most (Holm 1979).
 
     Source:
         https://www.jstor.org/stable/4615733
     """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
+    ranked = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    steps: dict[int, Step] = {}
+    largest, claims = 0.0, len(p_values)
+    for rank, place in enumerate(ranked):
+        if largest <= LEVEL:
+            claims = len(p_values) - rank  # from the first that is not rejected on, the level stays as it was there
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
+        steps[place] = Step(p_value=largest, claims=claims)
+    return [steps[place] for place in range(len(p_values))]
 
 
 def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = ()) -> dict[int, Lead]:

@@ -69,7 +69,9 @@ def test_a_clear_winner_in_numbers_and_words() -> None:
     assert summary.sentences[3].startswith(
         "Against the default recipe, trial 0 (full), that is +0.2000 (95 % interval +0."
     )
-    assert "over test rows and seeds, wide enough for 2 comparisons at once); the probability" in summary.sentences[3]
+    assert (
+        "over test rows and seeds, corrected for 2 comparisons); taken alone, the probability" in summary.sentences[3]
+    )
     assert summary.sentences[4].startswith("It is ahead of the runner-up, trial 2 (bitfit), with probability ")
     assert summary.sentences[4].endswith(": the two cannot be told apart.")
     assert summary.sentences[5:] == (
@@ -258,7 +260,7 @@ def test_one_seed_on_test_rows_is_never_clear() -> None:
         "default recipe of full"
     )
     text = text_of(snapshot)
-    assert "over test rows only, wide enough for 2 comparisons at once)." in text
+    assert "over test rows only, corrected for 2 comparisons)." in text
     assert "over test rows and seeds" not in text
     assert "One seed cannot tell how much of that is the luck of the seed" in text
     assert "Against the runner-up, trial 2 (bitfit), it is +0.3500 with one seed in common" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_a_finalist_is_scored_on_both_once_and_chooses_its_epoch_without_them(tm
 
 
 def test_rows_that_are_held_back_are_no_others_whoever_asks(tmp_path: Path) -> None:
-    changes = {"data": {"validation": 0.4}, "confirm": SHARE}
+    changes: dict[str, Any] = {"data": {"validation": 0.4}, "confirm": SHARE}
     seen, all_of_it = load(tmp_path, **changes), load(tmp_path, test=True, **changes)
     assert seen.held_back is None
     assert all_of_it.held_back is not None

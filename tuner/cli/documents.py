@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,12 +124,23 @@ def fresh_seeds_document(score: FinalistScore) -> dict[str, Any]:
     return {
         "seeds": list(score.seeds),
         "validation": list(score.validation),
-        "validation_mean": score.mean,
-        "validation_sd": score.sd,
+        "validation_mean": _mean(score.validation),
+        "validation_sd": _sd(score.validation),
+        "held_back": list(score.held_back),
+        "held_back_mean": _mean(score.held_back),
+        "held_back_sd": _sd(score.held_back),
         "test": list(score.test),
         "test_mean": score.test_mean,
         "test_sd": score.test_sd,
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def metrics_that_count(trial: TrialRecord) -> dict[str, float]:
@@ -155,6 +167,8 @@ def finalist_document(finalist: FinalistRecord, snapshot: StudySnapshot) -> dict
                 "reason": run.reason,
                 "metrics": dict(run.metrics),
                 "test": None if run.test is None else dict(run.test.metrics),
+                "held_back": None if run.held_back is None else dict(run.held_back.metrics),
+                "is_cancelled": run.is_cancelled,
                 "seconds": run.seconds,
                 "checkpoint": run.checkpoint,
             }

@@ -231,8 +231,9 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
             }
         )
         return
-    line(summarise(snapshot).headline)
-    for text in winner_words(winner, snapshot.study.metric):
+    summary = summarise(snapshot)
+    line(summary.headline)
+    for text in (*winner_words(winner, snapshot.study.metric), *verdict_lines(summary)):
         line(text)
     for key, value in sorted(winner.trial.params.items()):
         line(f"  {key:<18} {number(value)}")
@@ -240,7 +241,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         line(f"  {'weights':<18} {winner.weights}")
         if winner.weights_seed is not None:
             line(
-                f"  {'':<18} re-trained with seed {winner.weights_seed}, the best of its fresh seeds by the validation rows"
+                f"  {'':<18} re-trained with seed {winner.weights_seed}, the best of its fresh seeds by the rows that chose it"
             )
     if front is not None:
         line("")

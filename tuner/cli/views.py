@@ -228,19 +228,21 @@ def _wrapped(params: Mapping[str, Value]) -> list[tuple[str, str]]:
 
 
 def finalist_lines(snapshot: StudySnapshot, *, width: int | None = None) -> list[str]:
-    """The finalists, best first, with their fresh seeds: mean and standard deviation on validation and test rows."""
+    """The finalists, best first, with their fresh seeds: mean and standard deviation on the rows that choose and on test rows."""
+    scores = score_finalists(snapshot)
     rows = [
         (
             str(score.trial.number),
             f"{score.trial.strategy}{' (baseline)' if score.is_baseline else ''}",
             "-" if score.trial.value is None else f"{score.trial.value:.4f}",
-            f"{len(score.seeds)} of {score.planned}",
+            f"{len(score.seeds)} of {score.planned}{', out' if score.why_out else ''}",
             _mean_sd(score.mean, score.sd),
             _mean_sd(score.test_mean, score.test_sd),
         )
-        for score in score_finalists(snapshot)
+        for score in scores
     ]
-    return table(("FINALIST", "STRATEGY", "SEARCH", "SEEDS", "VALIDATION", "TEST"), rows, width=width)
+    judged = "HELD BACK" if any(score.held_back for score in scores) else "VALIDATION"
+    return table(("FINALIST", "STRATEGY", "SEARCH", "SEEDS", judged, "TEST"), rows, width=width)
 
 
 def _mean_sd(mean: float | None, sd: float | None) -> str:

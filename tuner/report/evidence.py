@@ -34,7 +34,7 @@ class Comparison:
         split: ``test``, ``held-back`` or ``validation``: where both were scored.
         rows: Rows that were resampled; 0 if only seeds were compared.
         difference: Mean score of the winner less that of the other, signed so that more is better.
-        low: Lower end of the 95 % interval, wide enough to hold for all comparisons of the study at once; over rows alone if
+        low: Lower end of the 95 % interval, corrected for all comparisons of the study as ``p_value`` is; over rows alone if
             there is one seed; None with too few seeds, or too little spread, to tell.
         high: Upper end of the 95 % interval; None like ``low``.
         probability: Probability that the winner's expected score is better, of this comparison alone; None like ``low``, and

@@ -44,7 +44,7 @@ class Drawing:
 def draw_finalists(
     finalists: Sequence[FinalistScore], *, metric: str, maximize: bool, style: StrategyStyle
 ) -> Drawing | None:
-    """Each finalist's claimed value, fresh validation scores and test scores, one dot a seed."""
+    """Each finalist's claimed value, the fresh scores that choose and the test scores, one dot a seed."""
     shown = [score for score in finalists if score.mean is not None]
     if not shown:
         return None
@@ -52,6 +52,7 @@ def draw_finalists(
         f"{'recipe ' if score.is_baseline else ''}#{score.trial.number} {score.trial.strategy}" for score in shown
     ]
     rows = [safe_text(label, limit=24) for label in labels]
+    judged = "held back rows" if any(score.held_back for score in shown) else "validation"
     figure = new_figure(x_title=metric, height=150 + 56 * len(shown))
     _dots(
         figure,
@@ -64,8 +65,8 @@ def draw_finalists(
     )
     _dots(
         figure,
-        "validation, fresh seed",
-        rows=[(row, score.validation) for row, score in zip(rows, shown, strict=True)],
+        f"{judged}, fresh seed",
+        rows=[(row, score.judged) for row, score in zip(rows, shown, strict=True)],
         marker={"symbol": "circle-open", "size": 9, "color": MUTED, "line": {"width": 1.5}},
     )
     if any(score.test for score in shown):
@@ -84,9 +85,9 @@ def draw_finalists(
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, type="category", tickfont={"color": INK})
     first = shown[0]
-    which = "test score" if first.test else "fresh-seed validation score"
+    which = "test score" if first.test else f"fresh-seed score on {judged}"
     mean, claimed = first.final_mean, first.trial.value
-    caption = f"{count_noun(len(shown), 'finalist')}, the best mean on validation on top. Its mean {which} is {format_score(mean)}"
+    caption = f"{count_noun(len(shown), 'finalist')}, the best mean on {judged} on top. Its mean {which} is {format_score(mean)}"
     if first.trial.outcome is Outcome.COMPLETE:
         caption += f"; the search had claimed {format_score(claimed)}"
         if claimed is not None and mean is not None and (claimed > mean if maximize else claimed < mean):

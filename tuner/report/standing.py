@@ -137,14 +137,17 @@ def _compare_all(
 
 
 def _correct(found: Sequence[tuple[Comparison, Lead]]) -> tuple[Comparison, ...]:
-    """Intervals and p-values that hold for all comparisons together: the winner was picked after looking at all of them."""
-    claims = len(found)
+    """P-values by Holm's method, and intervals as wide as the step that decided: they leave out zero where it rejects."""
     told = [place for place, (comparison, _) in enumerate(found) if comparison.probability is not None]
-    adjusted = dict(zip(told, contest.holm([found[place][1].p_value for place in told]), strict=True))
+    steps = contest.holm([found[place][1].p_value for place in told])
+    adjusted = dict(zip(told, steps, strict=True))
     corrected = []
     for place, (comparison, ahead) in enumerate(found):
+        step = adjusted.get(place)
+        claims = len(found) if step is None else step.claims
         low, high = ahead.interval(claims=claims) if ahead.is_measured else (None, None)
-        corrected.append(replace(comparison, low=low, high=high, p_value=adjusted.get(place), claims=claims))
+        p_value = None if step is None else step.p_value
+        corrected.append(replace(comparison, low=low, high=high, p_value=p_value, claims=len(found)))
     return tuple(corrected)
 
 

@@ -326,7 +326,8 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
         return [sentence, f"Validation chose it, the test rows disagree{prefer}."]
     if comparison.is_clear:
         return [sentence]
-    return [sentence, "The difference is not larger than what chance may give: the recipe is not ruled out."]
+    among = f"Among {comparison.claims} comparisons the" if comparison.claims > 1 else "The"
+    return [sentence, f"{among} difference is not larger than what chance may give: the recipe is not ruled out."]
 
 
 _ONE_SEED = "One seed cannot tell how much of that is the luck of the seed: nothing can be said about how sure that is."
@@ -340,11 +341,12 @@ def _interval(comparison: Comparison) -> str:
     if comparison.rows:
         where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
     if comparison.claims > 1:
-        where += f", wide enough for {comparison.claims} comparisons at once"
+        where += f", corrected for {comparison.claims} comparisons"
     text = f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where})"
     if comparison.probability is None:
         return text
-    return f"{text}; the probability that it is better is {format_probability(comparison.probability)}"
+    alone = "taken alone, " if comparison.claims > 1 else ""
+    return f"{text}; {alone}the probability that it is better is {format_probability(comparison.probability)}"
 
 
 def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
