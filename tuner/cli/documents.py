@@ -8,6 +8,7 @@ from typing import Any
 
 from tuner.cli.costs import outlook_document
 from tuner.cli.fronts import front_document, objectives_document
+from tuner.cli.learnt import learnt_documents
 from tuner.report.outlook import foresee_end
 from tuner.report.repetition import Repetition
 from tuner.report.troubles import Trouble, list_troubles
@@ -186,6 +187,7 @@ def trial_document(trial: TrialRecord, metric: str) -> dict[str, Any]:
         "strategy": trial.strategy,
         "params": dict(trial.params),
         "is_recipe": trial.is_recipe,
+        "learnt_from": trial.learnt_from or None,
         "values": {} if trial.value is None else {metric: trial.value},
         "best_epoch": trial.best_epoch,
         "epochs": [

@@ -91,14 +91,17 @@ def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -
     """
     from tuner import api
     from tuner.cli.documents import study_row
+    from tuner.cli.learnt import learnt_documents, learnt_words
 
     _refuse_data(file)
     study, is_new = api.store_study(file, storage=storage)
     if as_json:
-        emit({"created": is_new, "study": study_row(study)})
+        emit({"created": is_new, "study": study_row(study), "learnt": learnt_documents(study.space)})
         return
     trials = sum(study.counts.values())
     line(f"study {study.name} is {'ready' if is_new else f'already there, {trials} trials'} ({study.state.value})")
+    if words := learnt_words(study):
+        line(words)
     if study.state.is_open:
         steps = (f"tuner worker start --study {study.name} --until-done", f"tuner study watch {study.name}")
     else:

@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 
+from tuner.cli.learnt import origin_words
 from tuner.cli.output import table
 from tuner.cli.views import clock, number, params_words
 from tuner.report.formats import format_count
@@ -67,8 +68,7 @@ def why(story: TrialStory) -> str:
 
 def _facts(story: TrialStory) -> list[tuple[str, str]]:
     trial, study = story.trial, story.study
-    recipe = " (its default recipe)" if trial.is_recipe else ""
-    facts = [("why", why(story)), ("strategy", f"{trial.strategy or 'not proposed yet'}{recipe}")]
+    facts = [("why", why(story)), ("strategy", f"{trial.strategy or 'not proposed yet'}{origin_words(trial)}")]
     if trial.params:
         facts.append(("values", params_words(trial.params)))
     if trial.value is not None:

@@ -86,6 +86,7 @@ def study_lines(snapshot: StudySnapshot) -> list[str]:
         ("data", study.spec.data.train),
         *aim_rows(study),
         ("strategies", ", ".join(study.space.names)),
+        *(_in_lines("learnt", "; ".join(recipe_words(study)), between="; ") if study.space.learnt else ()),
         *_in_lines("trials", counts_words(study.counts), between=", "),
         *_trouble_rows(snapshot),
         *_in_lines("budget", budget_words(study), between=", "),
@@ -147,7 +148,7 @@ def winner_words(winner: Winner, metric: str) -> list[str]:
     pruned = ", where it was pruned" if trial.outcome is Outcome.PRUNED else ""
     alone = ", with one seed: expect a little less" if winner.basis is Basis.SEARCH else ""
     lines = [
-        f"trial {trial.number}: {trial.strategy}{' (its default recipe)' if trial.is_recipe else ''}",
+        f"trial {trial.number}: {trial.strategy}{origin_words(trial)}",
         f"{claimed} in the search{pruned}{alone}",
     ]
     if score is not None and score.mean is not None:
