@@ -54,11 +54,11 @@ def study(name: str, *, rows: int, tokens: int, epochs: int, **sections: Any) ->
     }
 
 
-FIRST = study("known", rows=300, tokens=32, epochs=2, budget={"trials": 8}, search={"pruner": "none"})
+FIRST = study("known", rows=200, tokens=32, epochs=2, budget={"trials": 8}, search={"pruner": "none"})
 STUDIES = (
-    (study("more-rows", rows=600, tokens=32, epochs=4, budget={"trials": 14}, confirm={"finalists": 2, "seeds": 2}), 1),
-    (study("longer-texts", rows=300, tokens=64, epochs=6, budget={"trials": 16}), 2),
-    (study("for-money", rows=400, tokens=32, epochs=3, budget={"money": 1.0, "price_per_hour": 60.0}), 2),
+    (study("more-rows", rows=400, tokens=32, epochs=3, budget={"trials": 8}, confirm={"finalists": 1, "seeds": 1}), 1),
+    (study("longer-texts", rows=200, tokens=64, epochs=4, budget={"trials": 10}), 2),
+    (study("for-money", rows=200, tokens=32, epochs=2, budget={"money": 0.75, "price_per_hour": 60.0}), 2),
 )
 
 

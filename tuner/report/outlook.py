@@ -48,7 +48,8 @@ def foresee_end(snapshot: StudySnapshot) -> Outlook | None:
         open_ones = [
             max(0.0, costs[one.strategy].whole(epochs) - one.seconds) for one in running if one.strategy in costs
         ]
-        low = to_come * a_trial.low + 0.2 * sum(open_ones)
+        fewest = to_come if study.spec.search.stop_when is None else 0
+        low = fewest * a_trial.low + 0.2 * sum(open_ones)
         search = Span(low=low * FASTER, high=(to_come * a_trial.high + sum(open_ones)) * SLOWER)
     return conclude(
         study.spec,

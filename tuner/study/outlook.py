@@ -107,7 +107,9 @@ def foresee(spec: StudySpec, *, past: Sequence[PastTraining], tried_first: int, 
     of_recipes = Span(low=recipes * statistics.mean(every) * 0.5, high=recipes * statistics.mean(every))
     search = None
     if trials is not None:
-        search = of_recipes.plus(Span(low=(trials - recipes) * soonest.low, high=(trials - recipes) * whole.high))
+        fewest = trials if spec.search.stop_when is None else min(trials, 2 * spec.search.stop_when.trials)
+        sampled = Span(low=max(0, fewest - recipes) * soonest.low, high=(trials - recipes) * whole.high)
+        search = of_recipes.plus(sampled)
     return conclude(
         spec,
         search=None if search is None else search.times(FASTER, SLOWER),
