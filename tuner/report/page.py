@@ -42,6 +42,7 @@ from tuner.report.figures import (
     draw_learning,
     draw_strategies,
 )
+from tuner.report.front_figure import draw_fronts
 from tuner.report.importance import measure_importance
 from tuner.report.outlook import spending_words
 from tuner.report.space_figures import draw_importance, draw_parallel, draw_slice
@@ -49,7 +50,9 @@ from tuner.report.summary import Summary, summarise
 from tuner.report.theme import DARK, OTHERS, STRATEGY_COLOURS, StrategyStyle
 from tuner.report.verdict import Basis
 from tuner.report.words import name_trial
+from tuner.store.fronts import find_front
 from tuner.store.records import StudySnapshot
+from tuner.study.constraints import read_constraints, show_fact
 
 MOST_ROWS = 800
 """Trials in the table of trials: the page stays under 6 MB."""
@@ -109,6 +112,7 @@ def render_page(snapshot: StudySnapshot) -> str:
     return template.render(
         summary=summary,
         rows=pick_rows(summary),
+        front=find_front(snapshot.trials, spec=snapshot.study.spec),
         thinned=len(summary.trials) > MOST_POINTS,
         study=summary.study,
         spec=summary.study.spec,
@@ -168,6 +172,14 @@ def draw_all(snapshot: StudySnapshot, summary: Summary, *, style: StrategyStyle)
     winner = name_trial(summary.winner.trial).capitalize() if summary.winner else ""
     common: dict[str, Any] = {"metric": study.metric, "style": style}
     found: dict[str, list[Drawing | None]] = {
+        "front": [
+            *draw_fronts(
+                find_front(snapshot.trials, spec=study.spec),
+                trials=snapshot.trials,
+                constraints=read_constraints(study.spec.constraints),
+                style=style,
+            )
+        ],
         "finalists": [draw_finalists(summary.finalists, maximize=summary.study.maximize, **common)],
         "strategies": [draw_strategies(summary.strategies, values=values, **common)],
         "best": [
@@ -202,6 +214,7 @@ def _environment() -> jinja2.Environment:
         "seconds": formats.format_seconds,
         "count": formats.format_count,
         "value": formats.format_value,
+        "fact": lambda value, name: show_fact(name, value),
         "moment": _moment,
     }
     environment.globals |= {"share": formats.format_share, "noun": formats.count_noun}
