@@ -218,7 +218,7 @@ def train_trial(
     """Train one configuration of a study in this process, without storing anything.
 
     Args:
-        study: A study file, or the same content as a mapping (paths in it are relative to the current folder).
+        study: A study file, or its content as a mapping.
         strategy: The strategy, combination or sequence.
         values: Absolute values by name, such as ``{"learning_rate": 3e-4, "lora.r": 8}``; what is left out has its default.
         seed: Of the weights, the order of the rows and the dropout; None: ``training.seed``, which also splits the rows.
@@ -231,9 +231,7 @@ def train_trial(
         The metrics of each epoch.
 
     Raises:
-        StudyFileError: With all mistakes, if the study cannot be read.
-        DataError: If its rows cannot be used.
-        TrialError: If it diverges, or cannot run.
+        TunerError: If the study has mistakes, its rows cannot be used, or the training diverges or cannot run.
 
     Example:
         >>> import tuner
@@ -241,17 +239,11 @@ def train_trial(
         >>> len(epochs), "accuracy" in epochs[0]
         (1, True)
     """
-    from tuner.api import catalogue
-    from tuner.study import file
     from tuner.study.plan import TrialPlan, Verdict, parts_from_json
     from tuner.training.device import use_threads
     from tuner.training.run import run_trial
 
-    spec = (
-        file.validate_study(study, catalogue=catalogue())
-        if isinstance(study, Mapping)
-        else file.load_study_file(os.fspath(study), catalogue=catalogue())
-    )
+    spec = _read(study)
     if threads is not None:
         use_threads(threads)
     curve: list[dict[str, float]] = []
@@ -272,6 +264,15 @@ def train_trial(
     )
     run_trial(plan, report=_report)
     return curve
+
+
+def _read(study: str | os.PathLike[str] | Mapping[str, Any]) -> StudySpec:
+    from tuner.api import catalogue
+    from tuner.study import file
+
+    if isinstance(study, Mapping):
+        return file.validate_study(study, catalogue=catalogue())
+    return file.load_study_file(os.fspath(study), catalogue=catalogue())
 
 
 def _teacher(spec: StudySpec, storage: str | None) -> TeacherPlan | None:
