@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.pruners import EPOCHS_FOR_BRACKETS, make_pruner
+from tuner.search.pruners import FEW_EPOCHS, make_pruner
 from tuner.search.samplers import make_sampler
 from tuner.search.settled import why_settled
 from tuner.study.domains import Choice, Fixed, Range, Value
@@ -50,7 +50,7 @@ class Judgement:
         self._study = study
         self._space = space
         self._search = search
-        self._spared = epochs if epochs < EPOCHS_FOR_BRACKETS else 1
+        self._spared = epochs if epochs < FEW_EPOCHS else 1
         # With several objectives Optuna's pruners have nothing to compare; tuner.search.pareto judges.
         chosen = search.pruner if len(study.directions) == 1 else ChoiceSpec(name="none")
         study.pruner = make_pruner(chosen, epochs=epochs)

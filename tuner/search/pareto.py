@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuner.search.pruners import EPOCHS_FOR_BRACKETS
+from tuner.search.pruners import FEW_EPOCHS
 from tuner.study.constraints import show_fact
 from tuner.study.front import dominates, front_ranks
 from tuner.study.spec import ObjectiveSpec
@@ -46,7 +46,7 @@ def why_dominated(
         objectives: What counts, each with its goal.
         is_recipe: Whether it is one of the recipes: none is stopped after its first epoch, and where epochs are few not at all.
     """
-    spared = epochs if epochs < EPOCHS_FOR_BRACKETS else 1
+    spared = epochs if epochs < FEW_EPOCHS else 1
     if not is_rung(epoch) or (is_recipe and epoch <= spared):
         return ""
     points = {other: point for other, facts in standings.items() if (point := _point(facts, objectives)) is not None}

@@ -66,8 +66,8 @@ def _plain(cls: type[BaseSampler], name: str) -> Callable[[Options, SearchSpace,
 
 def _auto(options: Options, _space: SearchSpace, seed: int | None) -> BaseSampler:
     # Univariate: with a pruner and 5 to 50 trainings, Optuna 5's multivariate default re-samples near-copies of its few good
-    # trials (LCBench regret at 50 trainings .129 against .060). Constant liar: workers that ask at once must not get the same.
-    defaults = {"seed": seed, "multivariate": False, "constant_liar": True, "n_startup_trials": 10}
+    # trials (LCBench regret at 50 trainings .129 against .060).
+    defaults = {"seed": seed, "multivariate": False}
     sampler: BaseSampler = construct(
         optuna.samplers.TPESampler, what="sampler auto", options=options, defaults=defaults
     )
