@@ -15,6 +15,7 @@ from benchmarks.replay.methods import OURS, STOCK, Setting
 from benchmarks.replay.own import StrategyTask, as_studied, load_table
 from benchmarks.replay.stock import draw
 from benchmarks.replay.tables import NearestRow
+from benchmarks.search_quality import DATA
 from tests.store.toy import toy_space
 from tuner.study.domains import Value
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
@@ -62,6 +63,20 @@ def task(tmp_path: Path) -> StrategyTask:
     (found,) = load_table(write(tmp_path / "curves.npz", lines()))
     assert isinstance(found, StrategyTask)
     return found
+
+
+def test_the_recorded_table_has_every_recipe_and_every_strategy() -> None:
+    tasks = load_table(DATA / "strategies" / "curves.npz")
+    assert tasks[0].name == "reuters-r8"
+    for task in tasks:
+        assert isinstance(task, StrategyTask)
+        strategies = [values["strategy"] for values in task.proposals]
+        assert {strategies.count(name) for name in task.space.names} == {len(strategies) // 6}
+        assert len(strategies) >= 6 * 20
+        assert task.epochs == 9
+        assert all(recipe in task.proposals for recipe in task.recipes())
+        assert (np.diff(task.seconds, axis=1) > 0).all()
+        assert 0 < task.median < task.best < 1
 
 
 def test_only_seeds_with_all_configurations_are_in_the_table() -> None:
