@@ -23,6 +23,12 @@ _OURS = (
     "tuner/search/pruners.py",
     "tuner/study/space.py",
 )
+_LEARNING = (
+    "benchmarks/replay/past.py",
+    "tuner/search/past.py",
+    "tuner/search/portfolio.py",
+    "tuner/study/transfer.py",
+)
 
 
 class KeptCells:
@@ -78,3 +84,9 @@ def digest_of_code(*, ours: bool) -> str:
     parts = [digest_of_file(ROOT / name) for name in (*names, *(_OURS if ours else ()))]
     parts += [optuna.__version__, np.__version__, scipy.__version__]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def digest_of_learning() -> str:
+    """The code that learns from past studies."""
+    return hashlib.sha256(" ".join(digest_of_file(ROOT / name) for name in _LEARNING).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
+from benchmarks.replay.kept import digest_of_learning
 from benchmarks.replay.own import StrategyTask, as_studied
+from benchmarks.replay.past import learn_recipes
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Search
 from benchmarks.replay.stock import Fixed, OptunaSearch, Screening
@@ -150,6 +152,28 @@ def _judged(
     return Method(start=_start, made_of=made_of, needs_arms=needs_arms)
 
 
+def _warm(*, studies: int | None = None) -> Method:
+    """Ours, with what the product learns from searches of other tasks instead of their whole tables.
+
+    Args:
+        studies: How many past studies there are; None: one of each other task.
+    """
+
+    def _start(setting: Setting) -> Search:
+        def _ask(task: Task) -> Question:
+            return replace(setting, task=task).question(relative=True)
+
+        others = setting.others[:studies]
+        return JudgedSearch(
+            _ask(setting.task),
+            epochs=setting.task.epochs,
+            search=SearchSpec(seed=setting.seed),
+            recipes=learn_recipes(setting.task, others=others, ask=_ask, seed=setting.seed, size=RECIPES),
+        )
+
+    return Method(start=_start, made_of={"past studies": studies, "learnt by": digest_of_learning()})
+
+
 def _syne(method: str) -> Method:
     def _start(setting: Setting) -> Search:
         assert setting.syne is not None
@@ -189,6 +213,9 @@ METHODS: Mapping[str, Method] = {
     "ours without constant liar": _judged(sampler={"name": "auto", "options": {"constant_liar": False}}),
     "ours without relative rate": _judged(relative=False, needs_arms=True),
     "ours with random third": _judged(random_share=1 / 3),
+    "ours with past studies": _warm(),
+    "ours with two past studies": _warm(studies=2),
+    "ours with one past study": _warm(studies=1),
 }
 """What the table can show; those whose name begins with "ours with" are variations of ours."""
 

@@ -1,4 +1,4 @@
-"""Recipes for a task that were learnt on other tasks."""
+"""Recipes for a task that were learnt on other tasks whose whole tables are known."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.replay.tables import Floats, Task
+from tuner.search.portfolio import choose_cover
 from tuner.study.domains import Value
 
 
 def learn_portfolio(tasks: Sequence[Task], *, size: int, arm: str = "") -> list[dict[str, Value]]:
-    """Greedy coverage: each next recipe is the one that most lowers the mean over the tasks of the best regret so far.
+    """The greedy cover of :mod:`tuner.search.portfolio`, over every recorded configuration.
 
     Args:
         tasks: With the same recorded configurations; the one that is searched must not be among them.
@@ -20,26 +21,9 @@ def learn_portfolio(tasks: Sequence[Task], *, size: int, arm: str = "") -> list[
     """
     if not tasks:
         return []
-    regrets = np.stack([_regrets(task) for task in tasks])
-    covered = np.ones(len(tasks))
-    chosen: list[int] = []
-    arms = np.array([tasks[0].values(row)[arm] if arm else 0 for row in range(regrets.shape[1])])
-    for _ in range(size):
-        means = np.minimum(regrets, covered[:, None]).mean(axis=0)
-        means[chosen] = np.inf
-        is_new = ~np.isin(arms, arms[chosen])
-        if arm and is_new.any():
-            means[~is_new] = np.inf
-        row = int(means.argmin())
-        if chosen and means[row] >= covered.mean() - 1e-9 and not (arm and is_new.any()):
-            # all is covered: begin a second cover
-            covered = np.ones(len(tasks))
-            means = regrets.mean(axis=0)
-            means[chosen] = np.inf
-            row = int(means.argmin())
-        chosen.append(row)
-        covered = np.minimum(covered, regrets[:, row])
-    return [tasks[0].values(row) for row in chosen]
+    worth = np.stack([_regrets(task) for task in tasks])
+    kinds = [tasks[0].values(row)[arm] for row in range(worth.shape[1])] if arm else []
+    return [tasks[0].values(row) for row in choose_cover(worth, size=size, kinds=kinds)]
 
 
 def _regrets(task: Task) -> Floats:

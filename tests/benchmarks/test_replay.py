@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.replay.forms import one_way
 from benchmarks.replay.judged import JudgedSearch
+from benchmarks.replay.past import learn_recipes
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Job, replay
 from benchmarks.replay.smooth import Interpolated
@@ -237,3 +238,13 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     np.savez(path, tasks=["t"], hp_names=["x"], configs=[[0.0], [1.0]])
     with pytest.raises(ValueError, match="neither LCBench's format"):
         load_tasks(path)
+
+
+def test_recipes_are_learnt_from_what_past_searches_left_behind() -> None:
+    tasks = [toy_task(seed, rows=200) for seed in (-2, -1, 1, 2)]
+    task = toy_task(0, rows=200)
+    learnt = learn_recipes(task, others=tasks, ask=one_way, seed=0, size=4)
+    assert learnt == learn_recipes(task, others=tasks, ask=one_way, seed=0, size=4)
+    scores = [NearestRow(task).curve(values).scores[-1] for values in learnt]
+    assert max(scores) > np.quantile(task.scores[:, -1], 0.95)
+    assert len(learnt) == 4

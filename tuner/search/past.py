@@ -215,9 +215,11 @@ def _candidates(lesson: _Lesson) -> list[int]:
     return sorted(complete, key=lambda index: (_rank(lesson, index), lesson.trials[index][0].number))[:_TRIALS]
 
 
-def _rank(lesson: _Lesson, index: int) -> tuple[float, bool, float]:
-    trial = lesson.trials[index][0]
-    return float(lesson.worth[index]), trial.confirmed is None, -_score(trial, maximize=lesson.study.maximize)
+def _rank(lesson: _Lesson, index: int) -> tuple[float, bool, float, float]:
+    """Its worth; of those that are worth the same a confirmed one, then the better score, then what the search saw."""
+    trial, sign = lesson.trials[index][0], -1.0 if lesson.study.maximize else 1.0
+    score = _score(trial, maximize=lesson.study.maximize)
+    return float(lesson.worth[index]), trial.confirmed is None, -score, sign * float(trial.value or 0.0)
 
 
 def _winners(lessons: Sequence[_Lesson]) -> list[tuple[_Lesson, int]]:
