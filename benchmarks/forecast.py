@@ -58,7 +58,7 @@ FIRST = study("known", rows=200, tokens=32, epochs=2, budget={"trials": 8}, sear
 STUDIES = (
     (study("more-rows", rows=400, tokens=32, epochs=3, budget={"trials": 8}, confirm={"finalists": 1, "seeds": 1}), 1),
     (study("longer-texts", rows=200, tokens=64, epochs=4, budget={"trials": 10}), 2),
-    (study("for-money", rows=200, tokens=32, epochs=2, budget={"money": 0.75, "price_per_hour": 60.0}), 2),
+    (study("for-money", rows=200, tokens=32, epochs=2, budget={"money": 2.5, "price_per_hour": 60.0}), 2),
 )
 
 
@@ -97,11 +97,11 @@ class Measured:
         return sum(self.is_held_by(outlook) for outlook in self.during) / max(1, len(self.during))
 
     def is_held_by(self, outlook: Outlook) -> bool:
-        """Whether an outlook's intervals hold what came."""
+        """Whether an outlook's intervals hold what came, up to the 2 % to which a budget holds."""
         pairs: list[tuple[Span, float]] = [(outlook.device_hours, self.device_hours), (outlook.hours, self.hours)]
         if outlook.money is not None and self.money is not None:
             pairs.append((outlook.money, self.money))
-        return all(span.low <= truth <= span.high for span, truth in pairs)
+        return all(span.low <= truth <= 1.02 * span.high for span, truth in pairs)
 
 
 def run(name: str, *, workers: int, storage: str, folder: Path) -> tuple[StudySnapshot, tuple[Outlook, ...]]:
@@ -186,6 +186,10 @@ def _figures(one: Measured) -> dict[str, Any]:
         "device_seconds": one.device_hours * 3600.0,
         "device_seconds_foreseen": [one.before.device_hours.low * 3600.0, one.before.device_hours.high * 3600.0],
         "seconds": one.hours * 3600.0,
+        "device_seconds_while_it_ran": [
+            [o.device_hours.low * 3600.0, o.device_hours.high * 3600.0] for o in one.during
+        ],
+        "seconds_while_it_ran": [[o.hours.low * 3600.0, o.hours.high * 3600.0] for o in one.during],
         "seconds_foreseen": [one.before.hours.low * 3600.0, one.before.hours.high * 3600.0],
     }
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.samples import make_spec, make_study, make_trial
 from tuner.report.outlook import foresee_end, spending_words
-from tuner.store.records import BudgetUse, Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.store.records import BudgetUse, Outcome, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 
 
 def running(trials: tuple[TrialRecord, ...], *, planned: int, **budget: Any) -> StudySnapshot:
@@ -63,6 +63,28 @@ def test_as_many_slots_as_train_now() -> None:
     assert found is not None
     assert found.workers == 2
     assert found.stands_on == "6 trials of this study"
+
+
+def test_slots_that_wait_at_this_moment_make_the_low_end_by_the_clock() -> None:
+    trials = (*many(6), *many(1, first=6, outcome=Outcome.RUNNING, values=(0.5,), seconds=1.0))
+    snapshot = running(trials, planned=20)
+    worker = WorkerRecord(
+        worker="w",
+        host="box",
+        pid=1,
+        devices=("cuda:0", "cuda:1", "cuda:2"),
+        state="running",
+        started_at=0.0,
+        seen_at=0.0,
+        is_alive=True,
+    )
+    alone, three = foresee_end(snapshot), foresee_end(replace(snapshot, workers=(worker,)))
+    assert alone is not None
+    assert three is not None
+    assert (alone.workers, three.workers) == (1, 3)
+    assert three.hours.low < alone.hours.low
+    assert three.hours.high == alone.hours.high
+    assert three.device_hours == alone.device_hours
 
 
 def test_the_line_of_the_report() -> None:

@@ -35,8 +35,9 @@ def foresee_end(snapshot: StudySnapshot) -> Outlook | None:
     if study.state not in (StudyState.SEARCHING, StudyState.CONFIRMING) or not past:
         return None
     running = [trial for trial in snapshot.trials if not trial.outcome.is_finished]
-    slots = sum(trial.outcome is Outcome.RUNNING for trial in running)
-    slots += sum(run.outcome is Outcome.RUNNING for finalist in snapshot.finalists for run in finalist.runs)
+    busy = sum(trial.outcome is Outcome.RUNNING for trial in running)
+    busy += sum(run.outcome is Outcome.RUNNING for finalist in snapshot.finalists for run in finalist.runs)
+    slots = sum(len(worker.devices) for worker in snapshot.workers if worker.is_alive)
     costs = strategy_costs(study.spec, past=past, rows=0.0)
     epochs = study.spec.training.epochs
     every = [cost.whole(epochs) for cost in costs.values()]
@@ -57,7 +58,8 @@ def foresee_end(snapshot: StudySnapshot) -> Outlook | None:
         confirmation=_confirmation(snapshot, every=every).times(FASTER, SLOWER),
         longest=max(every),
         trials=to_come or 0,
-        workers=max(1, slots),
+        workers=max(1, slots, busy),
+        busy=busy,
         stands_on=f"{len(past)} {'trial' if len(past) == 1 else 'trials'} of this study",
         spent=study.used.gpu_seconds,
         elapsed=study.used.wall_seconds,

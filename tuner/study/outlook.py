@@ -170,6 +170,7 @@ def conclude(
     trials: int,
     workers: int,
     stands_on: str,
+    busy: int | None = None,
     spent: float = 0.0,
     elapsed: float = 0.0,
 ) -> Outlook:
@@ -183,6 +184,7 @@ def conclude(
         trials: Trials to come.
         workers: Slots that serve the study.
         stands_on: What the interval stands on.
+        busy: How many of them do at this moment, the others perhaps another study; None: all.
         spent: Device seconds so far.
         elapsed: Seconds by the clock so far.
     """
@@ -198,9 +200,10 @@ def conclude(
     else:
         to_come = search.plus(confirmation)
     device = to_come.plus(Span(low=spent, high=spent)).at_most(limit)
-    waiting = (2 if spec.confirm.finalists else 1) * longest + trials * _BETWEEN / workers
+    fewest = max(1, workers if busy is None else busy)
+    waiting = (2 if spec.confirm.finalists else 1) * longest + trials * _BETWEEN / fewest
     wall = Span(
-        low=elapsed + (device.low - spent) / workers, high=elapsed + (device.high - spent) / workers + waiting
+        low=elapsed + (device.low - spent) / workers, high=elapsed + (device.high - spent) / fewest + waiting
     ).at_most(clock)
     if clock is not None:
         device = device.at_most(spent + (clock - elapsed) * workers)
