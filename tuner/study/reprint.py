@@ -151,7 +151,8 @@ def _ran_on(facts: Mapping[str, Any]) -> list[str]:
     """What a trial ran on, in words; nothing where that is not known."""
     if not facts:
         return []
-    threads = f" with {facts['threads']} threads" if facts.get("device") == "cpu" and "threads" in facts else ""
+    count = facts.get("threads", 0) if facts.get("device") == "cpu" else 0
+    threads = f" with {count} thread{'' if count == 1 else 's'}" if count else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     code = f"tuner {facts['code']}" if "code" in facts else ""
     return [", ".join(part for part in (f"{facts.get('device', 'a device')}{threads}", code, versions) if part)]
