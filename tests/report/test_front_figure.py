@@ -79,7 +79,7 @@ def test_the_page_tells_the_front() -> None:
     snapshot = several()
     page = render_page(snapshot)
     assert '<section id="front">' in page
-    assert "macro_f1, trainable_params, seconds all count" in " ".join(page.split())
+    assert "macro_f1 and trainable_params and seconds count" in " ".join(page.split())
     assert page.count('<b class="tag">knee</b>') == 1
     for place in (1, 2):
         assert f'data-figure="front-{place}"' in page

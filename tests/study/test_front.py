@@ -30,6 +30,8 @@ def test_front_is_optunas(objectives: int) -> None:
 def test_knee_is_where_both_are_nearly_best() -> None:
     assert find_knee([(0.0, 1.0), (0.1, 0.1), (1.0, 0.0)]) == 1
     assert find_knee([(0.0, 1000.0), (1e-6, 100.0), (1e-5, 0.0)]) == 1  # scaled, not by units
+    assert find_knee([(0.0, 1.0), (0.9, 0.2), (1.0, 0.0)]) == 1  # no end
+    assert find_knee([(1.0, 0.0, 0.0), (0.1, 0.6, 0.9), (0.0, 1.0, 1.0)]) == 1  # nor where two things go together
     assert find_knee([(0.0, 1.0), (1.0, 0.0)]) is None
     assert find_knee([]) is None
 

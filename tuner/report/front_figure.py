@@ -118,8 +118,8 @@ def _draw(
         figure.update_xaxes(exponentformat="SI", nticks=6)
     return Drawing(
         key=f"front-{place}",
-        title=f"{_title(up.metric)} against {across.metric}",
-        caption=_caption(front, place),
+        title=f"{up.metric} against {across.metric}",
+        caption=_caption(front, place) + _bounds(constraints, (across, up)),
         figure=figure,
     )
 
@@ -155,5 +155,6 @@ def _unit(objective: ObjectiveSpec) -> str:
     return {"seconds": " (device seconds)", "peak_memory": " (bytes)"}.get(objective.metric, "")
 
 
-def _title(name: str) -> str:
-    return name[:1].upper() + name[1:]
+def _bounds(constraints: Sequence[Constraint], axes: Sequence[ObjectiveSpec]) -> str:
+    drawn = [one.text for one in constraints if one.name in {axis.metric for axis in axes}]
+    return f" Dashed: {', '.join(drawn)}." if drawn else ""

@@ -36,13 +36,13 @@ def front_ranks(points: Sequence[Point]) -> list[int]:
 def find_knee(points: Sequence[Point]) -> int | None:
     """The point of a front that is nearest to having the best of everything; None below three points.
 
-    Each thing is scaled so that the front's best is 0 and its worst 1; the nearest point to all zeros is the knee. Equally near ones:
-    the first.
+    Each thing is scaled so that the front's best is 0 and its worst 1. The knee is the point whose worst of these is smallest, so an end
+    of the front is none while any point lies between the ends; of equal ones the nearest to all zeros, then the first.
     """
     if len(points) < 3:
         return None
     scaled = _scaled(points)
-    return min(range(len(points)), key=lambda index: math.hypot(*scaled[index]))
+    return min(range(len(points)), key=lambda index: (max(scaled[index]), math.hypot(*scaled[index])))
 
 
 def spread(points: Sequence[Point], *, first: Sequence[int]) -> list[int]:
