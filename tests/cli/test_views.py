@@ -7,7 +7,9 @@ from dataclasses import replace
 from tests.cli.test_json import validate
 from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
 from tuner.cli.documents import best_document
+from tuner.cli.verdict import verdict_document
 from tuner.cli.views import finalist_lines, study_lines, winner_words, workers_lines
+from tuner.report import summarise
 from tuner.report.verdict import choose_winner
 from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 
@@ -32,7 +34,13 @@ def test_a_winner_without_a_value_of_the_search() -> None:
     assert winner is not None
     assert winner_words(winner, "macro_f1")[1] == "no macro_f1 in the search, where it was pruned"
     document = best_document(winner, "macro_f1")
-    validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
+    answer = {
+        "schema_version": 1,
+        "name": "reuters-r8",
+        "best": document,
+        "verdict": verdict_document(summarise(snapshot)),
+    }
+    validate(answer, "study-best")
     assert document["values"] == {}
 
 
@@ -52,7 +60,13 @@ def test_an_incomplete_confirmation_is_said_in_words_and_as_a_document() -> None
     assert [("2 of 2" in line, "0 of 2" in line) for line in shown] == [(True, False), (False, True)]
     assert study_lines(snapshot)[1].split(maxsplit=1)[1] == "finished (the confirmation is incomplete)"
     document = best_document(winner, "macro_f1")
-    validate({"schema_version": 1, "name": "reuters-r8", "best": document}, "study-best")
+    answer = {
+        "schema_version": 1,
+        "name": "reuters-r8",
+        "best": document,
+        "verdict": verdict_document(summarise(snapshot)),
+    }
+    validate(answer, "study-best")
     assert document["basis"] == "incomplete"
 
 

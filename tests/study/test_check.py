@@ -51,7 +51,7 @@ def test_study_that_is_right(folder: Path) -> None:
     assert report.forecast.lines()[1:] == (
         "search: at most 12 trials of up to 4 epochs, 48 epochs in all",
         "steps: 25 to 100 in an epoch",
-        "confirmation: 9 to 12 runs with fresh seeds, 36 to 48 epochs "
+        "confirmation: 12 to 15 runs with fresh seeds, 48 to 60 epochs "
         "(the default recipe of full is added where it is not among them)",
     )
 

@@ -98,7 +98,7 @@ def test_sampler_by_name_or_with_options(tmp_path: Path) -> None:
 def test_sections_with_all_lines_commented_out(tmp_path: Path) -> None:
     spec = parse(STUDY + "space:\n  # dropout: 0.1\nsearch:\nconfirm:\n", tmp_path)
     assert spec.space == {}
-    assert spec.confirm.finalists == 3
+    assert spec.confirm.finalists == 4
 
 
 def test_sentence_pairs_and_combinations(tmp_path: Path) -> None:
