@@ -19,7 +19,7 @@ STUMBLES = (Outcome.LOST, Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.PREEMPTED
 _MEANING = {
     Outcome.ERRORED: "the data or the code raised an error, or the process died again and again",
     Outcome.DIVERGED: "loss, gradients or scores were no numbers any more, or the loss exploded",
-    Outcome.INFEASIBLE: "the configuration cannot run here: memory, shapes",
+    Outcome.INFEASIBLE: "the configuration cannot run here (memory, shapes), or breaks a constraint of the study",
     Outcome.LOST: "the process or its box died",
     Outcome.PREEMPTED: "given back by a worker that was told to stop, or had no room on its disk; it costs the trial nothing",
 }

@@ -38,7 +38,7 @@ class Outcome(Enum):
     RUNNING = "running"  # a worker holds a lease on it
     COMPLETE = "complete"  # it has a result
     PRUNED = "pruned"  # it was losing and was stopped; its curve counts
-    INFEASIBLE = "infeasible"  # this configuration cannot run here
+    INFEASIBLE = "infeasible"  # this configuration cannot run here, or breaks a constraint
     DIVERGED = "diverged"  # its loss or its gradients were no longer numbers
     ERRORED = "errored"  # data or code raised an error, or its process died again and again; see the reason
     PREEMPTED = "preempted"  # attempts only: a worker that was told to stop gave it back
