@@ -17,7 +17,7 @@ from tuner.search.samplers import Options, construct
 from tuner.study.names import did_you_mean
 from tuner.study.spec import ChoiceSpec
 
-FEW_EPOCHS = 9
+FEW_EPOCHS = 10
 """With fewer the first epoch is a large share of the schedule, after which the ranks of strategies still cross."""
 
 
@@ -52,8 +52,8 @@ def _plain(cls: type[BasePruner], name: str) -> Callable[[Options, int], BasePru
 
 
 def _auto(options: Options, epochs: int) -> BasePruner:
-    # Plain halving: where recipes are tried first, Hyperband's brackets are no better at 50 trainings and worse at 10 and 20
-    # (LCBench). Where epochs are few it keeps the better half instead of the best third.
+    # Plain halving: where recipes are tried first, Hyperband's brackets cost at 10 and 20 trainings more than they bring at 50
+    # (docs/search.md). Where epochs are few it keeps the better half instead of the best third.
     factor = 2 if epochs < FEW_EPOCHS else 3
     defaults: dict[str, Any] = {"min_resource": 1, "reduction_factor": factor}
     cls = optuna.pruners.SuccessiveHalvingPruner
