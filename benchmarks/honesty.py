@@ -238,8 +238,9 @@ def _judge_number(tally: Tally, world: World, *, winner: Winner, standing: Stand
 def _judge_claims(tally: Tally, truth: Floats, *, winner: Winner, standing: Standing, numbers: Sequence[int]) -> None:
     """What is said of the finalists' order."""
     best = max(truth[number] for number in numbers)
-    tally.tied.append(len(standing.tied))
-    tally.best_in_tied.append(any(truth[score.trial.number] >= best - 1e-9 for score in standing.tied))
+    if standing.tied:  # empty where the drawn seeds are all the same one: nothing is said then
+        tally.tied.append(len(standing.tied))
+        tally.best_in_tied.append(any(truth[score.trial.number] >= best - 1e-9 for score in standing.tied))
     mine = truth[winner.trial.number]
     tally.false_claim.append(any(each.is_clear and truth[each.other] > mine + 1e-9 for each in standing.comparisons))
     second = standing.against(None if winner.runner_up is None else winner.runner_up.number)

@@ -192,13 +192,14 @@ def order(scores: Mapping[int, Row], *, favourite: int | None = None) -> list[in
 
     Args:
         scores: Each competitor's score with every seed that all of them have.
-        favourite: Who wins a tie: it comes first unless the best of the others beats it with a probability of :data:`TRUST`.
+        favourite: Who wins a tie: it comes first unless one of the others beats it with a probability of :data:`TRUST`.
     """
     ranked = sorted(scores, key=lambda number: -statistics.fmean(scores[number]))
     if favourite is None or favourite not in scores or ranked[0] == favourite or len(scores[favourite]) < 2:
         return ranked
-    ahead = lead(scores[ranked[0]], scores[favourite], field=list(scores.values()))
-    if ahead.is_measured and ahead.probability < TRUST:
+    field = list(scores.values())
+    leads = [lead(scores[number], scores[favourite], field=field) for number in ranked if number != favourite]
+    if all(ahead.is_measured and ahead.probability < TRUST for ahead in leads):
         ranked.remove(favourite)
         ranked.insert(0, favourite)
     return ranked

@@ -2,7 +2,7 @@
 
 Among the finalists still in the race the winner is the one with the best *mean score over the fresh seeds that all of them
 have*, on the validation rows that were held back from the search where there are any, else on the validation rows. The default
-recipe is given up only for one that is better with a probability of 90 %: less is a tie, which the recipe wins. While some have
+recipe is given up only where one of the others is better with a probability of 90 %: less is a tie, which the recipe wins. While some have
 no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and
 so too good (the winner's curse); the test rows only report and never choose.
 """

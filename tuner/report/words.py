@@ -302,7 +302,7 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
         if winner.is_tie:
             return [
                 (
-                    "It is the default recipe itself: the best of the others has a better mean with fresh seeds, but is "
+                    "It is the default recipe itself: another has a better mean with fresh seeds, but it is "
                     f"better with less than {100 * TRUST:.0f} % probability, and a tie goes to the recipe."
                 )
             ]
