@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import plotly.graph_objects as go
+
 from tuner.report.figures import Drawing
 from tuner.report.formats import count_noun
 from tuner.report.theme import INK, MUTED, PAPER, StrategyStyle, new_figure, safe_text
@@ -45,6 +47,30 @@ def _draw(
 ) -> Drawing:
     across, up = front.objectives[place], front.objectives[0]
     figure = new_figure(x_title=f"{across.metric}{_unit(across)}", y_title=up.metric, height=420)
+    _lost(figure, front, place, broken=broken)
+    _members(figure, front, place, style=style)
+    for constraint in constraints:
+        line = {"line": {"color": INK, "width": 1, "dash": "dash"}}
+        if constraint.name == across.metric:
+            figure.add_vline(x=constraint.bound, **line)
+        elif constraint.name == up.metric:
+            figure.add_hline(y=constraint.bound, **line)
+    sizes = [values[place] for _, values in front.dominated] + [member.values[place] for member in front.members]
+    if across.metric in COSTS and min(sizes) > 0 and max(sizes) / min(sizes) > _WIDE:
+        figure.update_xaxes(type="log", exponentformat="SI", dtick=1 if max(sizes) / min(sizes) > 100 else "D2")
+    else:
+        figure.update_xaxes(exponentformat="SI", nticks=6)
+    return Drawing(
+        key=f"front-{place}",
+        title=f"{up.metric} against {across.metric}",
+        caption=_caption(front, place) + _bounds(constraints, (across, up)),
+        figure=figure,
+    )
+
+
+def _lost(figure: go.Figure, front: Front, place: int, *, broken: Sequence[TrialRecord]) -> None:
+    """What is dominated, and what broke a constraint."""
+    across, up = front.objectives[place], front.objectives[0]
     points = [(trial, values[place], values[0]) for trial, values in front.dominated]
     if points:
         figure.add_scatter(
@@ -67,6 +93,11 @@ def _draw(
             marker={"symbol": "x-thin", "size": 9, "color": MUTED, "line": {"width": 2, "color": MUTED}},
             hovertemplate="%{customdata}: %{y:.4f}<extra>breaks a constraint</extra>",
         )
+
+
+def _members(figure: go.Figure, front: Front, place: int, *, style: StrategyStyle) -> None:
+    """The front in the strategies' colours, a line along it where two objectives count, and a ring around the knee."""
+    across = front.objectives[place]
     members = sorted(front.members, key=lambda member: member.values[place])
     if len(front.objectives) == 2:
         figure.add_scatter(
@@ -105,23 +136,6 @@ def _draw(
             cliponaxis=False,
             hoverinfo="skip",
         )
-    for constraint in constraints:
-        line = {"line": {"color": INK, "width": 1, "dash": "dash"}}
-        if constraint.name == across.metric:
-            figure.add_vline(x=constraint.bound, **line)
-        elif constraint.name == up.metric:
-            figure.add_hline(y=constraint.bound, **line)
-    sizes = [x for _, x, _ in points] + [member.values[place] for member in members]
-    if across.metric in COSTS and min(sizes) > 0 and max(sizes) / min(sizes) > _WIDE:
-        figure.update_xaxes(type="log", exponentformat="SI", dtick=1 if max(sizes) / min(sizes) > 100 else "D2")
-    else:
-        figure.update_xaxes(exponentformat="SI", nticks=6)
-    return Drawing(
-        key=f"front-{place}",
-        title=f"{up.metric} against {across.metric}",
-        caption=_caption(front, place) + _bounds(constraints, (across, up)),
-        figure=figure,
-    )
 
 
 def _caption(front: Front, place: int) -> str:
