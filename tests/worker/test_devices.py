@@ -11,6 +11,8 @@ import pytest
 from tuner.errors import UnavailableError, UsageError
 from tuner.worker.devices import find_slots, visible_gpus
 
+CORES = len(os.sched_getaffinity(0))
+
 
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,14 @@ def test_slots_of_a_box_with_gpus(devices: str, per_device: int, names: list[str
     assert [slot.device for slot in slots] == visible
     assert all(slot.threads >= 1 for slot in slots)
     assert sum(slot.threads for slot in slots) <= max(len(slots), len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"), [("1", 1), ("1000", CORES), ("", CORES), ("0", CORES), ("4,2", CORES), ("many", CORES)]
+)
+def test_people_may_ask_for_fewer_threads(monkeypatch: pytest.MonkeyPatch, asked: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert [slot.threads for slot in find_slots("cpu", per_device=1)] == [threads]
 
 
 @pytest.mark.usefixtures("two_gpus")

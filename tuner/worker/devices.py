@@ -37,6 +37,8 @@ class SlotPlace:
 def find_slots(devices: str, *, per_device: int) -> list[SlotPlace]:
     """The slots of this box.
 
+    Each has its share of the cores as threads, or as many as ``OMP_NUM_THREADS`` says where that is fewer.
+
     Args:
         devices: ``auto`` (all visible GPUs, else the CPU), ``cpu``, or ``cuda:0,1``.
         per_device: Slots on each device.
@@ -46,8 +48,7 @@ def find_slots(devices: str, *, per_device: int) -> list[SlotPlace]:
         UnavailableError: If a named GPU is not there.
     """
     names = _chosen(devices)
-    cores = len(os.sched_getaffinity(0))
-    threads = max(1, cores // (len(names) * per_device))
+    threads = _threads(len(names) * per_device)
     return [
         SlotPlace(
             name=f"{'cpu' if name == 'cpu' else f'cuda:{name}'}/{share}",
@@ -58,6 +59,12 @@ def find_slots(devices: str, *, per_device: int) -> list[SlotPlace]:
         for name in names
         for share in range(per_device)
     ]
+
+
+def _threads(slots: int) -> int:
+    share = max(1, len(os.sched_getaffinity(0)) // slots)
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # may also be a list, for nested loops
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) > 0 else share
 
 
 def _chosen(devices: str) -> list[str]:
