@@ -68,7 +68,10 @@ def learn_recipes(task: Task, *, others: Sequence[Task], ask: Ask, seed: int, si
     """
     question = ask(task)
     past = [_searched(other.name, seed, _Kept(other, ask)) for other in others]
-    learnt = learn_from(past, spec=_spec(task.name, question), space=question.space, size=size)
+    # By name: one or two of other data would teach nothing, and it is the question what they are worth.
+    named = SearchSpec.model_validate({"learn_from": [study.name for study in past] or "none"})
+    spec = _spec(task.name, question).model_copy(update={"search": named})
+    learnt = learn_from(past, spec=spec, space=question.space, size=size)
     return [question.recorded(one.strategy, question.space.absolute(one.strategy, one.values)) for one in learnt]
 
 

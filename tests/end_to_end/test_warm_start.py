@@ -28,6 +28,7 @@ def test_a_second_study_starts_with_the_winner_of_the_first(tmp_path: Path) -> N
 
     write_rows(tmp_path / "others.csv", count=200, seed=3)
     data = {"train": "others.csv", "test": "test.csv", "validation": 0.25}
+    asked["search"] = {"learn_from": ["first"]}  # one study of other rows teaches only by name
     file = write_study(tmp_path, "second", **asked, budget={"trials": 4}, data=data)
     second = api.create_study(file, storage=storage)
     source = f"first/{winner.number}"

@@ -196,7 +196,16 @@ def test_the_best_of_few_studies_are_taken_as_they_are() -> None:
 def test_confirmed_winners_come_before_others() -> None:
     confirmed = taught("far", PLAIN, confirmed={2: 0.45}, data={"train": "other.csv"})
     near = taught("near", [*PLAIN, ("full", -1.0, 0.9)])
-    assert names(learnt([near, confirmed]))[:2] == ["far/2", "near/4"]
+    assert names(learnt([near, confirmed], search={"learn_from": ["near", "far"]}))[:2] == ["far/2", "near/4"]
+
+
+def test_few_studies_of_other_data_teach_only_by_name() -> None:
+    near = taught("near", PLAIN)
+    others = [taught(name, PLAIN, data={"train": f"{name}.csv"}) for name in ("a", "b", "c")]
+    assert learnt(others[:2]) == []
+    assert {name.partition("/")[0] for name in names(learnt([near, *others[:1]]))} == {"near"}
+    assert names(learnt(others[:1], search={"learn_from": ["a"]}))
+    assert names(learnt(others))
 
 
 def test_many_studies_are_covered() -> None:
@@ -244,7 +253,7 @@ def test_the_same_data_and_the_nearer_model_count_more() -> None:
     near = taught("near", PLAIN[1:])
     assert [name.partition("/")[0] for name in names(learnt([far, other, near], size=1))] == ["near"]
     assert names(learnt([far, near]))[:1] == ["near/1"]
-    assert names(learnt([far, other]))[:1] == ["other/1"]
+    assert names(learnt([far, other], search={"learn_from": ["far", "other"]}))[:1] == ["other/1"]
 
 
 def test_whose_training_rows_are_this_ones_test_rows_is_not_learnt_from() -> None:

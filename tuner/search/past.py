@@ -33,12 +33,12 @@ FEWEST_COMPLETE = 3
 """Complete trials without which a study that is not named teaches nothing: its best one has beaten nobody."""
 
 FEWEST_STUDIES = 3
-"""Past studies without which there is nothing to cover, and the winners are taken as they are."""
+"""Past studies without which there is nothing to cover, and the winners are taken as they are.
 
-_STUDIES, _TRIALS = (
-    50,
-    20,
-)  # of the likest studies, so many of the best trials: more would cost seconds and teach nothing
+Of other data, unless they are named, so few teach nothing: on LCBench recipes of one or two other tasks held a search back.
+"""
+
+_STUDIES, _TRIALS = 50, 20  # of the likest studies, so many of the best trials: more would cost seconds for nothing
 _KEY = "search.learn_from"
 
 
@@ -142,6 +142,8 @@ def learn_from(past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace
         and (is_named or _teaches(study, spec))
         and (lesson := _lesson(study, spec=spec, space=space)) is not None
     ]
+    if not is_named and len(lessons) < FEWEST_STUDIES:
+        lessons = [lesson for lesson in lessons if lesson.study.spec.data.train == spec.data.train]
     lessons = sorted(lessons, key=lambda lesson: -lesson.weight)[:_STUDIES]
     chosen = _winners(lessons) if len(lessons) < FEWEST_STUDIES else _covering(lessons, space=space, size=size)
     found: dict[tuple[object, ...], LearntRecipe] = {}
