@@ -12,15 +12,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-input --progress-bar off --no-warn-conflicts --constraint constraints.txt
 # One line for each package, instead of nothing for minutes or a page for each.
 PROGRESS := sed -u -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/    \1/p' -e 's/^Installing collected packages.*/    unpacking/p'
-# Whole files to one process: the servers that tests start are shared within it. Two processes more than there are cores, at
-# most four: tests of faults wait longer than they compute.
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+# Whole files to one process: the servers that tests start are shared within it. One process more than there are cores, at most
+# four: tests of faults wait longer than they compute.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # One test at a time, for their figures are times too; what passes is kept.
 FIGURES := $(BIN)/python -m pytest -p tests.faults.figures --figures tests/faults/figures.json
 CODE := tuner tests $(wildcard benchmarks)
 
-.PHONY: help venv venv-dev demo test check quick lint types format docs faults soak secrets clean
+.PHONY: help venv venv-dev demo test coverage check quick lint types format docs faults soak secrets clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,7 +33,10 @@ venv-dev: $(VENV)/.installed-dev  ## create .venv with all extras and the test t
 demo: $(VENV)/.installed  ## run a real search on real data, from the study file to the report
 	$(BIN)/tuner demo
 
-test: lint types  ## everything that must hold: linters, types, all tests, coverage
+test: lint types  ## everything that must hold: linters, types, all tests
+	$(PYTEST)
+
+coverage: lint types  ## the same, and how much of the code the tests reach; half as long again
 	$(PYTEST) --cov --cov-report=term
 
 check: lint  ## the quick part of `test`, in less than three minutes

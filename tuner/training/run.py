@@ -226,7 +226,7 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
         "precision": str(compute.dtype).removeprefix("torch."),
         "micro_batch": settings.micro_batch,
         "data": data.fingerprint(),
-        "rows": (len(data.train), len(data.validation)),
+        "rows": [len(data.train), len(data.validation)],
         "weights": base.fingerprint,
         "teacher": "" if lessons is None else lessons.fingerprint,
         **circumstances(),
