@@ -82,7 +82,7 @@ def _misbehave(plan: TrialPlan, *, fitted: Callable[[int], None]) -> None:
             fitted(4)
         case "short" if is_first:
             raise TrialOutOfMemory("out of memory on toy with 1 row")
-        case "some" if is_first and not plan.number % 2:
+        case "half" if is_first and not plan.number % 2:
             raise TrialOutOfMemory("out of memory on toy with 1 row")
         case "shorter":
             raise TrialOutOfMemory("out of memory on toy with 1 row")

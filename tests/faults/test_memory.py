@@ -16,19 +16,20 @@ from transformers import BertConfig
 from tests.faults.figures import LONG, RecordProperty, record
 from tests.faults.short_training import BROKEN, KILLS, LEAK, MIB, TRACE
 from tests.faults.tight_training import HELD, ROOM
-from tests.store.toy import toy_study
+from tests.store.toy import holder, toy_study
 from tests.training import samples
-from tuner.store import studies, workers
+from tuner.search.driver import StudyDriver
+from tuner.store import fits, studies, workers
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudySnapshot
-from tuner.store.tables import attempts, events, fits
+from tuner.store.tables import attempts, events
+from tuner.store.tables import fits as fits_table
 from tuner.study.domains import Fixed
 from tuner.study.space import SearchSpace, StrategySpace
 from tuner.worker import health
 from tuner.worker.events import Event, Notice, RunEnded, StudySeen
 from tuner.worker.options import WorkerOptions
-from tuner.worker.slot import Slot
 from tuner.worker.supervisor import run_worker
 
 pytestmark = pytest.mark.slow
@@ -148,25 +149,32 @@ def test_a_run_that_does_not_fit_has_a_second_chance_in_a_fresh_process(serve: C
     assert served.ends[0].reason == "out of memory on toy with 1 row; it waits for another attempt in a fresh process"
 
 
-def test_a_warm_runner_makes_room_for_a_fresh_one(
-    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other slot's runner is idle and warm when the run waits again, and so it is the one that claims it."""
-    renewed: list[str] = []
-    renew = Slot.renew
+def test_a_warm_runner_makes_room_for_a_fresh_one(serve: Callable[..., Served], sqlite_url: str) -> None:
+    """A run whose memory ran out on another box comes to a runner that has trained already."""
 
-    def watched(slot: Slot) -> None:
-        renewed.append(slot.name)
-        renew(slot)
+    def run_out_elsewhere(event: Event) -> None:
+        if isinstance(event, RunEnded) and event.number == 0:
+            with Database.open(sqlite_url) as db:
+                lease = StudyDriver(db, name="some").claim(holder("another"))
+                assert lease is not None
+                assert lease.number == 1
+                assert fits.try_with_less(db, lease, micro_batch=4, reason="out of memory", seconds=1.0)
 
-    monkeypatch.setattr(Slot, "renew", watched)
-    served = serve("some", trials=12, per_device=2)
+    served = serve("some", trials=4, watcher=Watcher(act=run_out_elsewhere))
+    assert served.attempts == [["complete"], ["infeasible", "complete"], ["complete"], ["complete"]]
+    (again,) = served.traced(1)
+    before = served.trace[: served.trace.index(again)]
+    assert before
+    assert again["pid"] not in [line["pid"] for line in before]
+
+
+def test_runs_that_run_out_of_memory_are_tried_again_in_fresh_processes(serve: Callable[..., Served]) -> None:
+    served = serve("half", trials=12, per_device=2)
     assert served.attempts == [["infeasible", "complete"], ["complete"]] * 6
     for number in range(0, 12, 2):
         _, again = served.traced(number)
         before = served.trace[: served.trace.index(again)]
         assert again["pid"] not in [line["pid"] for line in before]
-    assert renewed
 
 
 def test_a_run_that_never_fits_is_infeasible_and_hurts_no_other(
@@ -196,7 +204,7 @@ def test_what_fits_is_remembered_for_later_trials(serve: Callable[..., Served], 
         assert line["micro_batch"] == (4 if trial.strategy in seen else 0)
         seen.add(trial.strategy)
     with Database.open(sqlite_url) as db:
-        rows = db.read(lambda tx: tx.execute(select(fits)).all())
+        rows = db.read(lambda tx: tx.execute(select(fits_table)).all())
     assert {(row.strategy, row.device, row.micro_batch) for row in rows} == {
         (strategy, "toy, 1 GiB", 4) for strategy in strategies
     }
