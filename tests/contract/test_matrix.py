@@ -36,6 +36,8 @@ from tuner.strategies.state import count_parameters, load_trainable_state, train
 from tuner.study.domains import Value
 from tuner.study.names import COMBINE, components
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 RATE = 3e-3
 

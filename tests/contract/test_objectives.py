@@ -21,6 +21,8 @@ from tuner.store.queries import load_snapshot, read_progress
 from tuner.store.records import Outcome, StudyState
 from tuner.study.plan import Verdict
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = [{"metric": "f1", "goal": "maximize"}, {"metric": "trainable_params", "goal": "minimize"}]
 
 

@@ -18,6 +18,8 @@ from tuner.store.records import Outcome, StudyState
 from tuner.study import names
 from tuner.study.spec import ChoiceSpec
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"threshold": {"lower": 0.2}, "wilcoxon": {"p_threshold": 0.1}}
 
 

@@ -18,6 +18,8 @@ from tuner.store.location import parse_url
 from tuner.store.queries import load_snapshot, read_progress
 from tuner.store.records import Outcome, StudyState
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def db(storage_url: str) -> Iterator[Database]:

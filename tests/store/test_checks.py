@@ -17,7 +17,7 @@ from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
 from tuner.store.tables import events
 
-pytestmark = pytest.mark.filterwarnings("ignore:Some regimes for parameter:UserWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Some regimes for parameter:UserWarning")]
 
 TRIALS = 6
 
