@@ -29,10 +29,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SERVERS = {"postgres", "mariadb", "s3", "gs"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first: one that begins last would be waited for by all other processes."""
+    """Files with many slow tests first: one that begins last would be waited for by all other processes.
+
+    The quick tests have SQLite and folders alone: a server takes seconds to start, in each of the processes that test.
+    """
+    for item in items:
+        if not SERVERS.isdisjoint(_databases(item)):
+            item.add_marker(pytest.mark.slow)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") is not None)
     items.sort(key=lambda item: -slow[item.path])
+
+
+def _databases(item: pytest.Item) -> set[str]:
+    call = getattr(item, "callspec", None)
+    chosen = {value for value in call.params.values() if isinstance(value, str)} if call else set()
+    return chosen | {name.removesuffix("_url") for name in getattr(item, "fixturenames", ())}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,6 +40,7 @@ def serve(db: Database, *, seed: int, bad: Outcome) -> list[bool]:
     return was_bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", list(VIOLATED))
 def test_the_sampler_learns_what_cannot_run(db: Database, bad: Outcome) -> None:
     late = [was for seed in (1, 2, 3) for was in serve(db, seed=seed, bad=bad)[-20:]]

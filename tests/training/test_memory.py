@@ -161,6 +161,7 @@ for trial in range(40):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("leaked", "taken", "found"), [(32, 0, True), (0, 256, False)])
 def test_a_process_that_keeps_more_and_more_is_noticed(leaked: int, taken: int, found: bool) -> None:
     """In a process of its own: pytest's own memory grows with other tests."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.store.toy import toy_study
 from tests.worker import cramped_training as cramped
 from tuner.store.database import Database
@@ -30,6 +32,7 @@ class Listener:
         pass
 
 
+@pytest.mark.slow
 def test_runs_without_room_are_given_back_and_go_on_when_there_is_some(tmp_path: Path) -> None:
     url, listener = f"sqlite:///{tmp_path}/tuner.db", Listener()
     with Database.open(url, create=True) as db:
