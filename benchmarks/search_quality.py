@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 import optuna
 
 from benchmarks.replay.comparison import AUTO, LOOKUPS, Comparison, compare, render
-from benchmarks.replay.methods import BASELINES, METHODS, OURS, STOCK, ablations
+from benchmarks.replay.methods import ABLATIONS, BASELINES, METHODS, OURS, STOCK
 
 DATA = Path(__file__).parent / "data"
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark, print its tables and write its results."""
     options = _parse(arguments)
     optuna.logging.set_verbosity(logging.WARNING)
-    methods = ablations(arms=bool(options.arm)) if options.ablate else options.methods
+    methods = ABLATIONS if options.ablate else options.methods
     results = []
     for table in options.table or sorted(DATA.glob("*/curves.npz")):
         plan = Comparison(

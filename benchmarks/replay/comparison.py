@@ -16,18 +16,25 @@ from benchmarks.replay.methods import METHODS, OURS, Setting
 from benchmarks.replay.own import ARM, StrategyTask, load_table
 from benchmarks.replay.simulator import Trace, Trainings, replay
 from benchmarks.replay.smooth import Interpolated
-from benchmarks.replay.statistics import Summary, normalised_regret, summarise
+from benchmarks.replay.statistics import Summary, first_as_good, normalised_regret, summarise
 from benchmarks.replay.syne import syne_version
 from benchmarks.replay.tables import Floats, NearestRow, Task
 
 BUDGETS = (5, 10, 20, 50)
 """In full trainings, over all workers together."""
 
+MOMENTS = tuple(np.arange(1, 4 * BUDGETS[-1] + 1) / 4)
+"""In full trainings: when a method is looked at to see how soon it is as good as another at the end."""
+
 Cells = dict[str, list[list[dict[str, Any]]]]
 """Of each method: tasks x seeds."""
 
 LOOKUPS: Mapping[str, type[NearestRow | Interpolated]] = {"nearest": NearestRow, "smooth": Interpolated}
 """What an unrecorded configuration shows."""
+
+_INSTANT = 1e-9  # of a training: a clock that was divided and multiplied may stand a little later
+
+WHY_LEFT_OUT = "Syne Tune needs --syne and one way to train; recipes and learning rates of strategies need strategies"
 
 AUTO = "auto"
 """The smooth lookup, which is much nearer to the truth, unless trainings diverged: these cannot be interpolated."""
@@ -80,7 +87,8 @@ def compare(plan: Comparison) -> dict[str, Any]:
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")
-    left_out = [name for name in plan.methods if METHODS[name].needs_syne and (plan.arm or not syne_version(plan.syne))]
+    has_defaults = isinstance(tasks[0], StrategyTask)
+    left_out = [name for name in plan.methods if not _can_run(name, plan, has_defaults=has_defaults)]
     plan = replace(plan, methods=[name for name in plan.methods if name not in left_out])
     cells: Cells = {name: [] for name in plan.methods}
     for task in searched:
@@ -89,13 +97,7 @@ def compare(plan: Comparison) -> dict[str, Any]:
         for name in plan.methods:
             cells[name].append([on_task.cell(name, seed=seed) for seed in range(plan.seeds)])
             print(f"{task.name}: {name}", file=sys.stderr, flush=True)
-    tables = {}
-    for reference in ("worst", "median"):
-        regrets = {name: _regrets(searched, rows, reference=reference) for name, rows in cells.items()}
-        tables[reference] = {
-            str(budget): _summaries({name: values[:, :, index] for name, values in regrets.items()}, plan.against)
-            for index, budget in enumerate(BUDGETS)
-        }
+    tables = {kind: _tables(searched, cells, kind=kind, against=plan.against) for kind in ("worst", "median", "unseen")}
     described = asdict(plan) | {
         "table": f"{plan.table.parent.name}/{plan.table.name}",
         "tasks": [task.name for task in searched],
@@ -103,7 +105,15 @@ def compare(plan: Comparison) -> dict[str, Any]:
         "syne": syne_version(plan.syne),
         "left_out": left_out,
     }
-    return described | {"budgets": list(BUDGETS), "regret": tables, "cells": cells}
+    soon = _trainings_needed(searched, cells, against=plan.against)
+    return described | {"budgets": list(BUDGETS), "regret": tables, "trainings_needed": soon, "cells": cells}
+
+
+def _can_run(name: str, plan: Comparison, *, has_defaults: bool) -> bool:
+    method = METHODS[name]
+    if method.needs_syne and (plan.arm or not syne_version(plan.syne)):
+        return False  # it is asked about one way to train only
+    return (has_defaults or not method.needs_defaults) and (bool(plan.arm) or not method.needs_arms)
 
 
 class _OnTask:
@@ -124,6 +134,7 @@ class _OnTask:
             "table": [self._table, self._task.name, plan.lookup, plan.arm],
             "workers": plan.workers,
             "budgets": BUDGETS,
+            "keeps": "improvements",
             "seed": seed,
             "syne": syne_version(plan.syne) if method.needs_syne else "",
         }
@@ -156,9 +167,11 @@ def _run(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
         instants = [one * hour for one in ([budget] if method.plans_ahead else BUDGETS)]
         found += [trace.best_at(instant) for instant in instants]
         tested += [trace.test_at(instant) for instant in instants]
+    improvements = [[at / hour, score] for at, score in zip(trace.instants, trace.best, strict=True)]
     return {
         "found": found,
         "test": tested,
+        "improvements": improvements,
         "trials": trace.trials,
         "distinct": trace.distinct,
         "completed": trace.completed,
@@ -166,24 +179,60 @@ def _run(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
     }
 
 
-def _regrets(tasks: Sequence[Task], rows: Sequence[Sequence[Mapping[str, Any]]], *, reference: str) -> Floats:
+def _tables(tasks: Sequence[Task], cells: Cells, *, kind: str, against: str) -> dict[str, dict[str, Any]]:
+    """Of each budget, each method's summary.
+
+    Args:
+        tasks: That were searched.
+        cells: Their runs.
+        kind: What a regret is relative to: the "worst" or the "median" final score; or "unseen": the picks' test scores, or those
+            of other seeds, relative to the worst of these.
+        against: The method that the others are tested against.
+    """
+    regrets = {name: _regrets(tasks, rows, kind=kind) for name, rows in cells.items()}
+    tables = {}
+    for index, budget in enumerate(BUDGETS):
+        found = summarise({name: values[:, :, index] for name, values in regrets.items()}, against=against)
+        tables[str(budget)] = {name: asdict(item) for name, item in found.items()}
+    return tables
+
+
+def _regrets(tasks: Sequence[Task], rows: Sequence[Sequence[Mapping[str, Any]]], *, kind: str) -> Floats:
     """Tasks x seeds x budgets."""
+    found = "test" if kind == "unseen" else "found"
     return np.array(
         [
-            [
-                [
-                    normalised_regret(value, best=task.best, reference=getattr(task, reference))
-                    for value in cell["found"]
-                ]
-                for cell in row
-            ]
-            for task, row in zip(tasks, rows, strict=True)
+            [[normalised_regret(value, best=best, reference=reference) for value in cell[found]] for cell in row]
+            for (best, reference), row in zip((_span(task, kind) for task in tasks), rows, strict=True)
         ]
     )
 
 
-def _summaries(regrets: Mapping[str, Floats], against: str) -> dict[str, Any]:
-    return {name: asdict(item) for name, item in summarise(regrets, against=against).items()}
+def _span(task: Task, kind: str) -> tuple[float, float]:
+    if kind == "unseen":
+        return float(np.nanmax(task.test)), float(np.nanmin(task.test[:, -1]))
+    return task.best, float(getattr(task, kind))
+
+
+def _trainings_needed(tasks: Sequence[Task], cells: Cells, *, against: str) -> dict[str, float | None]:
+    """Of each method, after how many trainings its mean regret is what the reference's is at the end; None if it never is."""
+    if against not in cells:
+        return {}
+
+    def _course(rows: Sequence[Sequence[Mapping[str, Any]]]) -> Floats:
+        best = [[[_best_until(cell, moment) for moment in MOMENTS] for cell in row] for row in rows]
+        regrets = [
+            [[normalised_regret(score, best=task.best, reference=task.worst) for score in scores] for scores in row]
+            for task, row in zip(tasks, best, strict=True)
+        ]
+        return np.asarray(np.mean(regrets, axis=(0, 1)))
+
+    goal = float(_course(cells[against])[-1])
+    return {name: first_as_good(_course(rows), moments=MOMENTS, goal=goal) for name, rows in cells.items()}
+
+
+def _best_until(cell: Mapping[str, Any], moment: float) -> float | None:
+    return max((score for at, score in cell["improvements"] if at <= moment + _INSTANT), default=None)
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -198,21 +247,24 @@ def render(result: Mapping[str, Any]) -> str:
         f"{'mean regret after N trainings':34}"
         + "".join(f"{'@' + budget:>7}" for budget in budgets)
         + f"{'95 % @' + last:>14}{'median':>8}{'rank@10':>9}{'rank@' + last:>9}{'won/lost':>10}{'p@10':>9}{'p@' + last:>9}"
-        + f"{'trials':>8}{'CPU s':>7}",
+        + f"{'unseen':>8}{'needs':>7}{'trials':>8}{'CPU s':>7}",
     ]
     for name in sorted(result["cells"], key=lambda name: float(summaries[last][name]["mean"])):
         early, item = Summary(**summaries["10"][name]), Summary(**summaries[last][name])
         cells = [cell for row in result["cells"][name] for cell in row]
+        needed = result["trainings_needed"].get(name)
         p_values = "".join(f"{'' if one.p is None else f'{one.p:.2g}':>9}" for one in (early, item))
         lines.append(
             f"{name:34}"
             + "".join(f"{summaries[budget][name]['mean']:7.3f}" for budget in budgets)
             + f"{f'{item.low:.3f}-{item.high:.3f}':>14}{item.median:8.3f}{early.rank:9.2f}{item.rank:9.2f}"
             + f"{f'{item.wins}/{item.losses}':>10}{p_values}"
+            + f"{result['regret']['unseen'][last][name]['mean']:8.3f}{'-' if needed is None else f'{needed:g}':>7}"
             + f"{np.mean([cell['trials'] for cell in cells]):8.0f}{np.mean([cell['cpu_seconds'] for cell in cells]):7.1f}"
         )
     if result["left_out"]:
-        why = "it is asked about one way to train only" if result["arm"] else "no environment has it: see --syne"
-        lines.append(f"not run: {', '.join(result['left_out'])} ({why})")
+        lines.append(f"not run: {', '.join(result['left_out'])} ({WHY_LEFT_OUT})")
     lines.append(f"won/lost and p: against {result['against']} (Wilcoxon signed-rank over tasks x seeds, Holm)")
+    lines.append(f"unseen: the pick's regret @{last} by test rows, or by other seeds where they were recorded")
+    lines.append(f"needs: trainings after which the mean regret is no larger than that of {result['against']} @{last}")
     return "\n".join(lines)

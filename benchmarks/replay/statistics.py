@@ -40,10 +40,16 @@ class Summary:
 
 
 def normalised_regret(found: float | None, *, best: float, reference: float) -> float:
-    """How much of the way from a reference score to the best is missing; 1 if nothing was found yet."""
-    if found is None:
+    """How much of the way from a reference score to the best is missing; 1 if nothing was found yet, or if it diverged."""
+    if found is None or not np.isfinite(found):
         return 1.0
     return (best - found) / (best - reference)
+
+
+def first_as_good(regrets: Floats, *, moments: Sequence[float], goal: float) -> float | None:
+    """The first moment at which a falling regret is at the goal; None if it never is."""
+    reached = np.flatnonzero(regrets <= goal + 1e-12)
+    return float(moments[reached[0]]) if len(reached) else None
 
 
 def summarise(regrets: Mapping[str, Floats], *, against: str) -> dict[str, Summary]:

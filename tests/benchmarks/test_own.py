@@ -123,6 +123,7 @@ def test_without_other_tasks_the_strategies_bring_their_recipes(task: StrategyTa
     setting = Setting(task=task, others=[], seed=0, trainings=5, workers=2, arm="strategy")
     assert setting.portfolio(8) == task.recipes()
     assert setting.portfolio(0) == []
+    assert setting.defaults() == setting.portfolio(8)
     learnt = Setting(task=task, others=[task], seed=0, trainings=5, workers=2, arm="strategy").portfolio(3)
     assert {str(values["strategy"]) for values in learnt} == {"lora", "full"}
 
@@ -130,7 +131,15 @@ def test_without_other_tasks_the_strategies_bring_their_recipes(task: StrategyTa
 def test_searches_are_compared_on_it(tmp_path: Path) -> None:
     plan = Comparison(
         table=write(tmp_path / "curves.npz", [*lines(), *lines(data="b")]),
-        methods=["random", "1 epoch, then top K", STOCK, "portfolio only", OURS, "Syne Tune ASHA"],
+        methods=[
+            "random",
+            "1 epoch, then top K",
+            STOCK,
+            "portfolio only",
+            OURS,
+            "ours with default recipes",
+            "Syne Tune ASHA",
+        ],
         tasks=(),
         seeds=1,
         workers=2,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.replay.statistics import holm, interval, normalised_regret, summarise, wilcoxon
+from benchmarks.replay.statistics import first_as_good, holm, interval, normalised_regret, summarise, wilcoxon
 from benchmarks.search_quality import main
 
 
@@ -37,6 +37,12 @@ def test_the_interval_is_wider_where_tasks_differ_than_where_seeds_do() -> None:
     assert low < noise.mean() < high
     wide = interval(by_task)
     assert wide[1] - wide[0] > 1.5 * (high - low)
+
+
+def test_the_first_moment_at_the_goal_is_what_is_needed() -> None:
+    regrets = np.array([0.9, 0.5, 0.2, 0.2])
+    assert first_as_good(regrets, moments=(1.0, 2.0, 3.0, 4.0), goal=0.2) == 3.0
+    assert first_as_good(regrets, moments=(1.0, 2.0, 3.0, 4.0), goal=0.1) is None
 
 
 def test_ranks_wins_and_tests_are_paired() -> None:
@@ -71,5 +77,10 @@ def test_the_benchmark_prints_a_table_and_writes_its_cells(tmp_path: Path, capsy
         if name != "1 epoch, then top K":  # each of its budgets is a run of its own
             assert at == sorted(at, reverse=True)
         assert any(line.startswith(name) and f"{at[3]:.3f}" in line for line in printed.splitlines())
+    # The reference is as good as itself at the end when it improves for the last time.
+    needed = result["trainings_needed"]
+    last = max(cell["improvements"][-1][0] for row in result["cells"]["stock Optuna"] for cell in row)
+    assert needed["stock Optuna"] - 0.25 < last <= needed["stock Optuna"] <= 50
+    assert needed["portfolio only"] < needed["stock Optuna"]
     # The recipes of a twin task are the best there are.
     assert result["regret"]["worst"]["10"]["portfolio only"]["mean"] == 0.0
