@@ -165,3 +165,68 @@ def test_ends_of_what_is_searched() -> None:
     assert ends_of(Range(low=2, high=9, kind="int")) == (2, 9)
     assert ends_of(Range(low=0.0, high=0.5)) == ()
     assert ends_of(Fixed(value=3)) == (3,)
+
+
+def sized(strategy: str, trainable: int, fewest: int | None = None) -> StrategyProof:
+    return StrategyProof(strategy=strategy, works=True, trainable=trainable, fewest=fewest)
+
+
+def bounded(folder: Path, bound: str, *proofs: StrategyProof) -> CheckReport:
+    return check(
+        folder, Probe(*proofs), ("budget:", f'constraints: ["loss <= 9", "trainable_params <= {bound}"]\nbudget:')
+    )
+
+
+def test_strategy_that_can_never_be_small_enough_is_warned_of(tmp_path: Path) -> None:
+    report = bounded(
+        tmp_path, "10k", sized("head", 10_000), sized("lora", 30_000, 12_000), sized("full", 99_000, 99_000)
+    )
+    assert not report.problems
+    assert located(report.warnings, tmp_path) == [
+        (
+            10,
+            20,
+            "strategies: lora trains 12,000 parameters or more and can never keep trainable_params <= 10 k: "
+            "take it out, or raise the bound",
+        ),
+        (
+            10,
+            26,
+            "strategies: full trains 99,000 parameters or more and can never keep trainable_params <= 10 k: "
+            "take it out, or raise the bound",
+        ),
+    ]
+
+
+def test_recipe_that_is_too_large_is_warned_of_where_other_values_are_not(tmp_path: Path) -> None:
+    report = bounded(tmp_path, "10k", sized("head", 100), sized("lora", 30_000, 9_000), sized("full", 100))
+    assert located(report.warnings, tmp_path) == [
+        (
+            10,
+            20,
+            "strategies: the default recipe of lora trains 30,000 parameters and breaks trainable_params <= 10 k: "
+            "only others of its values can keep it, with 9,000 at least",
+        )
+    ]
+
+
+def test_study_that_no_strategy_can_win_is_refused(tmp_path: Path) -> None:
+    sizes = (sized("head", 18_000, 18_000), sized("lora", 30_000, 12_000), sized("full", 99_000, 99_000))
+    report = bounded(tmp_path, "1e4", *sizes)
+    assert located(report.problems, tmp_path) == [
+        (
+            12,
+            28,
+            "constraints: no strategy can keep trainable_params <= 1e4: the smallest is lora with 12,000 trained parameters; "
+            "raise the bound or add a smaller strategy",
+        )
+    ]
+    unknown = bounded(tmp_path, "1e4", *sizes[:2], StrategyProof(strategy="full", works=True, unknown="it is odd"))
+    assert not unknown.problems
+    assert [warning.message for warning in unknown.warnings] == [
+        "strategies: full could not be tried on the model (it is odd)",
+        "strategies: head trains 18,000 parameters or more and can never keep trainable_params <= 1e4: "
+        "take it out, or raise the bound",
+        "strategies: lora trains 12,000 parameters or more and can never keep trainable_params <= 1e4: "
+        "take it out, or raise the bound",
+    ]

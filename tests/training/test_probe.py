@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from tuner.strategies.anatomy import find_blocks
 from tuner.strategies.base import freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
 from tuner.study.build import build_space
-from tuner.study.proof import StrategyProof
+from tuner.study.proof import StrategyProof, ends_of
 from tuner.study.spec import StudySpec
 from tuner.tasks import TASKS
 from tuner.training.cache import WarmCache
@@ -310,3 +311,28 @@ def _from_config(strategy: str) -> nn.Module:
     config.num_labels = len(LABELS)
     model = AutoModelForSequenceClassification.from_config(config)
     return resolve(strategy).apply(freeze_backbone(model), {})
+
+
+def test_the_fewest_parameters_are_counted_where_a_constraint_asks_for_fewer(tmp_path: Path) -> None:
+    """No value in the space trains fewer, and some value trains as many."""
+    space = {"lora": {"r": [2, 4, 8], "targets": ["attention", "linear"]}, "adapter": {"reduction": [2, 4, 8]}}
+    spec = study(tmp_path, strategies=["head", "lora", "adapter"], space=space)
+    proofs = prove(spec)
+    assert [proof.fewest for proof in proofs.values()] == [None] * 3
+    bound = proofs["head"].trainable or 0
+    spec = spec.model_copy(update={"constraints": (f"trainable_params <= {bound}",)})
+    found = prove(spec)
+    assert found["head"].fewest is None
+    base = load_base(spec, task=TASKS[spec.task], labels=LABELS, pad=0, cache=WarmCache())
+    whole = build_space(spec, catalogue=CATALOGUE, parameters=1e5)
+    for strategy, knobs in (
+        ("lora", ("lora.r", "lora.targets")),
+        ("adapter", ("adapter.reduction", "adapter.placement")),
+    ):
+        params, block = whole.absolute(strategy, whole.block(strategy).recipe), whole.block(strategy)
+        counts = []
+        for values in itertools.product(*(ends_of(block.domains[knob]) for knob in knobs)):
+            model = freeze_backbone(build_model(base, dropout=0.1, seed=0), fresh=base.fresh)
+            adapted = resolve(strategy).apply(model, {**params, **dict(zip(knobs, values, strict=True))})
+            counts.append(count_parameters(adapted)[0])
+        assert found[strategy].fewest == min(counts) < max(counts)

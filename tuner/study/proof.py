@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner.study.constraints import Constraint, read_constraints, show_fact
 from tuner.study.domains import Choice, Domain, Fixed, Value
 from tuner.study.names import components
 from tuner.study.ranges import Findings
@@ -39,6 +40,8 @@ class StrategyProof:
         strategy: The strategy, combination or sequence.
         works: Whether it can be applied with its recipe, or with another value of its space.
         trainable: Parameters that are ever trained; None where nothing could be applied.
+        fewest: Parameters that are ever trained where its values are chosen so that they are fewest; counted only where a constraint
+            asks for fewer than ``trainable``, else None.
         total: All parameters of the adapted model.
         memory: Bytes that a training step takes with the largest batch of the space, estimated.
         checkpoint: Bytes of the weights that are kept of a trial.
@@ -50,6 +53,7 @@ class StrategyProof:
     strategy: str
     works: bool
     trainable: int | None = None
+    fewest: int | None = None
     total: int | None = None
     memory: int | None = None
     checkpoint: int | None = None
@@ -118,6 +122,50 @@ def note_proofs(proofs: Sequence[StrategyProof], *, spec: StudySpec, findings: F
             elif not (key.endswith(".compose") and impossible.intersection(components(proof.strategy))):
                 # Of what is composed a part that cannot work is told once, at its own place.
                 findings.refuse(key, refusal.message)
+    _note_sizes(proofs, spec=spec, keys=keys, findings=findings)
+
+
+def bound_on_size(spec: StudySpec) -> Constraint | None:
+    """The study's constraint on trained parameters, which are known before a trial; None without one."""
+    bounds = [one for one in read_constraints(spec.constraints) if one.name == "trainable_params"]
+    return bounds[0] if bounds else None
+
+
+def _note_sizes(
+    proofs: Sequence[StrategyProof], *, spec: StudySpec, keys: Mapping[str, str], findings: Findings
+) -> None:
+    """Strategies that train more parameters than the study allows, whatever values are tried; and that all of them do."""
+    bound = bound_on_size(spec)
+    if bound is None:
+        return
+    sizes = {proof.strategy: proof.fewest or proof.trainable for proof in proofs if proof.works}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    never = {name: size for name, size in known.items() if bound.excess(size) > 0.0}
+    if known and len(never) == len(sizes):
+        least = min(never, key=lambda name: never[name])
+        index = next(number for number, text in enumerate(spec.constraints or ()) if bound.name in text)
+        findings.refuse(
+            f"constraints.{index}",
+            f"no strategy can keep {bound.text}: the smallest is {least} with {show_fact(bound.name, never[least])} "
+            "trained parameters; raise the bound or add a smaller strategy",
+        )
+        return
+    for proof in proofs:
+        key = keys.get(proof.strategy, "strategies")
+        if proof.strategy in never:
+            fewest = show_fact(bound.name, never[proof.strategy])
+            findings.warn(
+                key,
+                f"{proof.strategy} trains {fewest} parameters or more and can never keep {bound.text}: "
+                "take it out, or raise the bound",
+            )
+        elif proof.trainable is not None and bound.excess(proof.trainable) > 0.0:
+            recipe, fewest = (show_fact(bound.name, size) for size in (proof.trainable, known[proof.strategy]))
+            findings.warn(
+                key,
+                f"the default recipe of {proof.strategy} trains {recipe} parameters and breaks {bound.text}: "
+                f"only others of its values can keep it, with {fewest} at least",
+            )
 
 
 def _with_value(refusal: Refusal) -> str:

@@ -8,6 +8,7 @@ comes through without it, it would break a trial.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,9 +22,9 @@ from tuner.strategies import resolve
 from tuner.strategies.anatomy import find_blocks
 from tuner.strategies.base import backbone_of, freeze_backbone
 from tuner.strategies.state import count_parameters, trainable_state
-from tuner.study.domains import Fixed, Value
+from tuner.study.domains import Fixed, Range, Value
 from tuner.study.names import components
-from tuner.study.proof import Refusal, StrategyProof, ends_of
+from tuner.study.proof import Refusal, StrategyProof, bound_on_size, ends_of
 from tuner.study.space import SearchSpace, StrategySpace
 from tuner.study.spec import StudySpec
 from tuner.tasks import TASKS
@@ -40,7 +41,7 @@ _SAVED_PER_LAYER = 21
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Shapes:
-    """The model to try strategies on, the size of a batch, and how far the model comes as it is.
+    """The model to try strategies on, the size of a batch, how far the model comes as it is, and how many parameters may be trained.
 
     Where that is not to the end of its blocks, a small copy is run in earnest.
     """
@@ -51,6 +52,7 @@ class _Shapes:
     micro_batch: int | None
     reach: _Reach
     rehearsal: Rehearsal | None
+    most_trained: float
 
 
 def probe_study(
@@ -73,6 +75,7 @@ def probe_study(
     tokens = spec.training.max_length
     with torch.no_grad():
         reach = _pass(model, rows=1, tokens=tokens).reach
+    bound = bound_on_size(spec)
     shapes = _Shapes(
         model=model,
         fresh=fresh,
@@ -80,6 +83,7 @@ def probe_study(
         micro_batch=spec.training.micro_batch,
         reach=reach,
         rehearsal=rehearse(model, tokens=tokens) if reach < _Reach.BACKBONE else None,
+        most_trained=math.inf if bound is None else bound.bound,
     )
     tried: set[str] = set()
     return tuple(_prove(block, space=space, shapes=shapes, tried=tried) for block in space.strategies)
@@ -109,12 +113,34 @@ def _prove(block: StrategySpace, *, space: SearchSpace, shapes: _Shapes, tried: 
         strategy=block.strategy,
         works=True,
         trainable=facts.trainable,
+        fewest=_fewest(block, params, shapes) if facts.trainable > shapes.most_trained else None,
         total=facts.total,
         memory=facts.memory,
         checkpoint=facts.checkpoint,
         is_memory_counted=facts.is_counted,
         refusals=tuple(refusals),
     )
+
+
+def _fewest(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -> int:
+    """Parameters that are trained where each structural hyperparameter in turn is at the end that makes them fewest."""
+    at = dict(params)
+    best = _count(block, at, shapes)
+    for knob in _structural(block):
+        domain = block.domains[knob]
+        ends = (domain.low, domain.high) if isinstance(domain, Range) and domain.kind != "int" else ends_of(domain)
+        for value in ends:
+            if (count := _count(block, {**at, knob: value}, shapes)) < best:
+                best, at[knob] = count, value
+    return int(best)
+
+
+def _count(block: StrategySpace, params: Mapping[str, Value], shapes: _Shapes) -> float:
+    """Parameters that are trained with these values; infinite where they cannot work."""
+    try:
+        return count_parameters(_adapted(block, params, shapes))[0]
+    except TrialInfeasible:
+        return math.inf
 
 
 def _refused_values(
