@@ -42,6 +42,7 @@ def check_document(spec: StudySpec, found: CheckReport, cost: Outlook | str) -> 
             "train_rows": data.train_rows,
             "validation_rows": data.validation_rows,
             "held_back_rows": data.held_back_rows,
+            "folds": data.folds,
             "test_rows": data.test_rows,
             "classes": dict(data.classes),
         },
@@ -161,6 +162,8 @@ def _wrapped(name: str, text: str, width: int | None, *, column: int = 10) -> li
 
 def _rows(data: DataFacts) -> str:
     words = f"{data.train_rows:,} rows to train on, {data.validation_rows:,} to judge by"
+    if data.folds:
+        words += f" (one of {data.folds} folds; the finalists are judged by the others)"
     if data.held_back_rows:
         words += f", {data.held_back_rows:,} held back from the search"
     words += f", {data.test_rows:,} to test the finalists" if data.test_rows else ", none to test"

@@ -154,7 +154,7 @@ class StudyDriver:
         if reason := self._aims.why_out_of_bounds(lease):
             return Verdict.PRUNE, reason
         spec = self.study.spec
-        if epoch >= spec.training.epochs:
+        if epoch >= (lease.epochs or spec.training.epochs):
             return Verdict.GO_ON, ""
         if reason := self.why_out_of_time(lease):
             return Verdict.PRUNE, reason

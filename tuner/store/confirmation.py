@@ -23,11 +23,13 @@ class Finalist:
         number: The trial.
         rank: 1 for the best.
         is_baseline: Whether it is the default recipe that the winner is compared with.
+        epochs: Epochs of each re-training; 0: as many as of any other trial.
     """
 
     number: int
     rank: int
     is_baseline: bool
+    epochs: int = 0
 
 
 def start_confirmation(
@@ -38,7 +40,7 @@ def start_confirmation(
     Args:
         finalists: In order of rank; with none, the study is finished at once.
         seeds: A re-training for each, for every finalist: the same seeds, so that comparisons are paired.
-        epochs: Epochs of each re-training.
+        epochs: Epochs of a trial.
         reason: Why the search is over.
 
     Returns:
@@ -95,7 +97,7 @@ def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence
                 token="",
                 losses=0,
                 asked="",
-                reserved_epochs=epochs,
+                reserved_epochs=finalist.epochs or epochs,
                 epochs_done=0,
                 checkpoint="",
                 created_at=db_now(),

@@ -77,6 +77,7 @@ class Lease:
         strategy: None until a proposal is bound.
         params: Absolute values; None until a proposal is bound.
         beats: As in :class:`Holder`.
+        epochs: Epochs that it may train.
     """
 
     run_id: int
@@ -93,6 +94,7 @@ class Lease:
     params: Mapping[str, Value] | None
     beats: Beats | None = field(default=None, compare=False, repr=False)
     learnt_from: str = ""
+    epochs: int = 0
 
     @property
     def is_tried_first(self) -> bool:
@@ -306,6 +308,7 @@ def _lease(row: Row[Any], holder: Holder) -> Lease:
         params=json.loads(row.params) if row.params is not None else None,
         beats=holder.beats,
         learnt_from=row.learnt_from,
+        epochs=row.reserved_epochs,
     )
 
 

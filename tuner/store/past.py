@@ -81,15 +81,18 @@ def load_past(db: Database, *, names: Sequence[str] | None = None) -> list[PastS
 
 def _study(tx: Connection, row: Row[Any]) -> PastStudy:
     rows = tx.execute(select(runs).where(runs.c.study_id == row.study_id).order_by(runs.c.number, runs.c.seed)).all()
+    spec = StudySpec.model_validate(json.loads(row.spec))
     fresh: defaultdict[int, list[float]] = defaultdict(list)
     for run in rows:
+        if spec.data.folds:
+            break  # its fresh seeds were judged by folds that a new study of these rows keeps for its own confirmation
         if run.purpose == "confirm" and run.outcome == Outcome.COMPLETE.value and run.result:
             value = TrialResult.from_json(json.loads(run.result)).metrics.get(row.metric)
             fresh[run.number] += [] if value is None else [value]
     ended = [run for run in rows if run.purpose == "search" and Outcome(run.outcome).is_finished]
     return PastStudy(
         name=row.name,
-        spec=StudySpec.model_validate(json.loads(row.spec)),
+        spec=spec,
         space=SearchSpace.from_json(json.loads(row.space)),
         maximize=bool(row.maximize),
         trials=tuple(_trial(run, fresh.get(run.number, ())) for run in ended if run.strategy and run.params),

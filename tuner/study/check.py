@@ -152,7 +152,7 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, data: DataFacts | None, f
     if trials is not None and trials < first:
         what = "strategies once each" if first == len(spec.strategy_names) else "recipes that are tried first"
         findings.warn("budget.trials", f"{trials} trials cannot even try the {first} {what}")
-    is_unseen = spec.data.test is not None or (data is not None and data.held_back_rows > 0)
+    is_unseen = spec.data.test is not None or spec.data.folds > 0 or (data is not None and data.held_back_rows > 0)
     if spec.confirm.finalists and not is_unseen:
         findings.warn(
             "confirm", "without data.test the finalists are compared on the validation rows, which the search has seen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class DataFacts:
         classes: Training rows of each class, the largest first, before a share is split off.
         cut: Share of the training rows with more words than ``training.max_length``; tokens are never fewer than words.
         complete: Whether all rows were looked at.
+        folds: Into how many folds the training rows are divided, of which one judges; 0 where they are not.
     """
 
     train_rows: int
@@ -53,6 +55,7 @@ class DataFacts:
     cut: float = 0.0
     complete: bool = True
     held_back_rows: int = 0
+    folds: int = 0
 
 
 def read_data(spec: StudySpec, *, read_hub: ReadHub | None, findings: Findings) -> DataFacts | None:
@@ -146,6 +149,12 @@ def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings
             "data.label", f"{len(classes):,} different labels in {len(train):,} rows; is it a number or an id?"
         )
     rare = [name for name, rows in classes.items() if rows < _RARE]
+    few = [name for name, rows in classes.items() if _RARE <= rows < spec.data.folds]
+    if few and len(classes) > 1:
+        judged = f"{'has' if len(few) == 1 else 'have'} fewer rows than the {spec.data.folds} folds of data.validation"
+        findings.warn(
+            "data.label", f"{_some(few)} {judged}; some folds cannot judge {'it' if len(few) == 1 else 'them'}"
+        )
     if rare and len(classes) > 1 and not isinstance(spec.data.validation, str):
         findings.warn("data.label", f"{_some(rare)} has one row only, which cannot be in training and validation both")
     for name in ("validation", "test"):
@@ -194,6 +203,16 @@ def _facts(
     train = tables["train"]
     rows = len(train)
     validation_rows = len(tables["validation"]) if "validation" in tables else 0
+    folds = spec.data.folds
+    if folds:
+        validation_rows = math.ceil(rows / folds)  # the first fold has the row that is left over
+        rows -= validation_rows
+        if len(train) < folds:
+            findings.refuse("data.validation", f"{len(train)} rows cannot be divided into {folds} folds; ask for fewer")
+        elif not spec.confirm.finalists:
+            findings.warn(
+                "data.validation", f"without a confirmation only one of the {folds} folds judges; take a share"
+            )
     if isinstance(spec.data.validation, float):
         # Every class with two rows or more gives at least one row to each side.
         shared = sum(count >= _RARE for count in classes.values())
@@ -218,7 +237,7 @@ def _facts(
     if not complete:
         findings.warn("data.train", f"only the first {ROWS_READ:,} rows of each file were looked at")
     test_rows = len(tables["test"]) if "test" in tables else 0
-    held_back_rows = spec.confirm.count_held_back(validation_rows)
+    held_back_rows = spec.count_held_back(validation_rows)
     return DataFacts(
         train_rows=rows,
         validation_rows=validation_rows - held_back_rows,
@@ -227,4 +246,5 @@ def _facts(
         cut=cut,
         complete=complete,
         held_back_rows=held_back_rows,
+        folds=folds,
     )

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from tuner.study.domains import Value
+from tuner.study.folds import fold_of
 from tuner.study.spec import StudySpec
 
 
@@ -78,6 +79,8 @@ class TrialPlan:
             gradients are those of whole batches all the same.
         micro_batches: From which step on how many rows were on the device at once, where a run is repeated bit for bit: gradients that are
             added up in other parts differ in their last digits. Empty: as ``micro_batch`` says.
+        epochs: Epochs after which the run ends, the last of which counts; 0: as ``spec.training`` says. The learning rate falls as it
+            does over all epochs of the study.
     """
 
     spec: StudySpec
@@ -92,6 +95,12 @@ class TrialPlan:
     teacher: TeacherPlan | None = None
     micro_batch: int = 0
     micro_batches: tuple[tuple[int, int], ...] = ()
+    epochs: int = 0
+
+    @property
+    def fold(self) -> int:
+        """The fold that judges the run; 0 where the rows are not divided into folds."""
+        return fold_of(self.spec, seed=self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON, for the pipe to the runner."""
@@ -108,6 +117,7 @@ class TrialPlan:
             "teacher": None if self.teacher is None else self.teacher.to_json(),
             "micro_batch": self.micro_batch,
             "micro_batches": [list(part) for part in self.micro_batches],
+            "epochs": self.epochs,
         }
 
     @classmethod

@@ -51,6 +51,7 @@ def rule_problems(data: Mapping[str, Any], *, catalogue: Catalogue, base: Path) 
             distill=data["distill"] if isinstance(data.get("distill"), Mapping) else None,
         )
         findings.problems.extend(resolved.problems)
+    _folds(data, findings=findings)
     _search(data, findings=findings)
     _budget(data, findings=findings)
     return findings.problems
@@ -95,6 +96,15 @@ def _data(data: Mapping[str, Any], *, findings: Findings) -> None:
             findings.refuse("data.label", f"{quoted(str(label))} is also the column of the text")
     if len(columns) == 2 and columns[0] == columns[1]:
         findings.refuse("data.text", "a sentence pair needs two different columns")
+
+
+def _folds(data: Mapping[str, Any], *, findings: Findings) -> None:
+    held_back = _section(data, "confirm").get("held_back", "auto")
+    if held_back not in ("auto", 0) and isinstance(_section(data, "data").get("validation"), Mapping):
+        findings.refuse(
+            "confirm.held_back",
+            f"{shown(held_back)} with data.validation in folds: the search sees one fold, and all others are held back; remove the line",
+        )
 
 
 def _source(source: str, *, key: str, findings: Findings) -> None:

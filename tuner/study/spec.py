@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from tuner.study.names import combinations, joined
 
@@ -37,6 +37,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+MOST_SEEDS = 20
+"""Fresh seeds that a finalist may be trained with."""
+
+
+class FoldsSpec(Section):
+    """The training rows in parts of one size: the first judges the search, the others judge the finalists."""
+
+    folds: Annotated[int, Field(ge=3, le=MOST_SEEDS)] = Field(
+        description="stratified parts of the training rows: the first judges the search, each of the others a round of the confirmation"
+    )
+
+
+def _name_or_folds(value: Any) -> str:
+    return FoldsSpec.__name__ if isinstance(value, Mapping | FoldsSpec) else "name"
+
+
+Validation = Annotated[
+    Annotated[Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] | File, Tag("name")]
+    | Annotated[FoldsSpec, Tag(FoldsSpec.__name__)],
+    Discriminator(_name_or_folds),
+]
+"""Which rows judge: a share of the training rows, a file, or folds."""
+
+
 class DataSpec(Section):
     """Where the rows are and which columns matter."""
 
@@ -47,8 +71,8 @@ class DataSpec(Section):
         default="text", description="column with the text; two columns for sentence pairs"
     )
     label: str = Field(default="label", description="column with the label")
-    validation: Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)] | File = Field(
-        default=0.15, description="a stratified share of the training rows, or a file"
+    validation: Validation = Field(
+        default=0.15, description="a stratified share of the training rows, a file, or {folds: 5}"
     )
     test: File | None = Field(default=None, description="rows that only the finalists see, once, after the search")
     balance: Literal["none", "class_weight", "oversample", "undersample"] = Field(
@@ -57,6 +81,11 @@ class DataSpec(Section):
     train_rows: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="use a stratified sample of this many training rows"
     )
+
+    @property
+    def folds(self) -> int:
+        """Into how many folds the training rows are divided; 0 where they are not."""
+        return self.validation.folds if isinstance(self.validation, FoldsSpec) else 0
 
 
 class ComposeSpec(Section):
@@ -241,7 +270,9 @@ class ConfirmSpec(Section):
     finalists: Annotated[int, Field(ge=0, le=20)] = Field(
         default=4, description="how many, the default recipe not counted; 0: no confirmation"
     )
-    seeds: Annotated[int, Field(ge=1, le=20)] = Field(default=3, description="fresh seeds for each finalist")
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = Field(
+        default=3, description="fresh seeds for each finalist; with folds, one for each fold but the first"
+    )
     held_back: Literal["auto"] | Annotated[float, Field(ge=0.0, le=0.9, allow_inf_nan=False)] = Field(
         default="auto",
         description="share of the validation rows that only finalists are scored on; auto: a third where that is 200 rows or more, else none",
@@ -305,6 +336,21 @@ class StudySpec(Section):
         default_factory=ConfirmSpec, description="how sure the answer shall be"
     )
     distill: DistillSpec | None = Field(default=None, description="a larger model to learn from besides the labels")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_seed_for_each_fold(cls, data: Any) -> Any:
+        """Where folds are asked for and nothing is said about seeds, every fold but the first has one."""
+        match data:
+            case {"data": {"validation": {"folds": int(folds)}}} if folds > 1:
+                confirm = data.get("confirm")
+                if confirm is None or (isinstance(confirm, Mapping) and "seeds" not in confirm):
+                    return {**data, "confirm": {**(confirm or {}), "seeds": min(folds - 1, MOST_SEEDS)}}
+        return data
+
+    def count_held_back(self, rows: int) -> int:
+        """How many of so many validation rows the search never sees; none of a fold: the search sees no row of the others."""
+        return 0 if self.data.folds else self.confirm.count_held_back(rows)
 
     @property
     def objectives(self) -> tuple[ObjectiveSpec, ...]:

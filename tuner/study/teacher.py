@@ -92,7 +92,7 @@ def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
     """Which rows of a study a trial of another one may have been trained on, though they judge the first one's trials.
 
     The rows that a share holds out follow from the file, its labels, the share and ``training.seed``; what else the
-    studies differ in does not change them.
+    studies differ in does not change them. Of folds each row judges once, so that whoever was trained on any has seen one that judges.
 
     Returns:
         ``validation`` or ``test``; empty if neither.
@@ -100,6 +100,8 @@ def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
     ours, theirs = spec.data, teacher.data
     if isinstance(ours.validation, str):
         is_seen = ours.validation == theirs.train
+    elif ours.folds and spec.confirm.finalists:
+        is_seen = ours.train == theirs.train
     else:
         held_out = (ours.label, ours.validation, spec.training.seed)
         is_seen = ours.train == theirs.train and held_out != (theirs.label, theirs.validation, teacher.training.seed)

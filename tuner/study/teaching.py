@@ -73,7 +73,8 @@ def _trial(
         return None
     if rows := has_seen(found.spec, spec):
         cure = f"set training.seed {found.spec.training.seed} and data.validation {found.spec.data.validation} as there"
-        if rows == "test" or isinstance(spec.data.validation, str) or isinstance(found.spec.data.validation, str):
+        splits = (spec.data.validation, found.spec.data.validation)
+        if rows == "test" or not all(isinstance(split, float) for split in splits):
             cure = "take a teacher that was trained on other rows"
         findings.warn(
             _KEY,

@@ -1,7 +1,8 @@
 """The rows of a study: read, split, mapped to class numbers and tokenised.
 
 The split, the sample and the balance depend on ``training.seed`` alone, never on the seed of a trial: all trials, and
-all confirmation runs, learn from the same rows and are judged by the same rows. The test rows, and the part of the validation
+all confirmation runs, learn from the same rows and are judged by the same rows. Where the rows are divided into folds the
+trials share one split, and the confirmation runs of a round another one. The test rows, and the part of the validation
 rows that is held back from the search, are handed only to a run that is asked to score them.
 """
 
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from tuner.errors import DataError
+from tuner.study.folds import SEARCH_FOLD
 from tuner.study.names import did_you_mean
 from tuner.study.sources import HubSource, is_hub, local_path, parse_hub
-from tuner.study.spec import DataSpec, StudySpec
+from tuner.study.spec import DataSpec, FoldsSpec, StudySpec
 from tuner.study.table import MissingColumn, Table, read_table
 from tuner.training.cache import WarmCache
 from tuner.training.device import derived_seed
@@ -126,6 +128,7 @@ def load_data(
     balance: str,
     with_test: bool,
     cache: WarmCache,
+    fold: int = SEARCH_FOLD,
     released: Released = lambda: None,
 ) -> StudyData:
     """Everything a run may see, in class numbers and token ids.
@@ -135,8 +138,9 @@ def load_data(
         tokenizer: The model's tokenizer.
         labels: Class names by index.
         balance: ``none``, ``class_weight``, ``oversample`` or ``undersample``.
-        with_test: Hand out the test rows and the held back validation rows too.
+        with_test: Hand out the test and the held back rows too.
         cache: Tables and tokens are kept here.
+        fold: 1-based: which fold judges, where the training rows are divided into folds.
         released: Asked between files and between chunks of texts.
 
     Raises:
@@ -154,8 +158,8 @@ def load_data(
     if isinstance(validation, str):
         judged = load(validation)
     else:
-        train, judged = _hold_out(train, share=validation, seed=seed, source=spec.data.train)
-    judged, held = _hold_back(judged, count=spec.confirm.count_held_back(len(judged)), seed=seed)
+        train, judged = _split(train, validation, fold=fold, seed=seed, source=spec.data.train)
+    judged, held = _hold_back(judged, count=spec.count_held_back(len(judged)), seed=seed)
     if spec.data.train_rows is not None and spec.data.train_rows < len(train):
         train = train.choose(
             stratified_sample(train.classes(), count=spec.data.train_rows, seed=derived_seed(seed, "train_rows"))
@@ -163,12 +167,10 @@ def load_data(
     notes = _cut_notes(train, spec.training.max_length)
     class_weights = None
     if balance == "class_weight":
-        counts = torch.from_numpy(np.bincount(train.classes(), minlength=len(labels)))
-        class_weights = len(train) / (len(labels) * counts.clamp(min=1)).float()
+        class_weights = _class_weights(train, classes=len(labels))
     elif balance != "none":
-        train = train.choose(
-            balanced(train.classes(), over=balance == "oversample", seed=derived_seed(seed, "balance"))
-        )
+        over = balance == "oversample"
+        train = train.choose(balanced(train.classes(), over=over, seed=derived_seed(seed, "balance")))
     return StudyData(
         labels=labels,
         train=train,
@@ -217,6 +219,19 @@ def load_tokens(
     return cache.get(("tokens", _identity(source), columns, spec.model, spec.revision, limit), build)
 
 
+def _class_weights(rows: Rows, *, classes: int) -> Tensor:
+    """Weights with which every class counts the same."""
+    counts = torch.from_numpy(np.bincount(rows.classes(), minlength=classes))
+    return len(rows) / (classes * counts.clamp(min=1)).float()
+
+
+def _split(rows: Rows, split: float | FoldsSpec, *, fold: int, seed: int, source: str) -> tuple[Rows, Rows]:
+    """The rows to learn from, and those that judge."""
+    if isinstance(split, FoldsSpec):
+        return _leave_out(rows, fold=fold, of=split.folds, seed=seed, source=source)
+    return _hold_out(rows, share=split, seed=seed, source=source)
+
+
 def _hold_out(rows: Rows, *, share: float, seed: int, source: str) -> tuple[Rows, Rows]:
     """The rows to learn from, and those that judge."""
     count = round(share * len(rows))
@@ -224,6 +239,14 @@ def _hold_out(rows: Rows, *, share: float, seed: int, source: str) -> tuple[Rows
     if not len(held):
         raise DataError(f"{source}: {len(rows)} rows are too few for a validation share of {share}")
     return rows.choose(np.setdiff1d(np.arange(len(rows)), held)), rows.choose(held)
+
+
+def _leave_out(rows: Rows, *, fold: int, of: int, seed: int, source: str) -> tuple[Rows, Rows]:
+    """The rows to learn from, and those of the fold that judges."""
+    if len(rows) < of:
+        raise DataError(f"{source}: {len(rows)} rows are too few for {of} folds")
+    places = fold_places(rows.classes(), folds=of, seed=derived_seed(seed, "validation"))
+    return rows.choose(np.flatnonzero(places != fold)), rows.choose(np.flatnonzero(places == fold))
 
 
 def _hold_back(rows: Rows, *, count: int, seed: int) -> tuple[Rows, Rows | None]:
@@ -234,6 +257,22 @@ def _hold_back(rows: Rows, *, count: int, seed: int) -> tuple[Rows, Rows | None]
     if not len(places):
         return rows, None
     return rows.choose(np.setdiff1d(np.arange(len(rows)), places)), rows.choose(places)
+
+
+def fold_places(targets: Array, *, folds: int, seed: int) -> Array:
+    """The 1-based fold of each row: all folds are of one size, and each has its share of every class, to a row.
+
+    Args:
+        targets: Class of each row.
+        folds: How many.
+        seed: Seed of the draw.
+    """
+    generator = np.random.default_rng(seed)
+    # Dealt like cards, class by class without a pause: that keeps the folds of one size, too.
+    dealt = np.concatenate([generator.permutation(np.flatnonzero(targets == label)) for label in np.unique(targets)])
+    places = np.empty(len(targets), dtype=np.int64)
+    places[dealt] = 1 + np.arange(len(targets)) % folds
+    return places
 
 
 def stratified_sample(targets: Array, *, count: int, seed: int, leave_one: bool = False) -> Array:

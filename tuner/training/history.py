@@ -19,6 +19,7 @@ class Rules:
         epochs: Epochs of a run that is not stopped.
         patience: Stop after this many epochs without a better objective; None never does.
         select: ``best`` or ``last``: the epoch that counts.
+        ends_after: Epochs after which the run is over, fewer than ``epochs``, over which the learning rate falls; 0: all of them.
     """
 
     metric: str
@@ -26,6 +27,7 @@ class Rules:
     epochs: int
     patience: int | None
     select: str
+    ends_after: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,7 +74,7 @@ class History:
 
     def ended_by(self) -> str:
         """``epochs`` or ``patience`` if the run is over, else the empty text."""
-        if len(self.epochs) >= self.rules.epochs:
+        if len(self.epochs) >= (self.rules.ends_after or self.rules.epochs):
             return "epochs"
         if self.rules.patience is None or not self.epochs:
             return ""

@@ -211,6 +211,7 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
         balance=settings.balance,
         with_test=plan.score_test,
         cache=cache,
+        fold=plan.fold,
         released=released,
     )
     stop_if_told(released)
@@ -241,12 +242,7 @@ def _prepare(attempt: _Attempt, *, released: Released, fitted: Fitted) -> _Trial
         starts=adapted.starts() if settings.l2_sp else {},
         lessons=lessons,
         pad=pad,
-        identity=run_identity(
-            plan,
-            model=facts["weights"],
-            data=facts["data"],
-            teacher=facts["teacher"],
-        ),
+        identity=run_identity(plan, model=facts["weights"], data=facts["data"], teacher=facts["teacher"]),
         checkpoints=attempt.checkpoints,
         facts=facts,
         fitted=fitted,

@@ -110,8 +110,10 @@ class Settings:
                 metric=spec.lead.metric,
                 maximize=goal == "maximize",
                 epochs=spec.training.epochs,
-                patience=int(values["patience"]) or spec.training.patience,
-                select=spec.training.select,
+                # Where the plan says how long, the epochs' scores decide nothing: the rows of the fold have no say but the last.
+                patience=None if plan.epochs else int(values["patience"]) or spec.training.patience,
+                select="last" if plan.epochs else spec.training.select,
+                ends_after=plan.epochs,
             ),
             micro_batches=plan.micro_batches,
         )

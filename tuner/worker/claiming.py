@@ -219,6 +219,7 @@ class Claiming:
             resume_from=tuple(join(place, f"{ATTEMPT}{earlier}") for earlier in range(lease.attempt - 1, 0, -1)),
             teacher=driver.teacher,
             micro_batch=begin.micro_batch,
+            epochs=lease.epochs if spec.data.folds and lease.purpose == "confirm" else 0,
         )
         limits = (begin.micro_batch, spec.training.micro_batch or 0, int(lease.params.get("batch_size") or 0))
         slot.runs += 1
