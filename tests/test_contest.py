@@ -98,6 +98,27 @@ def test_who_is_far_behind_falls_and_the_spared_one_stays() -> None:
     assert contest.fallen({7: (0.9, 0.8)}) == {}
 
 
+def test_two_go_on_beside_the_spared_one() -> None:
+    near = {7: (0.90, 0.91), 3: (0.89, 0.91), 5: (0.88, 0.91), 1: (0.90, 0.88), 2: (0.91, 0.92)}
+    assert set(contest.fallen(near)) == {1, 3, 5} - {contest.order(near)[1]}
+    assert set(contest.fallen(near, spared=[2])) == {5, 1}
+    assert set(contest.fallen(near, spared=[1])) == {3, 5}
+    equal = dict.fromkeys(near, (0.9, 0.9))
+    assert set(contest.fallen(equal)) == {5, 1, 2}  # nothing varies: those that the search ranked last
+    assert contest.fallen({number: near[number] for number in (7, 3)}) == {}
+
+
+def test_a_favourite_is_not_beaten_by_an_equal_one() -> None:
+    assert contest.order({1: (0.8, 0.9), 2: (0.8, 0.9)}, favourite=2) == [2, 1]
+    assert contest.order({1: (0.81, 0.91), 2: (0.8, 0.9)}, favourite=2) == [1, 2]  # by the same with each seed
+
+
+def test_rows_that_might_have_been_others_protect_the_favourite() -> None:
+    scores = {1: (0.80, 0.81, 0.80), 2: (0.90, 0.91, 0.90)}
+    assert contest.order(scores, favourite=1, row_variance={2: 0.03**2}, rows=200) == [2, 1]
+    assert contest.order(scores, favourite=1, row_variance={2: 0.08**2}, rows=200) == [1, 2]
+
+
 def test_the_favourite_is_given_up_for_a_sure_lead_only() -> None:
     better = {1: (0.80, 0.81, 0.80), 2: (0.90, 0.91, 0.90)}
     barely = {1: (0.80, 0.86, 0.80), 2: (0.81, 0.80, 0.86)}

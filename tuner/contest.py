@@ -18,7 +18,13 @@ LEVEL = 0.05
 """Of every interval and test: 95 % of the intervals hold, one claim in twenty is wrong at most."""
 
 TRUST = 0.9
-"""Probability with which the favourite must be beaten to lose its place: less is a tie. Chosen by `benchmarks/honesty.py`."""
+"""Probability with which the favourite must be beaten to lose its place: less is a tie.
+
+That of a two-sided interval at 95 % that leaves out zero. Chosen by `benchmarks/honesty.py`.
+"""
+
+FINAL = 2
+"""How many go on beside those that are spared once two seeds have told them apart as well as two can."""
 
 _NO_SPREAD = 1e-12
 """Standard error below which scores differ by rounding alone."""
@@ -167,42 +173,61 @@ def holm(p_values: Sequence[float]) -> list[Step]:
 
 
 def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = ()) -> dict[int, Lead]:
-    """Who cannot be expected to win any more, with how far the leader is ahead of it.
+    """Who leaves the race, with how far the leader is ahead of it: who cannot be expected to win, and all but the :data:`FINAL` best.
 
-    One-sided, at 5 % for each and not corrected: a race that errs costs a finalist, and makes no claim.
+    The first is a one-sided test at 5 % for each, not corrected: a race that errs costs a finalist, and makes no claim. Nor does the
+    second: the trainings that it saves are worth more as further seeds of those that are left.
 
     Args:
         scores: Each competitor's score with every seed that all of them have.
-        spared: Those that stay in the race whatever they score.
+        spared: Those that stay in the race whatever they score; they take no place of the others.
     """
     if len(scores) < 2 or len(next(iter(scores.values()))) < 2:
         return {}
     field = list(scores.values())
-    first = max(scores, key=lambda number: statistics.fmean(scores[number]))
-    behind = {}
-    for number, row in scores.items():
-        ahead = lead(scores[first], row, field=field)
-        if number not in spared and number != first and ahead.is_measured and 1.0 - ahead.probability <= LEVEL:
+    ranked = sorted(scores, key=lambda number: -statistics.fmean(scores[number]))
+    behind, left = {}, 0
+    for number in ranked:
+        ahead = lead(scores[ranked[0]], scores[number], field=field)
+        is_hopeless = number != ranked[0] and ahead.is_measured and 1.0 - ahead.probability <= LEVEL
+        if number in spared:
+            continue
+        if is_hopeless or left == FINAL:
             behind[number] = ahead
+        else:
+            left += 1
     return behind
 
 
-def order(scores: Mapping[int, Row], *, favourite: int | None = None) -> list[int]:
+def order(
+    scores: Mapping[int, Row],
+    *,
+    favourite: int | None = None,
+    row_variance: Mapping[int, float] | None = None,
+    rows: int = 0,
+) -> list[int]:
     """The competitors, best first; equal ones as they stand in ``scores``.
 
     Args:
         scores: Each competitor's score with every seed that all of them have.
-        favourite: Who wins a tie: it comes first unless one of the others beats it with a probability of :data:`TRUST`.
+        favourite: Who wins a tie: first is the best of those that beat it with a probability of :data:`TRUST`, or it itself.
+        row_variance: Of each one's difference from the favourite, the variance that comes from which rows were drawn.
+        rows: How many were drawn.
     """
     ranked = sorted(scores, key=lambda number: -statistics.fmean(scores[number]))
-    if favourite is None or favourite not in scores or ranked[0] == favourite or len(scores[favourite]) < 2:
+    if favourite is None or favourite not in scores or len(scores[favourite]) < 2:
         return ranked
     field = list(scores.values())
-    leads = [lead(scores[number], scores[favourite], field=field) for number in ranked if number != favourite]
-    if all(ahead.is_measured and ahead.probability < TRUST for ahead in leads):
-        ranked.remove(favourite)
-        ranked.insert(0, favourite)
-    return ranked
+    for number in ranked:
+        if number == favourite:
+            continue
+        drawn = (row_variance or {}).get(number, 0.0)
+        ahead = lead(
+            scores[number], scores[favourite], field=field, row_variance=drawn, rows=rows if drawn > 0.0 else 0
+        )
+        if ahead.probability >= TRUST if ahead.is_measured else ahead.difference > 0.0:
+            return [number, *(other for other in ranked if other != number)]
+    return [favourite, *(number for number in ranked if number != favourite)]
 
 
 def expect(

@@ -31,7 +31,7 @@ class Comparison:
 
     Attributes:
         other: Number of the other trial. Only seeds that both were trained with are compared.
-        split: ``test``, ``held-back`` or ``validation``: where both were scored.
+        split: ``test``, ``held-back``, ``folds`` or ``validation``: where both were scored.
         rows: Rows that were resampled; 0 if only seeds were compared.
         difference: Mean score of the winner less that of the other, signed so that more is better.
         low: Lower end of the 95 % interval, corrected for all comparisons of the study as ``p_value`` is; over rows alone if
@@ -98,6 +98,7 @@ def bootstrap_rows(
     metric: str,
     split: str = "test",
     seeds: frozenset[int] | None = None,
+    draws: int = REPLICATES,
     seed: int = 0,
 ) -> RowBootstrap | None:
     """Draw the rows again, the same ones for all finalists.
@@ -107,6 +108,7 @@ def bootstrap_rows(
         metric: The objective's metric.
         split: ``test`` or ``held-back``.
         seeds: Training seeds to keep, None for all.
+        draws: How many replicates.
         seed: Seed of the resampling, so that the same study always gives the same report.
 
     Returns:
@@ -126,7 +128,7 @@ def bootstrap_rows(
     score = SCORES.get(metric)
     if score is None or not flat or not flat[0].truth or any(run.truth != flat[0].truth for run in flat):
         return None
-    truth, predictions, weights = _draw_rows(flat, np.random.default_rng(seed))
+    truth, predictions, weights = _draw_rows(flat, np.random.default_rng(seed), draws=draws)
     classes = 1 + int(max(truth.max(), predictions.max()))
     scores = np.stack(
         [_score_replicates(truth, column, weights=weights, classes=classes, score=score) for column in predictions]
@@ -143,18 +145,18 @@ def _rows(run: ConfirmationRecord, split: str) -> TestScore | None:
 
 
 def _draw_rows(
-    runs: Sequence[TestScore], rng: np.random.Generator
+    runs: Sequence[TestScore], rng: np.random.Generator, *, draws: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """Distinct (truth, predictions) patterns and how often each replicate draws them.
 
     Returns:
         Truth of each pattern, shape (patterns,); predictions, shape (runs, patterns); weights, shape
-        (replicates, patterns).
+        (draws, patterns).
     """
     table = np.array([runs[0].truth, *(run.predictions for run in runs)], dtype=np.int64)
     patterns, counts = np.unique(table, axis=1, return_counts=True)
     rows = int(counts.sum())
-    weights = rng.multinomial(rows, counts / rows, size=REPLICATES).astype(np.float64)
+    weights = rng.multinomial(rows, counts / rows, size=draws).astype(np.float64)
     return patterns[0], patterns[1:], weights
 
 

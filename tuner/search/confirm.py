@@ -13,11 +13,10 @@ from tuner import contest
 from tuner.store.confirmation import Finalist
 from tuner.store.fronts import rank_for_confirmation
 from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudyRecord, TrialRecord
+from tuner.study.folds import fold_of, fresh_seed, in_blocks
 
 BASELINES = ("full",)
 """Strategies whose default recipe is what people would do without tuner; the study's first strategy stands in."""
-
-_SEED_STEP = 1_000_003  # fresh seeds are far from the search's seed and from each other
 
 
 def choose_finalists(trials: Sequence[TrialRecord], *, study: StudyRecord) -> list[Finalist]:
@@ -45,9 +44,19 @@ def choose_finalists(trials: Sequence[TrialRecord], *, study: StudyRecord) -> li
     if baseline is not None and all(trial.number != baseline.number for trial in chosen):
         chosen.append(baseline)
     return [
-        Finalist(number=trial.number, rank=rank, is_baseline=baseline is not None and trial.number == baseline.number)
+        Finalist(
+            number=trial.number,
+            rank=rank,
+            is_baseline=baseline is not None and trial.number == baseline.number,
+            epochs=_epochs(trial, study=study),
+        )
         for rank, trial in enumerate(chosen, start=1)
     ]
+
+
+def _epochs(trial: TrialRecord, *, study: StudyRecord) -> int:
+    """Epochs of each re-training; 0: all. With folds as many as counted in the search: a fold that chose its own would flatter it."""
+    return trial.best_epoch or 0 if study.spec.data.folds and trial.outcome is Outcome.COMPLETE else 0
 
 
 def find_baseline(trials: Sequence[TrialRecord], *, study: StudyRecord) -> TrialRecord | None:
@@ -62,8 +71,7 @@ def find_baseline(trials: Sequence[TrialRecord], *, study: StudyRecord) -> Trial
 
 def fresh_seeds(study: StudyRecord) -> list[int]:
     """Seeds that the search did not use, the same for every finalist so that comparisons are paired."""
-    first = study.spec.training.seed
-    return [(first + _SEED_STEP * index) % 2**31 for index in range(1, study.spec.confirm.seeds + 1)]
+    return [fresh_seed(study.spec, index) for index in range(1, study.spec.confirm.seeds + 1)]
 
 
 def find_fallen(finalists: Sequence[FinalistRecord], *, study: StudyRecord) -> dict[int, str]:
@@ -83,13 +91,21 @@ def find_fallen(finalists: Sequence[FinalistRecord], *, study: StudyRecord) -> d
         for finalist in racing
     }
     common = sorted(set.intersection(*(set(seeds) for seeds in scored.values()))) if scored else []
-    rows = {number: [seeds[seed] for seed in common] for number, seeds in scored.items()}
+    places = [fold_of(study.spec, seed=seed) or seed for seed in common]
+    rows = {number: in_blocks([seeds[seed] for seed in common], places=places) for number, seeds in scored.items()}
+    count = len(set(places))
     spared = [finalist.number for finalist in racing if finalist.is_baseline]
     return {
-        number: f"after {len(common)} seeds its mean {study.metric} is {behind.difference:.4f} behind the leader's, "
-        f"and chance alone puts it as far ahead in {100.0 * (1.0 - behind.probability):.2g} % of the cases"
+        number: f"after {count} {'folds' if study.spec.data.folds else 'seeds'} its mean {study.metric} is {behind.difference:.4f} behind the leader's, "
+        f"{_why(behind)}"
         for number, behind in contest.fallen(rows, spared=spared).items()
     }
+
+
+def _why(behind: contest.Lead) -> str:
+    if behind.is_measured and 1.0 - behind.probability <= contest.LEVEL:
+        return f"and chance alone puts it as far ahead in {100.0 * (1.0 - behind.probability):.2g} % of the cases"
+    return f"and {contest.FINAL} others go on"
 
 
 def _may_finish(finalist: FinalistRecord) -> bool:
