@@ -51,8 +51,8 @@ def test_study_that_is_right(folder: Path) -> None:
     assert report.forecast.lines()[1:] == (
         "search: at most 12 trials of up to 4 epochs, 48 epochs in all",
         "steps: 25 to 100 in an epoch",
-        "confirmation: 12 to 15 runs with fresh seeds, 48 to 60 epochs "
-        "(the default recipe of full is added where it is not among them)",
+        "confirmation: up to 19 runs with fresh seeds, 76 epochs "
+        "(who falls out of the race is spared the last; the default recipe of full competes in any case)",
     )
 
 

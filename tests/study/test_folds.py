@@ -38,7 +38,7 @@ def test_every_fold_but_the_first_has_a_fresh_seed(tmp_path: Path) -> None:
     assert parse(FOLDS + "confirm: {finalists: 2}\n", tmp_path).confirm.seeds == 4
     assert parse(FOLDS + "confirm:\n", tmp_path).confirm.seeds == 4
     assert parse(FOLDS + "confirm: {seeds: 8}\n", tmp_path).confirm.seeds == 8
-    assert parse(STUDY, tmp_path).confirm.seeds == 3
+    assert parse(STUDY, tmp_path).confirm.seeds == 5
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from tests.study.samples import CATALOGUE
 from tuner.study.build import build_space
 from tuner.study.file import validate_study
 from tuner.study.forecast import Forecast, forecast
+from tuner.study.spec import ConfirmSpec
 
 
 def of(train_rows: int | None = 100, **sections: Any) -> Forecast:
@@ -52,9 +53,18 @@ def test_one_of_everything() -> None:
 
 def test_the_first_strategy_is_the_baseline_without_full() -> None:
     assert of(confirm={"finalists": 2, "seeds": 2}).lines()[-1] == (
-        "confirmation: 4 to 6 runs with fresh seeds, 12 to 18 epochs "
-        "(the default recipe of head is added where it is not among them)"
+        "confirmation: up to 6 runs with fresh seeds, 18 epochs "
+        "(who falls out of the race is spared the last; the default recipe of head competes in any case)"
     )
+
+
+@pytest.mark.parametrize(
+    ("finalists", "seeds", "fewest", "most"),
+    [(0, 5, 0, 0), (4, 1, 4, 5), (4, 2, 8, 10), (4, 5, 11, 19), (1, 5, 5, 10), (8, 3, 17, 21)],
+)
+def test_retrainings_of_a_race(finalists: int, seeds: int, fewest: int, most: int) -> None:
+    confirm = ConfirmSpec(finalists=finalists, seeds=seeds)
+    assert (confirm.fewest_runs, confirm.most_runs) == (fewest, most)
 
 
 def test_steps_of_a_range_and_of_one_strategy() -> None:

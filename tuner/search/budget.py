@@ -151,7 +151,7 @@ def _confirmation_needs(spec: StudySpec, used: BudgetUse) -> float:
     if not spec.confirm.finalists:
         return 0.0
     need = most_seconds_needed(used.groups)
-    return math.inf if need is None else (spec.confirm.finalists + 1) * spec.confirm.seeds * need
+    return math.inf if need is None else spec.confirm.most_runs * need
 
 
 def _wall_left(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> float | None:

@@ -24,9 +24,9 @@ class Forecast:
         epochs: Epochs of one trial.
         search_epochs: Epochs of the whole search, None where only hours bound it.
         gpu_hours: Device hours after which the search ends, None without such a bound.
-        confirm_runs: Runs of the finalists with fresh seeds, the baseline's default recipe among them.
+        confirm_runs: Runs of the finalists with fresh seeds, the baseline's default recipe among them, where none falls out but to make room.
         confirm_epochs: Epochs of these runs.
-        confirm_seeds: Fresh seeds of each finalist; so many runs fewer if the default recipe is among the best anyway.
+        confirm_seeds: Fresh seeds of each finalist that finishes the race.
         baseline: Strategy whose default recipe is confirmed in any case.
         steps: Fewest and most optimizer steps of one epoch, None while the rows are not known.
     """
@@ -59,11 +59,9 @@ class Forecast:
             low, high = self.steps
             lines.append(f"steps: {low:,} in an epoch" if low == high else f"steps: {low:,} to {high:,} in an epoch")
         if self.confirm_runs:
-            fewest = self.confirm_runs - self.confirm_seeds
             lines.append(
-                f"confirmation: {fewest} to {self.confirm_runs} runs with fresh seeds, "
-                f"{fewest * self.epochs:,} to {self.confirm_epochs:,} epochs "
-                f"(the default recipe of {self.baseline} is added where it is not among them)"
+                f"confirmation: up to {self.confirm_runs} runs with fresh seeds, {self.confirm_epochs:,} epochs "
+                f"(who falls out of the race is spared the last; the default recipe of {self.baseline} competes in any case)"
             )
         else:
             lines.append("confirmation: none")
@@ -80,8 +78,7 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
     """
     epochs, budget = spec.training.epochs, spec.budget
     bounds = [bound for bound in (budget.epochs, budget.trials and budget.trials * epochs) if bound is not None]
-    confirm = spec.confirm
-    runs = (confirm.finalists + 1) * confirm.seeds if confirm.finalists else 0
+    runs = spec.confirm.most_runs
     names = {name for block in space.strategies for name in block.recipe}
     sizes = [block.domains["batch_size"] for block in space.strategies if "batch_size" in block.domains]
     return Forecast(
@@ -94,7 +91,7 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
         gpu_hours=budget.gpu_hours,
         confirm_runs=runs,
         confirm_epochs=runs * epochs,
-        confirm_seeds=confirm.seeds,
+        confirm_seeds=spec.confirm.seeds,
         baseline=_BASELINE if _BASELINE in space.names else space.names[0],
         steps=_steps(sizes, train_rows) if train_rows and sizes else None,
     )

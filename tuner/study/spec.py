@@ -37,6 +37,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+GO_ON = 2
+"""Finalists that go on beside the default recipe once each was trained with :data:`FIRST_SEEDS`."""
+
+FIRST_SEEDS = 2
+"""Fresh seeds that every finalist gets."""
+
 MOST_SEEDS = 20
 """Fresh seeds that a finalist may be trained with."""
 
@@ -271,12 +277,28 @@ class ConfirmSpec(Section):
         default=4, description="how many, the default recipe not counted; 0: no confirmation"
     )
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = Field(
-        default=3, description="fresh seeds for each finalist; with folds, one for each fold but the first"
+        default=5,
+        description="fresh seeds for each finalist that finishes the race; with folds, one for each fold but the first",
     )
     held_back: Literal["auto"] | Annotated[float, Field(ge=0.0, le=0.9, allow_inf_nan=False)] = Field(
         default="auto",
         description="share of the validation rows that only finalists are scored on; auto: a third where that is 200 rows or more, else none",
     )
+
+    @property
+    def fewest_runs(self) -> int:
+        """Re-trainings where the default recipe is among the best and all others fall out after the first seeds; 0 without any."""
+        if not self.finalists:
+            return 0
+        return self.finalists * min(self.seeds, FIRST_SEEDS) + max(self.seeds - FIRST_SEEDS, 0)
+
+    @property
+    def most_runs(self) -> int:
+        """Re-trainings where nobody falls out but to make room; more only where many workers begin rounds before one has ended."""
+        if not self.finalists:
+            return 0
+        last = (min(self.finalists, GO_ON) + 1) * max(self.seeds - FIRST_SEEDS, 0)
+        return (self.finalists + 1) * min(self.seeds, FIRST_SEEDS) + last
 
     def count_held_back(self, rows: int) -> int:
         """How many of so many validation rows the search never sees.
