@@ -12,13 +12,16 @@ from tuner.report.outlook import foresee_end, spending_words
 from tuner.store.records import BudgetUse, Outcome, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 
 
-def running(trials: tuple[TrialRecord, ...], *, planned: int, **budget: Any) -> StudySnapshot:
+def running(
+    trials: tuple[TrialRecord, ...], *, planned: int, strategies: tuple[str, ...] = ("lora",), **budget: Any
+) -> StudySnapshot:
     """A study that searches."""
     spec = make_spec(trials=planned)
     spec = spec.model_copy(
         update={
             "budget": spec.budget.model_copy(update=budget),
             "confirm": spec.confirm.model_copy(update={"finalists": 0}),
+            "strategies": strategies,
         }
     )
     study = make_study(spec=spec, trials=trials, state=StudyState.SEARCHING)
@@ -92,3 +95,63 @@ def test_the_line_of_the_report() -> None:
     words = spending_words(running(many(10), planned=30, price_per_hour=360.0))
     assert words.startswith("1 min 30 s of device time, cost 9.00; at the end ")
     assert ", cost " in words.partition(";")[2]
+
+
+def low_and_high(snapshot: StudySnapshot) -> tuple[float, float]:
+    """Device seconds that are foreseen."""
+    found = foresee_end(snapshot)
+    assert found is not None
+    return found.device_hours.low * 3600, found.device_hours.high * 3600
+
+
+def test_one_strategy_says_nothing_of_the_others() -> None:
+    both = ("head", "full")
+    heads = many(3, strategy="head")
+    assert foresee_end(running(heads, planned=20, strategies=both)) is None
+    assert foresee_end(running((*heads, *many(1, first=3, strategy="full")), planned=20, strategies=both)) is not None
+
+
+def test_a_strategy_that_has_not_been_trained_may_be_dear_or_cheap() -> None:
+    trials = (*many(2, strategy="head", seconds=9.0), *many(2, first=2, strategy="lora", seconds=9.0))
+    known = low_and_high(running(trials, planned=40, strategies=("head", "lora")))
+    unseen = low_and_high(running(trials, planned=40, strategies=("head", "lora", "full")))
+    assert unseen[0] < known[0]
+    assert unseen[1] > 1.4 * known[1]
+
+
+def loading(trial: TrialRecord, seconds: float) -> TrialRecord:
+    """A trial that had to load before its first epoch."""
+    epochs = tuple(replace(one, seconds=one.seconds + seconds) for one in trial.epochs)
+    return replace(trial, epochs=epochs, seconds=trial.seconds + seconds)
+
+
+def test_what_the_first_trials_load_is_not_expected_again() -> None:
+    """Each loads for ten times as long as it trains; were that so for all, the others would take ten times as long."""
+    recipes = many(3, is_recipe=True)
+    cold = running((loading(recipes[0], 90.0), *recipes[1:]), planned=30)
+    warm = running(recipes, planned=30)
+    assert low_and_high(cold)[0] - 90.0 == pytest.approx(low_and_high(warm)[0])
+    assert low_and_high(cold)[1] - 90.0 == pytest.approx(low_and_high(warm)[1])
+    first = running((loading(recipes[0], 90.0),), planned=30)
+    assert low_and_high(first)[0] - 99.0 < 0.5 * low_and_high(running(recipes[:1], planned=30))[1]
+
+
+def test_trials_that_run_count_with_what_they_may_yet_take() -> None:
+    """Those that ended first are those that were stopped first."""
+    stopped = many(6, outcome=Outcome.PRUNED, values=(0.5,), seconds=1.0)
+    whole = many(2, first=6, is_recipe=True)
+    going = many(6, first=8, outcome=Outcome.RUNNING, values=(0.5,), seconds=1.0)
+    without = low_and_high(running((*stopped, *whole), planned=60))
+    beside = low_and_high(running((*stopped, *whole, *going), planned=66))
+    assert beside[0] == pytest.approx(without[0] + 6.0, rel=0.2)
+    assert beside[1] > 1.5 * without[1]
+
+
+def test_pruning_that_sets_in_makes_the_low_end() -> None:
+    """Half of the trials were trained to the end, the later half stopped early: the mean of both is no bound."""
+    trials = (*many(10), *many(10, first=10, outcome=Outcome.PRUNED, values=(0.5,), seconds=1.0))
+    snapshot = running(trials, planned=1020)
+    low, high = low_and_high(snapshot)
+    assert low < 1000 * 1.0 + 100.0 < 1000 * 5.0 < high
+    mixed = [trial for pair in zip(trials[:10], trials[10:], strict=True) for trial in pair]
+    assert low_and_high(replace(snapshot, trials=tuple(mixed)))[0] > 2.0 * low
