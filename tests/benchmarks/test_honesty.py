@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import honesty
-from benchmarks.honesty import OURS, Method, Tally, draw_world, make_study, replay, summarise
+from benchmarks.honesty import OURS, Method, Tally, draw_world, replay, summarise
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,38 @@ def test_the_race_saves_trainings_and_changes_little() -> None:
     assert abs(raced["gain"] - whole["gain"]) < 1.0
 
 
+def test_with_many_seeds_few_end_worse_than_the_default_recipe() -> None:
+    figures = summarise(replay("many", OURS, runs=6, trials=100))
+    assert figures["runs"] == 54
+    assert figures["naive_worse"] > 20.0
+    assert figures["worse"] <= 8.0  # four of 54; 0.2 % in the long form
+    assert figures["gain"] > 0.25
+    assert figures["coverage"] >= 80.0
+
+
+def test_the_default_recipe_is_protected_and_one_seed_is_a_noisy_judge() -> None:
+    figures = summarise(replay("many", Method(trust=0.0), runs=6, trials=100))
+    assert figures["worse_by_one"] > 0.0
+    ours = summarise(replay("many", OURS, runs=6, trials=100))
+    assert ours["worse"] < figures["worse"]
+
+
+def test_other_studies_are_other_studies() -> None:
+    first, second = (replay("held out", OURS, runs=1, trials=30, first=number) for number in (0, 1))
+    assert first.gain != second.gain
+    assert first.gain == replay("held out", OURS, runs=1, trials=30).gain
+
+
 def test_no_seed_is_both_seen_and_the_truth() -> None:
     scores = np.arange(50, dtype=np.float64).reshape(10, 5)
     groups = np.zeros(10, dtype=np.uint8)
-    seeds = make_study(OURS, trials=10).spec.confirm.seeds
+    seeds = 3  # as many as five recorded ones leave
     world = draw_world(scores, groups, source="held out", trials=10, seeds=seeds, rng=np.random.default_rng(0))
     seen = np.concatenate([world.searched[:, None], world.fresh], axis=1)
     assert seen.shape == (10, 4)
     assert not np.isin(world.truth, seen).any()
     assert world.widen == pytest.approx(2.0)
+    assert world.one is None
 
 
 def test_it_prints_ours_beside_naive(capsys: pytest.CaptureFixture[str]) -> None:
