@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.replay.kept import KeptCells, digest_of_code, digest_of_file
 from benchmarks.replay.methods import METHODS, OURS, Setting
-from benchmarks.replay.own import ARM, StrategyTask, load_table
-from benchmarks.replay.simulator import Trace, Trainings, replay
+from benchmarks.replay.own import ARM, NearestUntried, StrategyTask, load_table
+from benchmarks.replay.simulator import Trace, replay
 from benchmarks.replay.smooth import Interpolated
 from benchmarks.replay.statistics import Summary, first_as_good, normalised_regret, summarise
 from benchmarks.replay.syne import syne_version
@@ -29,7 +29,11 @@ MOMENTS = tuple(np.arange(1, 4 * BUDGETS[-1] + 1) / 4)
 Cells = dict[str, list[list[dict[str, Any]]]]
 """Of each method: tasks x seeds."""
 
-LOOKUPS: Mapping[str, type[NearestRow | Interpolated]] = {"nearest": NearestRow, "smooth": Interpolated}
+LOOKUPS: Mapping[str, type[NearestRow | NearestUntried | Interpolated]] = {
+    "nearest": NearestRow,
+    "untried": NearestUntried,
+    "smooth": Interpolated,
+}
 """What an unrecorded configuration shows."""
 
 _INSTANT = 1e-9  # of a training: a clock that was divided and multiplied may stand a little later
@@ -83,7 +87,8 @@ def compare(plan: Comparison) -> dict[str, Any]:
     if not searched:
         raise ValueError(f"{plan.table}: has none of the tasks {', '.join(plan.tasks)}")
     if isinstance(tasks[0], StrategyTask):
-        plan = replace(plan, arm=ARM, lookup="nearest")  # configurations of two strategies have nothing between them
+        # Configurations of two strategies have nothing between them.
+        plan = replace(plan, arm=ARM, lookup="nearest" if plan.lookup == "nearest" else "untried")
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")
@@ -123,7 +128,7 @@ class _OnTask:
         self._plan, self._task, self._others = plan, task, others
         self._kept = KeptCells(plan.keep)
         self._table = digest_of_file(plan.table)
-        self._trainings: Trainings | None = None
+        self._trainings: NearestRow | NearestUntried | Interpolated | None = None
 
     def cell(self, name: str, *, seed: int) -> dict[str, Any]:
         """One method, one seed: what was found at each budget, and what the search itself cost."""
@@ -156,14 +161,14 @@ class _OnTask:
         return found
 
 
-def _run(name: str, setting: Setting, trainings: Trainings) -> dict[str, Any]:
+def _run(name: str, setting: Setting, trainings: NearestRow | NearestUntried | Interpolated) -> dict[str, Any]:
     method, found, tested = METHODS[name], list[float | None](), list[float | None]()
     started = time.process_time()
     trace = Trace()
     for budget in BUDGETS if method.plans_ahead else BUDGETS[-1:]:
         hour = setting.task.full_training / setting.workers
         start = method.start(replace(setting, trainings=budget))
-        trace = replay(start, trainings, workers=setting.workers, seconds=budget * hour)
+        trace = replay(start, trainings.anew(), workers=setting.workers, seconds=budget * hour)
         instants = [one * hour for one in ([budget] if method.plans_ahead else BUDGETS)]
         found += [trace.best_at(instant) for instant in instants]
         tested += [trace.test_at(instant) for instant in instants]

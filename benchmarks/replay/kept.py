@@ -15,7 +15,7 @@ import scipy  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_REPLAY = ("simulator", "tables", "smooth", "portfolio", "forms", "stock")
+_REPLAY = ("simulator", "tables", "smooth", "own", "portfolio", "forms", "stock")
 _OURS = (
     "benchmarks/replay/judged.py",
     "tuner/search/judgement.py",

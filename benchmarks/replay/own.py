@@ -1,6 +1,6 @@
 """The table of our own space: real trainings of every strategy, each with the hyperparameters of its own.
 
-Only the nearest recorded configuration of the same strategy is ever shown, so that every figure is a recorded one. Where the table has
+Only recorded configurations of the same strategy are ever shown, each search sees one once, so that every figure is a recorded one. Where the table has
 several seeds, the first one is what a search sees and the others, of the same configuration, say how good it really is.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.replay.forms import Question
-from benchmarks.replay.tables import Floats, Task, from_unit, load_tasks, to_unit
+from benchmarks.replay.tables import Curve, Floats, Task, from_unit, load_tasks, to_unit
 from tuner.study.domains import Choice, Domain, Range, Value
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.proposals import as_proposal
@@ -55,6 +55,33 @@ class StrategyTask(Task):
     def recipes(self) -> list[dict[str, Value]]:
         """What each strategy comes with."""
         return [{ARM: block.strategy, **block.recipe} for block in self.space.strategies]
+
+
+class NearestUntried:
+    """A configuration trains like the nearest recorded one of its strategy that this search did not train before.
+
+    With thirty rows of a strategy, what differs a little is often nearest to the same row. By that row a search that closes in on what
+    is good would learn nothing more and pay each time, which is the table's doing: really its trainings would differ.
+    """
+
+    def __init__(self, task: Task) -> None:
+        """Nothing was trained yet."""
+        self._task = task
+        self._tried = np.zeros(len(task.units), dtype=bool)
+
+    def anew(self) -> NearestUntried:
+        """For another search."""
+        return NearestUntried(self._task)
+
+    def curve(self, values: Mapping[str, Value]) -> Curve:
+        """The curve of a configuration; of the very nearest again where the strategy has no other left."""
+        distances = ((self._task.units - self._task.unit(values)) ** 2).sum(axis=1)
+        untried = np.where(self._tried, np.inf, distances)
+        same = distances < (_APART / 2) ** 2
+        row = int((untried if np.isfinite(untried[same]).any() else distances).argmin())
+        self._tried[row] = True
+        task = self._task
+        return Curve(scores=task.scores[row], test=task.test[row], seconds=task.seconds[row], row=row)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -103,6 +103,10 @@ class NearestRow:
         self._task = task
         self.best = task.best
 
+    def anew(self) -> NearestRow:
+        """For another search: this one, which remembers nothing."""
+        return self
+
     def curve(self, values: Mapping[str, Value]) -> Curve:
         """The curve of a configuration."""
         row = int(((self._task.units - self._task.unit(values)) ** 2).sum(axis=1).argmin())

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.curves_table import METRICS, tabulate
 from benchmarks.replay.comparison import Comparison, compare
 from benchmarks.replay.methods import OURS, STOCK, Setting
-from benchmarks.replay.own import StrategyTask, as_studied, load_table
+from benchmarks.replay.own import NearestUntried, StrategyTask, as_studied, load_table
 from benchmarks.replay.stock import draw
 from benchmarks.replay.tables import NearestRow
 from benchmarks.search_quality import DATA
@@ -107,6 +107,19 @@ def test_the_nearest_row_is_of_the_same_strategy_and_other_seeds_say_how_good_it
     assert curve.test[-1] == pytest.approx(curve.scores[-1] - 0.01 * (1 - 0.5**EPOCHS), abs=1e-6)
 
 
+def test_a_search_sees_each_row_of_a_strategy_once_before_it_sees_one_again(task: StrategyTask) -> None:
+    mine = [row for row in range(12) if task.values(row)["strategy"] == "lora"]
+    trainings = NearestUntried(task)
+    seen = [trainings.curve(task.values(mine[0])).row for _ in range(len(mine) + 1)]
+    assert seen[0] == seen[-1] == mine[0]
+    assert sorted(seen[:-1]) == mine
+    apart = ((task.units[seen[:-1]] - task.units[mine[0]]) ** 2).sum(axis=1)
+    assert (np.diff(apart) >= 0).all()
+    other = next(row for row in range(12) if row not in mine)
+    assert trainings.curve(task.values(other)).row == other  # those of other strategies are all left
+    assert trainings.anew().curve(task.values(mine[3])).row == mine[3]
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_what_is_proposed_is_the_configuration_that_is_looked_up(task: StrategyTask, relative: bool) -> None:
     question = as_studied(task, relative=relative)
@@ -147,5 +160,5 @@ def test_searches_are_compared_on_it(tmp_path: Path) -> None:
         against=STOCK,
     )
     result = compare(plan)
-    assert (result["lookup"], result["left_out"], result["tasks"]) == ("nearest", ["Syne Tune ASHA"], ["a", "b"])
+    assert (result["lookup"], result["left_out"], result["tasks"]) == ("untried", ["Syne Tune ASHA"], ["a", "b"])
     assert all(cell["found"][-1] is not None for row in result["cells"].values() for cells in row for cell in cells)
