@@ -55,12 +55,18 @@ def test_complete_trials_tell_it_and_else_the_epochs_that_were_trained() -> None
     assert seconds_needed([running, HEAD], strategy="head") == 4.0
 
 
-def test_a_new_trial_is_expected_to_cost_the_mean_pruned_ones_included() -> None:
+def test_a_new_trial_is_expected_to_cost_what_half_of_them_did_pruned_ones_included() -> None:
     assert seconds_expected([]) is None
     assert seconds_expected([group("full", Outcome.RUNNING, epochs=2, seconds=3.0)]) == 6.0
-    assert seconds_expected([FULL, HEAD, group("full", Outcome.ERRORED, seconds=9.0)]) == 86.0 / 8
+    assert seconds_expected([FULL, HEAD, group("full", Outcome.ERRORED, seconds=9.0)]) == 1.0
     assert seconds_expected([FULL, group("full", Outcome.PRUNED, runs=5, epochs=0)]) == 40.0  # cut before they began
     assert seconds_expected([FULL, group("full", in_search=False, seconds=9.0)]) == 40.0
+
+
+@pytest.mark.parametrize(("cheap", "expected"), [(1, 40.0), (2, 7.0), (3, 7.0)])
+def test_half_of_the_trials_fit_into_what_a_new_one_is_expected_to_cost(cheap: int, expected: float) -> None:
+    stopped = group("full", Outcome.PRUNED, runs=cheap, epochs=1, seconds=7.0 * cheap)
+    assert seconds_expected([FULL, stopped]) == expected
 
 
 def test_a_trial_of_any_strategy_costs_the_mean_of_those_so_far() -> None:

@@ -41,8 +41,8 @@ def _hundredths(seconds: float) -> float:
 def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
     """Why no new trial may start, or an empty string if one may.
 
-    Of epochs it needs all that a trial may train: a budget is a promise, not a guess. Of device seconds it needs as many as the mean
-    trial so far, the pruned ones included, beside what is promised to those that run; before there is one, it may start.
+    Of epochs it needs all that a trial may train: a budget is a promise, not a guess. Of device seconds it needs as many as half of
+    the trials so far were done with, the pruned ones included, beside what is promised to those that run; before there is one, it may start.
     """
     budget = spec.budget
     if budget.trials is not None and used.trials >= budget.trials:

@@ -50,7 +50,9 @@ def seconds_needed(groups: Sequence[RunGroup], *, strategy: str = "") -> float |
 
 
 def seconds_expected(groups: Sequence[RunGroup]) -> float | None:
-    """Device seconds that a new trial takes, pruned or not: the mean of those that have ended; else of a whole training.
+    """Device seconds that half of the trials so far were done with, pruned or complete; else those of a whole training.
+
+    The mean is above what most trials take, since most are stopped early: a budget that waited for it would leave more unused.
 
     Returns:
         None while no trial has finished an epoch.
@@ -59,7 +61,12 @@ def seconds_expected(groups: Sequence[RunGroup]) -> float | None:
     ended = [group for group in ended if group.outcome in (Outcome.COMPLETE, Outcome.PRUNED)]
     if not ended:
         return seconds_needed(groups)
-    return sum(group.seconds for group in ended) / sum(group.runs for group in ended)
+    done, half = 0, sum(group.runs for group in ended) / 2.0
+    for group in sorted(ended, key=lambda one: one.seconds / one.runs):
+        done += group.runs
+        if done >= half:
+            break
+    return group.seconds / group.runs
 
 
 def most_seconds_needed(groups: Sequence[RunGroup]) -> float | None:
