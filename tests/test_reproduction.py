@@ -137,6 +137,17 @@ def test_a_trial_is_repeated_bit_for_bit_and_so_is_its_study_file(box: Box, stra
     assert again.value == before.value
 
 
+def test_a_trial_of_folds_is_repeated_and_its_study_file_has_the_same_fold(box: Box) -> None:
+    box.create("full", data={"validation": {"folds": 3}}, confirm={"finalists": 2})
+    box.train()
+    before = box.trial()
+    assert (box.repeat().is_equal, box.trial()) == (True, before)
+    record = tuner.create_study(box.recipe("yaml"), storage=box.url)
+    assert (record.spec.data.folds, record.spec.confirm.finalists) == (3, 0)
+    box.train(record.name)
+    assert curve(box.trial(record.name)) == curve(before)
+
+
 @pytest.mark.slow
 def test_parts_of_batches_and_the_end_are_repeated(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     box.create("full")

@@ -25,6 +25,7 @@ from tuner.store.records import (
     WorkerRecord,
 )
 from tuner.study.domains import Choice, Domain, Fixed
+from tuner.study.folds import fold_of
 
 OUTCOMES = ("complete", "pruned", "diverged", "errored", "infeasible", "running", "waiting")
 """Keys of every count of trials, in the order in which they are shown."""
@@ -124,6 +125,7 @@ def fresh_seeds_document(score: FinalistScore) -> dict[str, Any]:
     """A finalist's scores after re-training with fresh seeds."""
     return {
         "seeds": list(score.seeds),
+        "folds": list(score.folds),
         "validation": list(score.validation),
         "validation_mean": _mean(score.validation),
         "validation_sd": _sd(score.validation),
@@ -164,6 +166,7 @@ def finalist_document(finalist: FinalistRecord, snapshot: StudySnapshot) -> dict
         "runs": [
             {
                 "seed": run.seed,
+                "fold": fold_of(snapshot.study.spec, seed=run.seed) or None,
                 "state": run.outcome.value,
                 "reason": run.reason,
                 "metrics": dict(run.metrics),
@@ -221,6 +224,7 @@ def story_document(story: TrialStory) -> dict[str, Any]:
         "retrainings": [
             {
                 "seed": again.seed,
+                "fold": fold_of(story.study.spec, seed=again.seed) or None,
                 "state": again.outcome.value,
                 "reason": again.reason,
                 "attempts": [_attempt(attempt) for attempt in again.attempts],

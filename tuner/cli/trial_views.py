@@ -19,6 +19,7 @@ from tuner.store.records import (
     TrialRecord,
     TrialStory,
 )
+from tuner.study.folds import fold_of
 from tuner.terminal import duration
 
 _LABEL = 12  # columns
@@ -36,7 +37,7 @@ def story_lines(story: TrialStory, *, width: int | None) -> list[str]:
     for attempt in trial.attempts:
         lines += _attempt_lines(attempt, width=width)
     for again in story.retrainings:
-        lines += ["", *_retraining_lines(again, width=width)]
+        lines += ["", *_retraining_lines(again, fold=fold_of(study.spec, seed=again.seed), width=width)]
     if trial.epochs:
         lines += ["", *_epoch_lines(trial.epochs, metric=study.metric, counts=trial.best_epoch, width=width)]
     lines += ["", "events", *_event_lines(story.events, width=width)]
@@ -111,9 +112,10 @@ def _day(moment: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(moment))
 
 
-def _retraining_lines(again: ConfirmationRecord, *, width: int | None) -> list[str]:
+def _retraining_lines(again: ConfirmationRecord, *, fold: int, width: int | None) -> list[str]:
     reason = f": {again.reason}" if again.reason else ""
-    lines = _wrapped(f"{again.outcome.value}{reason}", first=f"again with seed {again.seed}: ", rest="  ", width=width)
+    first = f"again with seed {again.seed}{f', judged by fold {fold}' if fold else ''}: "
+    lines = _wrapped(f"{again.outcome.value}{reason}", first=first, rest="  ", width=width)
     for attempt in again.attempts:
         lines += _attempt_lines(attempt, width=width)
     return lines

@@ -17,9 +17,9 @@ def verdict_lines(summary: Summary) -> list[str]:
     lines = []
     estimate = standing.estimate
     if estimate.low is not None and estimate.high is not None:
-        rows = (
-            f" on {count_noun(standing.rows, f'{standing.split} row')}" if standing.rows else " on the validation rows"
-        )
+        rows = " over the folds" if standing.split == "folds" else " on the validation rows"
+        if standing.rows:
+            rows = f" on {count_noun(standing.rows, f'{standing.split} row')}"
         span = f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}"
         lines.append(f"expect {summary.study.metric} {estimate.value:.4f}{rows} ({span})")
     if standing.optimism is not None and winner.claimed is not None:

@@ -11,6 +11,7 @@ from tuner.cli.documents import counts_words, wall_hours
 from tuner.cli.fronts import aim_rows, front_lines, other_objectives, other_values
 from tuner.cli.learnt import origin_words, recipe_words
 from tuner.cli.output import table
+from tuner.report.folds import count_folds
 from tuner.report.outlook import foresee_end
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, Winner, choose_winner, score_finalists
@@ -153,6 +154,8 @@ def winner_words(winner: Winner, metric: str) -> list[str]:
     ]
     if score is not None and score.mean is not None:
         seeds = f"{len(score.seeds)} fresh seed{'s' if len(score.seeds) != 1 else ''}"
+        if score.folds:
+            seeds += f" on {count_folds(score)}"
         test = f", {score.test_mean:.4f} on the test rows" if score.test_mean is not None else ""
         more = "; more seeds are to come" if winner.basis is Basis.CONFIRMING else ""
         lines.append(f"{metric} {score.mean:.4f} with {seeds}{test}{more}")
@@ -243,6 +246,7 @@ def finalist_lines(snapshot: StudySnapshot, *, width: int | None = None) -> list
         for score in scores
     ]
     judged = "HELD BACK" if any(score.held_back for score in scores) else "VALIDATION"
+    judged = "FOLDS" if any(score.folds for score in scores) else judged
     return table(("FINALIST", "STRATEGY", "SEARCH", "SEEDS", judged, "TEST"), rows, width=width)
 
 

@@ -53,6 +53,7 @@ def draw_finalists(
     ]
     rows = [safe_text(label, limit=24) for label in labels]
     judged = "held back rows" if any(score.held_back for score in shown) else "validation"
+    judged = "the other folds" if any(score.folds for score in shown) else judged
     figure = new_figure(x_title=metric, height=150 + 56 * len(shown))
     _dots(
         figure,

@@ -18,7 +18,7 @@ class Standing:
 
     Attributes:
         comparisons: The winner against each other finalist that has a fresh seed in common with it, best first.
-        split: ``test``, ``held-back`` or ``validation``: the rows that the number which is told comes from.
+        split: ``test``, ``held-back``, ``folds`` or ``validation``: the rows that the number which is told comes from.
         rows: How many they are, 0 where that is not known.
         estimate: What to expect of the winner on such rows, free of the luck that it was chosen for; None without a score.
         tied: The winner and the finalists of the race that cannot be told from it, best first; empty while the confirmation
@@ -78,12 +78,14 @@ def _best_split(finalists: Sequence[FinalistScore]) -> str:
     scored = [score for score in finalists if score.seeds]
     if all(score.test for score in scored):
         return "test"
+    if all(score.folds for score in scored):
+        return "folds"
     return "held-back" if all(score.held_back for score in scored) else "validation"
 
 
 def _bootstrap(snapshot: StudySnapshot, *, split: str, seeds: frozenset[int] | None = None) -> RowBootstrap | None:
-    """What the drawn rows do; None on the validation rows, whose predictions are not kept."""
-    if split == "validation":
+    """What the drawn rows do; None on the validation rows, whose predictions are not kept, and where each seed has a fold of its own."""
+    if split in ("validation", "folds"):
         return None
     return bootstrap_rows(snapshot.finalists, metric=snapshot.study.metric, split=split, seeds=seeds)
 
@@ -126,8 +128,8 @@ def _compare_all(
                     low=None,
                     high=None,
                     # Resampled rows know nothing of the luck of the seed, which is most of what training varies by.
-                    probability=ahead.probability if ahead.is_measured and len(common) > 1 else None,
-                    seed_pairs=len(common),
+                    probability=ahead.probability if ahead.is_measured and len(mine) > 1 else None,
+                    seed_pairs=len(mine),
                     seed_wins=sum(left > right for left, right in zip(mine, theirs, strict=True)),
                 ),
                 ahead,
@@ -187,8 +189,7 @@ def _estimate(
 
 
 def _signed(score: FinalistScore, *, split: str, seeds: Sequence[int], sign: float) -> list[float]:
-    scores = score.on(split)
-    return [sign * scores[score.seeds.index(seed)] for seed in seeds]
+    return score.in_blocks([sign * each for each in score.on(split)], seeds=seeds)
 
 
 def _tied(
@@ -217,6 +218,6 @@ def _optimism(winner: Winner, estimate: Estimate | None, *, maximize: bool) -> f
 
 def _count_rows(snapshot: StudySnapshot, split: str) -> int:
     runs = [run for finalist in snapshot.finalists for run in finalist.runs]
-    if split == "validation":
+    if split in ("validation", "folds"):
         return 0
     return max((len(rows.truth) for run in runs if (rows := run.test if split == "test" else run.held_back)), default=0)

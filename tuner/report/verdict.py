@@ -17,6 +17,7 @@ from enum import Enum
 
 from tuner import contest
 from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.study.folds import fold_of, in_blocks
 
 
 class Basis(Enum):
@@ -45,6 +46,7 @@ class FinalistScore:
             re-training of every finalist has it.
         cancelled: How many re-trainings were cancelled because it could not be expected to win any more.
         why_out: Why they were; empty if it stayed in the race.
+        folds: The fold that judged each of ``seeds``; empty where the training rows are not divided into folds.
     """
 
     trial: TrialRecord
@@ -58,6 +60,7 @@ class FinalistScore:
     held_back: tuple[float, ...] = ()
     cancelled: int = 0
     why_out: str = ""
+    folds: tuple[int, ...] = ()
 
     @property
     def judged(self) -> tuple[float, ...]:
@@ -75,8 +78,19 @@ class FinalistScore:
         return statistics.stdev(self.judged) if len(self.judged) > 1 else None
 
     def on(self, split: str) -> tuple[float, ...]:
-        """The scores on ``test``, ``held-back`` or ``validation`` rows, one for each of ``seeds``."""
+        """The scores on ``test``, ``held-back`` or ``validation`` rows, or of ``folds``, one for each of ``seeds``."""
         return {"test": self.test, "held-back": self.held_back}.get(split, self.validation)
+
+    def in_blocks(self, scores: Sequence[float], *, seeds: Sequence[int]) -> list[float]:
+        """Of these scores, one for each of its seeds, those of some seeds: one a seed, or with folds the mean of each fold."""
+        chosen = [self.seeds.index(seed) for seed in seeds]
+        places = [self.folds[place] if self.folds else self.seeds[place] for place in chosen]
+        return in_blocks([scores[place] for place in chosen], places=places)
+
+    def on_fold(self, fold: int) -> float | None:
+        """Mean score on the rows of a fold; None where it has none."""
+        there = [value for value, place in zip(self.validation, self.folds, strict=False) if place == fold]
+        return statistics.fmean(there) if there else None
 
     @property
     def test_mean(self) -> float | None:
@@ -143,7 +157,7 @@ def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
     racing = [score for score in scores if score.seeds and not score.why_out]
     common = sorted(common_seeds(racing))
     rows = {
-        score.trial.number: [sign * score.judged[score.seeds.index(seed)] for seed in common]
+        score.trial.number: score.in_blocks([sign * each for each in score.judged], seeds=common)
         or [sign * (score.mean or 0.0)]
         for score in racing
     }
@@ -222,7 +236,7 @@ def _is_ahead(others: Sequence[FinalistScore], first: FinalistScore, *, maximize
     sign, common = 1.0 if maximize else -1.0, common_seeds([first, *others])
 
     def mean(score: FinalistScore) -> float:
-        return statistics.fmean(score.judged[score.seeds.index(seed)] for seed in common)
+        return statistics.fmean(score.in_blocks(score.judged, seeds=sorted(common)))
 
     return bool(common) and any(sign * (mean(other) - mean(first)) > 0.0 for other in others)
 
@@ -303,4 +317,5 @@ def _score_finalist(snapshot: StudySnapshot, finalist: FinalistRecord, *, held: 
         held_back=tuple(behind),
         cancelled=cancelled,
         why_out=finalist.why_out,
+        folds=tuple(fold for run in done if (fold := fold_of(snapshot.study.spec, seed=run.seed))),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tuner.contest import TRUST
 from tuner.report.comparison import Savings
 from tuner.report.evidence import Comparison
+from tuner.report.folds import count_folds, describe_folds, describe_rounds
 from tuner.report.formats import (
     count_noun,
     format_count,
@@ -153,7 +154,7 @@ def _what_won(facts: Facts, winner: Winner) -> str:
         return f"{what} has the best value of {count_noun(complete, 'complete trial')}."
     done = sum(score.mean is not None for score in facts.finalists)
     if winner.basis is Basis.CONFIRMED:
-        seeds = count_noun(len(winner.score.seeds), "fresh seed")
+        seeds = describe_rounds(winner.score)
         return f"{what} has the best mean validation score over {seeds} among {count_noun(done, 'finalist')}."
     finalists = count_noun(len(facts.finalists), "finalist")
     if done == 1:
@@ -211,6 +212,7 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
     if missing:
         sentences.append(f"{count_noun(missing, 're-training')} of it gave no score; the mean is over the others.")
     sentences.append(_fresh_scores(facts, score))
+    sentences += describe_folds(score, of=facts.snapshot.study.spec.data.folds)
     sentences += _expected(facts, winner)
     if winner.basis is Basis.CONFIRMED:
         sentences += _fell_out(facts)
@@ -230,6 +232,8 @@ def _on_rows(facts: Facts) -> str:
         return f"on {count_noun(facts.test_rows, 'test row')}"
     if standing.split == "held-back":
         return f"on {count_noun(standing.rows, 'held back row')}"
+    if standing.split == "folds" and facts.winner is not None and facts.winner.score is not None:
+        return f"over {count_folds(facts.winner.score)}"
     return "on validation, fresh seeds"
 
 
@@ -249,6 +253,9 @@ def _fresh_scores(facts: Facts, score: FinalistScore) -> str:
     if facts.standing.split == "held-back":
         where = f"on {count_noun(facts.standing.rows, 'validation row')} that were held back from the search it scores"
         return f"{why}; {where} {facts.metric} {mean} (mean of {seeds}{spread})."
+    if facts.standing.split == "folds":
+        where = f"on the rows of {count_folds(score)}, which judged no trial, it scores"
+        return f"{why}; {where} {facts.metric} {mean} (mean of {seeds}{spread})."
     return (
         f"{why}: {facts.metric} {mean} is the mean over fresh seeds on the validation rows{spread}, "
         "which the search has seen too, so it is a little too good."
@@ -264,14 +271,16 @@ def _expected(facts: Facts, winner: Winner) -> list[str]:
     moved = bool(values) and abs(estimate.value - statistics.fmean(values)) > _NO_MOVE
     number = f"Expect {format_score(estimate.value)}"
     if moved:
+        one = "fold" if score.folds else "seed"
         number += (
-            ", its mean less the luck that it was chosen for: each seed's score counts where the other seeds chose"
+            f", its mean less the luck that it was chosen for: each {one}'s score counts where the other {one}s chose"
         )
     if estimate.low is None or estimate.high is None:
         return [f"{number}."] if moved else []
     over = "test rows and seeds" if facts.standing.split == "test" else "rows and seeds"
-    over = "seeds" if facts.standing.split == "validation" else over
-    few = ": few seeds make it wide" if len(score.seeds) < _FEW_SEEDS else ""
+    over = {"validation": "seeds", "folds": "folds"}.get(facts.standing.split, over)
+    is_few = len(set(score.folds or score.seeds)) < _FEW_SEEDS
+    few = f": few {'folds' if score.folds else 'seeds'} make it wide" if is_few else ""
     return [f"{number} (95 % interval {format_score(estimate.low)} to {format_score(estimate.high)} over {over}{few})."]
 
 
@@ -337,7 +346,7 @@ def _interval(comparison: Comparison) -> str:
     """The interval in brackets, over what it is taken, and the probability; empty where nothing can be said."""
     if comparison.low is None or comparison.high is None:
         return ""
-    where = f"over seeds on the {comparison.split} rows"
+    where = "over folds" if comparison.split == "folds" else f"over seeds on the {comparison.split} rows"
     if comparison.rows:
         where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
     if comparison.claims > 1:
@@ -396,7 +405,7 @@ def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: Tri
     tail = ": the two cannot be told apart"
     if comparison.is_clear or comparison.is_worse:
         tail = "" if comparison.is_clear else ": validation chose it, the test rows disagree"
-    pairs = count_noun(comparison.seed_pairs, "common seed")
+    pairs = count_noun(comparison.seed_pairs, "common fold" if comparison.split == "folds" else "common seed")
     if winner.basis is not Basis.CONFIRMED:
         lead = f"ahead with {comparison.seed_wins} of {pairs}"
         return [f"It is better than the runner-up so far, {name}, with probability {probability} ({lead}){tail}."]
@@ -412,7 +421,8 @@ def _optimism(facts: Facts) -> list[str]:
     size = format_score(abs(standing.optimism))
     judgement = f"{size} too good" if standing.optimism > 0 else f"{size} too modest"
     is_one = len(winner.score.seeds) == 1
-    where = {"test": "on the test rows ", "held-back": "on the held back rows "}.get(standing.split, "")
+    rows = {"test": "on the test rows ", "held-back": "on the held back rows ", "folds": "on the other folds "}
+    where = rows.get(standing.split, "")
     fresh = f"{where}{'one fresh seed gives' if is_one else 'fresh seeds say'}"
     verdict = f"the claim may be {judgement}" if is_one else f"the claim was {judgement}"
     return [

@@ -87,7 +87,7 @@ def _confirmation(trial: Reprint) -> dict[str, Any]:
     """None, unless validation rows were held back for it: without it, other rows would judge the trial."""
     asked = trial.spec.confirm
     is_small = asked.held_back == "auto" and trial.judged_rows is not None and trial.judged_rows < 2 * LEAST_HELD_BACK
-    if not asked.finalists or not asked.held_back or is_small:
+    if not asked.finalists or not asked.held_back or is_small or trial.spec.data.folds:
         return {"finalists": 0}
     return {"finalists": asked.finalists, "seeds": 1, "held_back": asked.held_back}
 
