@@ -14,16 +14,18 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.study.spec import FIRST_SEEDS, GO_ON
+
 LEVEL = 0.05
 """Of every interval and test: 95 % of the intervals hold, one claim in twenty is wrong at most."""
 
-TRUST = 0.9
+TRUST = 0.975
 """Probability with which the favourite must be beaten to lose its place: less is a tie.
 
 That of a two-sided interval at 95 % that leaves out zero. Chosen by `benchmarks/honesty.py`.
 """
 
-FINAL = 2
+FINAL = GO_ON
 """How many go on beside those that are spared once two seeds have told them apart as well as two can."""
 
 _NO_SPREAD = 1e-12
@@ -182,7 +184,7 @@ def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = ()) -> dict[i
         scores: Each competitor's score with every seed that all of them have.
         spared: Those that stay in the race whatever they score; they take no place of the others.
     """
-    if len(scores) < 2 or len(next(iter(scores.values()))) < 2:
+    if len(scores) < 2 or len(next(iter(scores.values()))) < FIRST_SEEDS:
         return {}
     field = list(scores.values())
     ranked = sorted(scores, key=lambda number: -statistics.fmean(scores[number]))

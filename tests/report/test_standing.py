@@ -16,6 +16,7 @@ RECIPE = make_trial(0, strategy="full", values=(0.80,), is_recipe=True)
 LORA = make_trial(1, values=(0.95,))
 BITFIT = make_trial(2, strategy="bitfit", values=(0.93,))
 LAST = make_trial(3, strategy="bitfit", values=(0.92,))
+SMALL = replace(LAST, trainable_params=5)
 
 BEST = make_finalist(1, rank=1, validation=(0.91, 0.90, 0.92))
 NEAR = make_finalist(2, rank=2, validation=(0.90, 0.92, 0.90))
@@ -99,7 +100,10 @@ def test_a_cancelled_retraining_is_no_gap() -> None:
     assert (winner.basis.value, winner.planned, winner.scored, winner.gaps) == ("confirmed", 11, 11, ())
     assert [score.trial.number for score in summary.finalists] == [1, 2, 0, 3]
     assert 3 not in [score.trial.number for score in summary.standing.tied]
-    assert "Out of the race before its end: trial 3 (bitfit); 1 re-training was cancelled." in summary.sentences
+    assert (
+        "Out of the race before its end: trial 3 (bitfit) after 2 seeds; 1 re-training was cancelled."
+        in summary.sentences
+    )
     # Those in the race are ranked by all of their three seeds, not by the two that the dropped one has.
     assert summary.standing.against(2).seed_pairs == 3  # type: ignore[union-attr]
     assert summary.standing.against(3).seed_pairs == 2  # type: ignore[union-attr]
@@ -114,8 +118,44 @@ def test_a_tie_goes_to_the_default_recipe() -> None:
     assert winner.is_tie
     summary = summarise(snapshot)
     assert summary.headline.startswith("The default recipe of full was not clearly beaten: ")
-    assert "is better with less than 90 % probability, and a tie goes to the recipe" in " ".join(summary.sentences)
+    text = " ".join(summary.sentences)
+    assert "is better with less than 97.5 % probability, and a tie goes to the recipe" in text
+    assert "was not clearly beaten over 3 fresh seeds by any of 2 finalists." in text
+    assert "best mean" not in summary.sentences[0]  # which another one has
     assert summary.standing.is_baseline_tied
+
+
+def test_a_lead_that_a_few_rows_make_does_not_beat_the_default_recipe() -> None:
+    """A hundredth with every seed alike is sure as far as seeds go; it is two rows of 200."""
+    leader = with_held_back(BEST, right=(88, 88, 88))
+    base = with_held_back(make_finalist(0, rank=4, validation=(0.8, 0.8, 0.8), is_baseline=True), right=(87, 87, 87))
+    few = snapshot_of(leader, base)
+    assert [score.trial.number for score in score_finalists(few)] == [0, 1]
+    assert "was not clearly beaten" in summarise(few).headline
+    far = snapshot_of(with_held_back(BEST, right=(99, 99, 99)), base)
+    assert [score.trial.number for score in score_finalists(far)] == [1, 0]
+
+
+def test_who_left_the_race_without_being_clearly_behind_is_tied_but_not_recommended() -> None:
+    out = dropped(3, rank=3, validation=(0.90, 0.89))
+    summary = summarise(replace(snapshot_of(BEST, NEAR, out, BASE), trials=(RECIPE, LORA, BITFIT, SMALL)))
+    assert [score.trial.number for score in summary.standing.tied] == [1, 2, 3]
+    assert summary.standing.cheapest is not None
+    assert summary.standing.cheapest.trial.number == 2  # the third one is smaller
+    text = " ".join(summary.sentences)
+    assert "among 3 of 4 finalists, which finished the race." in text
+    assert "trial 3 (bitfit) (by the 2 seeds that it has)" in text
+    assert "The cheapest of these that finished the race is trial 2 (bitfit)" in text
+    assert "the cheapest of these that finished the race: trial 2 (bitfit)" in verdict_lines(summary)
+
+
+def test_the_winner_is_the_best_of_those_that_beat_the_default_recipe() -> None:
+    wild = make_finalist(1, rank=1, validation=(0.99, 0.80, 0.99))
+    base = make_finalist(0, rank=4, validation=(0.76, 0.76, 0.76), is_baseline=True)
+    steady = make_finalist(2, rank=2, validation=(0.92, 0.92, 0.92))
+    summary = summarise(snapshot_of(wild, steady, base))
+    assert [score.trial.number for score in summary.finalists] == [2, 1, 0]
+    assert "has of those that beat the default recipe the best mean validation score" in summary.sentences[0]
 
 
 def test_held_back_rows_choose_where_all_have_them() -> None:

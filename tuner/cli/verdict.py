@@ -32,7 +32,8 @@ def verdict_lines(summary: Summary) -> list[str]:
         names = ", ".join(f"{name_trial(each.trial)}{' (the default recipe)' * each.is_baseline}" for each in others)
         lines.append(f"statistically tied with it: {names}")
         if summary.cheaper is not None:
-            lines.append(f"the cheapest of these: {name_trial(summary.cheaper.trial)}")
+            left = " that finished the race" if any(each.why_out for each in standing.tied) else ""
+            lines.append(f"the cheapest of these{left}: {name_trial(summary.cheaper.trial)}")
     elif standing.tied:
         lines.append("no other finalist is statistically tied with it")
     lines += [f"{name_trial(score.trial)} is {score.why_out}" for score in summary.finalists if score.why_out]

@@ -21,10 +21,10 @@ class Standing:
         split: ``test``, ``held-back``, ``folds`` or ``validation``: the rows that the number which is told comes from.
         rows: How many they are, 0 where that is not known.
         estimate: What to expect of the winner on such rows, free of the luck that it was chosen for; None without a score.
-        tied: The winner and the finalists of the race that cannot be told from it, best first; empty while the confirmation
-            goes on, and where one seed, or seeds that do not differ, cannot tell.
-        cheapest: Of those the one that trains the fewest parameters, and needs the fewest seconds among equals; None where
-            nothing is tied, or no size is known.
+        tied: The winner and the finalists that cannot be told from it, best first; those that left the race are among them unless
+            they are clearly behind. Empty while the confirmation goes on, and where one seed, or seeds that do not differ, cannot tell.
+        cheapest: Of those that finished the race the one that trains the fewest parameters, and needs the fewest seconds among
+            equals; None where nothing is tied, or no size is known.
         optimism: How much better the search's claim is than ``estimate``, negative if it is worse; None without a
             confirmation or if the winner was pruned in the search.
     """
@@ -199,11 +199,11 @@ def _tied(
     if winner.basis is not Basis.CONFIRMED or all(comparison.p_value is None for comparison in comparisons):
         return ()
     apart = {comparison.other for comparison in comparisons if comparison.is_settled}
-    return tuple(each for each in finalists if each.seeds and not each.why_out and each.trial.number not in apart)
+    return tuple(each for each in finalists if each.seeds and each.trial.number not in apart)
 
 
 def _cheapest(tied: Sequence[FinalistScore]) -> FinalistScore | None:
-    sized = [score for score in tied if score.trial.trainable_params is not None]
+    sized = [score for score in tied if score.trial.trainable_params is not None and not score.why_out]
     if not sized:
         return None
     return min(sized, key=lambda score: (score.trial.trainable_params or 0, score.trial.seconds))

@@ -154,8 +154,7 @@ def _what_won(facts: Facts, winner: Winner) -> str:
         return f"{what} has the best value of {count_noun(complete, 'complete trial')}."
     done = sum(score.mean is not None for score in facts.finalists)
     if winner.basis is Basis.CONFIRMED:
-        seeds = describe_rounds(winner.score)
-        return f"{what} has the best mean validation score over {seeds} among {count_noun(done, 'finalist')}."
+        return _what_was_confirmed(facts, winner, what=what)
     finalists = count_noun(len(facts.finalists), "finalist")
     if done == 1:
         return f"{what} is the only one of {finalists} that has a score with a fresh seed."
@@ -165,6 +164,26 @@ def _what_won(facts: Facts, winner: Winner) -> str:
         return f"{what} has the best mean validation score {among}, but they have no fresh seed in common."
     seeds = f"{count_noun(shared, 'fresh seed')} in common"
     return f"{what} has the best mean validation score {among}, over the {seeds}."
+
+
+def _what_was_confirmed(facts: Facts, winner: Winner, *, what: str) -> str:
+    assert winner.score is not None
+    seeds = describe_rounds(winner.score)
+    among = count_noun(len(facts.finalists), "finalist")
+    left = sum(not score.why_out for score in facts.finalists)
+    if left < len(facts.finalists):
+        among = f"{left} of {among}, which finished the race"
+    if winner.is_tie:
+        return f"{what} was not clearly beaten over {seeds} by any of {among}."
+    rows = "score on the held back rows" if winner.score.held_back else "validation score"
+    best = "the best" if _has_best_mean(facts, winner.score) else "of those that beat the default recipe the best"
+    return f"{what} has {best} mean {rows} over {seeds} among {among}."
+
+
+def _has_best_mean(facts: Facts, score: FinalistScore) -> bool:
+    sign = 1.0 if facts.snapshot.study.maximize else -1.0
+    racing = [other.mean for other in facts.finalists if not other.why_out and other.mean is not None]
+    return score.mean is not None and sign * score.mean >= max(sign * mean for mean in racing)
 
 
 def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
@@ -289,7 +308,7 @@ def _fell_out(facts: Facts) -> list[str]:
     if not out:
         return []
     saved = sum(score.cancelled for score in out)
-    names = ", ".join(name_trial(score.trial) for score in out)
+    names = ", ".join(f"{name_trial(score.trial)} after {count_noun(len(score.seeds), 'seed')}" for score in out)
     return [
         (
             f"Out of the race before its end: {names}; {count_noun(saved, 're-training')} "
@@ -312,7 +331,7 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
             return [
                 (
                     "It is the default recipe itself: another has a better mean with fresh seeds, but it is "
-                    f"better with less than {100 * TRUST:.0f} % probability, and a tie goes to the recipe."
+                    f"better with less than {100 * TRUST:g} % probability, and a tie goes to the recipe."
                 )
             ]
         return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
@@ -375,7 +394,7 @@ def _tied(facts: Facts, winner: Winner) -> list[str]:
         return []
     if not others:
         return [f"Of {count_noun(len(facts.finalists), 'finalist')}, none is tied with it."]
-    names = ", ".join(f"{name_trial(each.trial)}{', the default recipe' * each.is_baseline}" for each in others)
+    names = ", ".join(_name_tied(each) for each in others)
     corrected = (
         f" (Holm's correction for {len(standing.comparisons)} comparisons)" if len(standing.comparisons) > 1 else ""
     )
@@ -386,10 +405,20 @@ def _tied(facts: Facts, winner: Winner) -> list[str]:
     return [
         sentence,
         (
-            f"The cheapest of these is {cheap}: it trains {format_count(facts.cheaper.trial.trainable_params)} parameters "
+            f"The cheapest of these{_who_finished(standing.tied)} is {cheap}: it trains {format_count(facts.cheaper.trial.trainable_params)} parameters "
             f"instead of {format_count(winner.trial.trainable_params)}."
         ),
     ]
+
+
+def _name_tied(score: FinalistScore) -> str:
+    """With what makes it less than an equal: few seeds cannot tell a finalist apart, however far behind it is."""
+    name = f"{name_trial(score.trial)}{', the default recipe' * score.is_baseline}"
+    return f"{name} (by the {count_noun(len(score.seeds), 'seed')} that it has)" if score.why_out else name
+
+
+def _who_finished(tied: Sequence[FinalistScore]) -> str:
+    return " that finished the race" if any(score.why_out for score in tied) else ""
 
 
 def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
