@@ -92,8 +92,8 @@ def compare(plan: Comparison) -> dict[str, Any]:
     if plan.lookup == AUTO:
         diverges = any(np.isnan(task.scores).any() for task in tasks)
         plan = replace(plan, lookup="nearest" if diverges else "smooth")
-    has_defaults = isinstance(tasks[0], StrategyTask)
-    left_out = [name for name in plan.methods if not _can_run(name, plan, has_defaults=has_defaults)]
+    has_recipes = isinstance(tasks[0], StrategyTask)
+    left_out = [name for name in plan.methods if not _can_run(name, plan, has_recipes=has_recipes)]
     plan = replace(plan, methods=[name for name in plan.methods if name not in left_out])
     cells: Cells = {name: [] for name in plan.methods}
     for task in searched:
@@ -114,11 +114,11 @@ def compare(plan: Comparison) -> dict[str, Any]:
     return described | {"budgets": list(BUDGETS), "regret": tables, "trainings_needed": soon, "cells": cells}
 
 
-def _can_run(name: str, plan: Comparison, *, has_defaults: bool) -> bool:
+def _can_run(name: str, plan: Comparison, *, has_recipes: bool) -> bool:
     method = METHODS[name]
     if method.needs_syne and (plan.arm or not syne_version(plan.syne)):
         return False  # it is asked about one way to train only
-    return (has_defaults or not method.needs_defaults) and (bool(plan.arm) or not method.needs_arms)
+    return (has_recipes or not method.needs_recipes) and (bool(plan.arm) or not method.needs_arms)
 
 
 class _OnTask:

@@ -70,14 +70,16 @@ class Setting:
         return by_strategy(self.task, arm=self.arm, relative=relative) if self.arm else one_way(self.task)
 
     def portfolio(self, size: int) -> list[dict[str, Value]]:
-        """Recipes learnt on the other tasks; where there are none, those that the strategies come with."""
-        if not size:
-            return []
-        return learn_portfolio(self.others, size=size, arm=self.arm) or self.defaults()[:size]
+        """The recipes that the strategies come with; where they have none, those that were learnt on the other tasks."""
+        return self.defaults()[:size] or self.learnt(size)
 
     def defaults(self) -> list[dict[str, Value]]:
         """The recipes that the strategies come with: what a new study has where nothing was learnt."""
         return self.task.recipes() if isinstance(self.task, StrategyTask) else []
+
+    def learnt(self, size: int) -> list[dict[str, Value]]:
+        """Recipes learnt on the other tasks."""
+        return learn_portfolio(self.others, size=size, arm=self.arm) if size else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ class Method:
         made_of: What tells it from other methods of the same code: results are kept under it.
         plans_ahead: Whether it needs to know its budget, so that each budget is a run of its own.
         needs_arms: Whether it says something only where there are several strategies.
-        needs_defaults: Whether it says something only where the strategies come with recipes.
+        needs_recipes: Whether it says something only where the strategies come with recipes.
         needs_syne: Whether Syne Tune runs it, which is asked about one way to train only.
     """
 
@@ -97,7 +99,7 @@ class Method:
     made_of: Mapping[str, Any] = field(default_factory=dict)
     plans_ahead: bool = False
     needs_arms: bool = False
-    needs_defaults: bool = False
+    needs_recipes: bool = False
     needs_syne: bool = False
 
 
@@ -140,7 +142,7 @@ def _judged(
     sampler: Mapping[str, Any] | str = "auto",
     pruner: Mapping[str, Any] | str = "auto",
     relative: bool = True,
-    defaults: bool = False,
+    learnt: bool = False,
     needs_arms: bool = False,
     **how: Any,
 ) -> Method:
@@ -150,14 +152,14 @@ def _judged(
             setting.question(relative=relative),
             epochs=setting.task.epochs,
             search=search,
-            recipes=setting.defaults() if defaults else setting.portfolio(recipes),
+            recipes=setting.learnt(recipes) if learnt else setting.portfolio(recipes),
             **how,
         )
 
     made_of = {"sampler": sampler, "pruner": pruner, "recipes": recipes, "relative": relative, **how}
-    if defaults:
-        made_of["recipes"] = "defaults"
-    return Method(start=_start, made_of=made_of, needs_arms=needs_arms, needs_defaults=defaults)
+    if learnt:
+        made_of["learnt"] = True
+    return Method(start=_start, made_of=made_of, needs_arms=needs_arms, needs_recipes=learnt)
 
 
 def _warm(*, studies: int | None = None) -> Method:
@@ -211,11 +213,8 @@ METHODS: Mapping[str, Method] = {
     "Syne Tune BOHB": _syne("BOHB"),
     "Syne Tune MOBSTER": _syne("MOBSTER"),
     "portfolio only": Method(start=lambda setting: Fixed(setting.portfolio(RECIPES)), made_of={"recipes": RECIPES}),
-    "default recipes only": Method(
-        start=lambda setting: Fixed(setting.defaults()), made_of={"recipes": "defaults"}, needs_defaults=True
-    ),
     OURS: _judged(),
-    "ours with default recipes": _judged(defaults=True),
+    "ours with learnt recipes": _judged(learnt=True),
     "ours without recipes": _judged(recipes=0),
     "ours without sparing recipes": _judged(spares_recipes=False),
     "ours without pruning": _judged(pruner="none"),
@@ -242,9 +241,7 @@ BASELINES = (
     "Syne Tune BOHB",
     "Syne Tune MOBSTER",
     "portfolio only",
-    "default recipes only",
     OURS,
-    "ours with default recipes",
 )
 """What is compared when nothing is asked for."""
 

@@ -166,7 +166,7 @@ def _task(
         units=points,
         scores=scores[0],
         test=others,
-        seconds=whole.mean(axis=0),
+        seconds=whole[0],
         space=space,
         proposals=proposals,
     )

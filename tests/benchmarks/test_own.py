@@ -132,13 +132,11 @@ def test_what_is_proposed_is_the_configuration_that_is_looked_up(task: StrategyT
         assert task.unit(found) == pytest.approx(task.unit(values), abs=1e-9)
 
 
-def test_without_other_tasks_the_strategies_bring_their_recipes(task: StrategyTask) -> None:
-    setting = Setting(task=task, others=[], seed=0, trainings=5, workers=2, arm="strategy")
+def test_the_strategies_bring_their_recipes_whatever_other_tasks_say(task: StrategyTask) -> None:
+    setting = Setting(task=task, others=[task], seed=0, trainings=5, workers=2, arm="strategy")
     assert setting.portfolio(8) == task.recipes()
-    assert setting.portfolio(0) == []
-    assert setting.defaults() == setting.portfolio(8)
-    learnt = Setting(task=task, others=[task], seed=0, trainings=5, workers=2, arm="strategy").portfolio(3)
-    assert {str(values["strategy"]) for values in learnt} == {"lora", "full"}
+    assert setting.portfolio(0) == setting.learnt(0) == []
+    assert {str(values["strategy"]) for values in setting.learnt(3)} == {"lora", "full"}
 
 
 def test_searches_are_compared_on_it(tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_searches_are_compared_on_it(tmp_path: Path) -> None:
             STOCK,
             "portfolio only",
             OURS,
-            "ours with default recipes",
+            "ours with learnt recipes",
             "Syne Tune ASHA",
         ],
         tasks=(),
