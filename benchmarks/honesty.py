@@ -56,6 +56,7 @@ DATA = Path(__file__).parent / "data" / "seeds"
 SOURCES = {"many": DATA / "many.npz", "drawn": DATA / "seeds.npz", "held out": DATA / "seeds.npz"}
 """Where the tables of each way to have fresh seeds lie."""
 
+TITLES = {"many": "many seeds", "drawn": "drawn seeds", "held out": "held out, 3 seeds"}
 GOALS = {
     "optimism": "at most +0.10",
     "coverage": "90 to 97",
@@ -463,7 +464,7 @@ def render(figures: Mapping[str, Mapping[str, Mapping[str, Any]]], *, trials: in
         ours = methods["ours"]
         lines += [
             "",
-            f"{source} seeds, {ours['runs']:.0f} studies".ljust(width) + f"{'naive top-1':>14}{'ours':>16}  goal",
+            f"{TITLES[source]}, {ours['runs']:.0f} studies".ljust(width) + f"{'naive top-1':>14}{'ours':>16}  goal",
         ]
         naive = {
             "optimism": f"{ours['naive_optimism']:+.2f}",

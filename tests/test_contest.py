@@ -98,6 +98,15 @@ def test_who_is_far_behind_falls_and_the_spared_one_stays() -> None:
     assert contest.fallen({7: (0.9, 0.8)}) == {}
 
 
+def test_a_wild_competitor_is_not_called_different_too_often() -> None:
+    rng = np.random.default_rng(3)
+    told = 0
+    for _ in range(1500):
+        field = (rng.normal(size=(3, 5)) * np.array([[5.0], [1.0], [1.0]]) + rng.normal(size=5)).tolist()
+        told += contest.lead(field[0], field[1], field=field).p_value <= contest.LEVEL
+    assert told / 1500 < 0.07  # with the pool's degrees of freedom .080
+
+
 def test_two_go_on_beside_the_spared_one() -> None:
     near = {7: (0.90, 0.91), 3: (0.89, 0.91), 5: (0.88, 0.91), 1: (0.90, 0.88), 2: (0.91, 0.92)}
     assert set(contest.fallen(near)) == {1, 3, 5} - {contest.order(near)[1]}

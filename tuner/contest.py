@@ -1,10 +1,10 @@
 """Who is better, and how surely, where the same few seeds were given to several competitors: the statistics, and nothing else.
 
 Each competitor has one score a seed. Seeds are blocks: what a seed does to all of them alike cancels in a comparison. A difference is
-judged by Student's t with the larger of two variances, that of the pair and that of all competitors pooled, because two or
-three seeds say little about the variance of one pair, and a wild competitor must not hide behind calm ones. Where rows were
-drawn too, their variance is added, with Satterthwaite's degrees of freedom (1946, https://doi.org/10.2307/3002019). Scores are
-signed so that more is better; nothing here knows what they measure.
+judged by Student's t with the larger of two variances, that of the pair and that of all competitors pooled, because a few
+seeds say little about the variance of one pair, and a wild competitor must not hide behind calm ones. The wilder a pair is, the more
+its degrees of freedom are its own. Where rows were drawn too, their variance is added, with Satterthwaite's degrees of freedom (1946,
+https://doi.org/10.2307/3002019). Scores are signed so that more is better; nothing here knows what they measure.
 """
 
 from __future__ import annotations
@@ -111,10 +111,14 @@ def lead(first: Row, second: Row, *, field: Sequence[Row], row_variance: float =
     """
     differences = [left - right for left, right in zip(first, second, strict=True)]
     seeds = len(differences)
-    seed_variance, freedom = 0.0, 0
+    seed_variance, freedom = 0.0, 0.0
     if seeds > 1:
         pooled, freedom = residual_variance(field)
-        seed_variance = max(statistics.variance(differences), 2.0 * pooled) / seeds
+        own, shared = statistics.variance(differences), 2.0 * pooled
+        if own > shared:
+            # Those of the pool would reject 8 to 16 % of true equals where one competitor is five times as wild as the others.
+            freedom = max(seeds - 1.0, freedom * (shared / own) ** 2)
+        seed_variance = max(own, shared) / seeds
     variance, freedom_of_both = _sum((seed_variance, freedom), (row_variance, rows - 1))
     return Lead(difference=statistics.fmean(differences), error=math.sqrt(variance), freedom=freedom_of_both)
 
