@@ -11,8 +11,11 @@ from sqlalchemy.engine import Connection
 from tuner.store import optuna_rows
 from tuner.store.database import Database
 from tuner.store.leases import Lease, guard
+from tuner.store.records import Outcome
 from tuner.store.tables import attempts, db_now, metrics, runs
 from tuner.store.upsert import upsert
+
+_NO_ANSWER = [outcome.value for outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED)]
 
 
 def store_report(
@@ -154,6 +157,8 @@ def last_value(db: Database, lease: Lease, *, metric: str) -> float | None:
 def standings(db: Database, study_id: int, *, epoch: int) -> dict[int, dict[str, float]]:
     """What every trial of the search that has reached an epoch had reported there: metrics, seconds, memory and parameters.
 
+    Trials that broke a constraint or broke down are left out: what is no answer is no measure of others.
+
     Args:
         db: The database.
         study_id: The study.
@@ -166,7 +171,7 @@ def standings(db: Database, study_id: int, *, epoch: int) -> dict[int, dict[str,
         select(runs.c.number, runs.c.trainable_params, metrics.c.name, metrics.c.value)
         .join(runs, runs.c.run_id == metrics.c.run_id)
         .where(runs.c.study_id == study_id, runs.c.purpose == "search", metrics.c.epoch == epoch)
-        .where(metrics.c.epoch <= runs.c.epochs_done)
+        .where(metrics.c.epoch <= runs.c.epochs_done, runs.c.outcome.not_in(_NO_ANSWER))
         .order_by(runs.c.number, metrics.c.attempt)
     )
 
