@@ -21,14 +21,15 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
-from benchmarks.replay.kept import digest_of_learning
-from benchmarks.replay.own import StrategyTask, as_studied
+from benchmarks.replay.kept import digest_of_file, digest_of_learning
+from benchmarks.replay.own import ARM, StrategyTask, as_studied
 from benchmarks.replay.past import learn_recipes
 from benchmarks.replay.portfolio import learn_portfolio
 from benchmarks.replay.simulator import Search
 from benchmarks.replay.stock import Fixed, OptunaSearch, Screening
 from benchmarks.replay.syne import SyneSearch
-from benchmarks.replay.tables import Task
+from benchmarks.replay.tables import NearestRow, Task
+from benchmarks.replay.thrifty import ThriftySearch
 from tuner.study.domains import Value
 from tuner.study.spec import SearchSpec
 
@@ -184,6 +185,28 @@ def _warm(*, studies: int | None = None) -> Method:
     return Method(start=_start, made_of={"past studies": studies, "learnt by": digest_of_learning()})
 
 
+def _thrifty(power: float) -> Method:
+    """Ours, with strategies by their expected gain for each second.
+
+    Args:
+        power: Of the seconds.
+    """
+
+    def _start(setting: Setting) -> Search:
+        recipes, table = setting.defaults(), NearestRow(setting.task)
+        return ThriftySearch(
+            setting.question(relative=True),
+            epochs=setting.task.epochs,
+            search=SearchSpec(seed=setting.seed),
+            recipes=recipes,
+            costs={str(values[ARM]): float(table.curve(values).seconds[-1]) for values in recipes},
+            power=power,
+        )
+
+    code = digest_of_file(Path(__file__).with_name("thrifty.py"))
+    return Method(start=_start, made_of={"power of seconds": power, "by": code}, needs_recipes=True)
+
+
 def _syne(method: str) -> Method:
     def _start(setting: Setting) -> Search:
         assert setting.syne is not None
@@ -224,6 +247,9 @@ METHODS: Mapping[str, Method] = {
     "ours without constant liar": _judged(sampler={"name": "auto", "options": {"constant_liar": False}}),
     "ours without relative rate": _judged(relative=False, needs_arms=True),
     "ours with random third": _judged(random_share=1 / 3),
+    "ours with strategies by gain": _thrifty(0.0),
+    "ours with gain per root second": _thrifty(0.5),
+    "ours with gain per second": _thrifty(1.0),
     "ours with past studies": _warm(),
     "ours with two past studies": _warm(studies=2),
     "ours with one past study": _warm(studies=1),

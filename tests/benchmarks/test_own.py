@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from benchmarks.curves_table import METRICS, tabulate
@@ -15,10 +16,13 @@ from benchmarks.replay.methods import OURS, STOCK, Setting
 from benchmarks.replay.own import NearestUntried, StrategyTask, as_studied, load_table
 from benchmarks.replay.stock import draw
 from benchmarks.replay.tables import NearestRow
+from benchmarks.replay.thrifty import ThriftySearch, expected_gains
 from benchmarks.search_quality import DATA
 from tests.store.toy import toy_space
+from tuner.store.records import Outcome
 from tuner.study.domains import Value
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
+from tuner.study.spec import SearchSpec
 
 EPOCHS = 4
 
@@ -139,6 +143,38 @@ def test_the_strategies_bring_their_recipes_whatever_other_tasks_say(task: Strat
     assert {str(values["strategy"]) for values in setting.learnt(3)} == {"lora", "full"}
 
 
+def test_what_is_better_for_its_seconds_is_drawn_more_often(task: StrategyTask) -> None:
+    study = optuna.create_study(direction="maximize")
+    choices: dict[str, Any] = {"strategy": optuna.distributions.CategoricalDistribution(["lora", "full"])}
+    for place in range(20):
+        strategy = "lora" if place % 2 else "full"
+        study.add_trial(
+            optuna.create_trial(
+                params={"strategy": strategy}, distributions=choices, value=place + 10.0 * (strategy == "lora")
+            )
+        )
+    lora, full = expected_gains(study, names=["lora", "full"])
+    assert lora > 2 * full > 0
+
+    def _drawn(cost: float) -> int:
+        search = ThriftySearch(
+            as_studied(task, relative=True),
+            epochs=EPOCHS,
+            search=SearchSpec(seed=0),
+            recipes=task.recipes(),
+            costs={"lora": cost, "full": 1.0},
+            power=1.0,
+        )
+        jobs = []
+        for _ in range(40):
+            jobs.append(search.ask())
+            search.end(jobs[-1].trial, outcome=Outcome.COMPLETE, score=0.5)
+        return sum(job.values["strategy"] == "lora" for job in jobs)
+
+    assert _drawn(0.01) > 30
+    assert _drawn(100.0) < 25
+
+
 def test_searches_are_compared_on_it(tmp_path: Path) -> None:
     plan = Comparison(
         table=write(tmp_path / "curves.npz", [*lines(), *lines(data="b")]),
@@ -149,6 +185,7 @@ def test_searches_are_compared_on_it(tmp_path: Path) -> None:
             "portfolio only",
             OURS,
             "ours with learnt recipes",
+            "ours with gain per second",
             "Syne Tune ASHA",
         ],
         tasks=(),
