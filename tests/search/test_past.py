@@ -262,6 +262,29 @@ def test_whose_training_rows_are_this_ones_test_rows_is_not_learnt_from() -> Non
     assert learnt([taught("first", PLAIN)], data=data, search={"learn_from": ["first"]})
 
 
+def test_whom_this_ones_test_rows_judged_is_not_learnt_from() -> None:
+    data = {"train": "train.csv", "test": "judge.csv"}
+    chosen_by_test = taught("first", PLAIN, data={"train": "train.csv", "validation": "judge.csv"})
+    assert learnt([chosen_by_test], data=data) == []
+    assert learnt([chosen_by_test], data=data, search={"learn_from": ["first"]})
+    assert learnt([taught("first", PLAIN, data={"train": "train.csv", "validation": "other.csv"})], data=data)
+
+
+@pytest.mark.parametrize("differs", [{"label": "angry"}, {"text": "subject"}])
+def test_another_column_of_the_same_file_is_other_data(differs: dict[str, str]) -> None:
+    data = {"train": "train.csv", "label": "topic"}
+    other, same = taught("other", PLAIN[::-1], data=data | differs), taught("same", PLAIN, data=data)
+    assert learnt([other], data=data) == []
+    assert names(learnt([other, same], data=data))[:1] == ["same/2"]
+    named = learnt([other, same], data=data, search={"learn_from": ["other"]})
+    assert named, "by name it teaches"
+    assert names(
+        learnt(
+            [taught("a", PLAIN, data=data | differs), taught("b", PLAIN, data=data | differs), same], data=data, size=1
+        )
+    ) == ["same/2"]
+
+
 def test_studies_of_another_task_and_of_too_few_trials_teach_nothing() -> None:
     assert learnt([taught("images", PLAIN, task="image-classification"), taught("short", PLAIN[:2])]) == []
     assert names(learnt([taught("short", PLAIN[:2])], search={"learn_from": ["short"]}))[0] == "short/0"

@@ -153,6 +153,8 @@ def test_teacher_that_was_trained_on_a_validation_or_test_file() -> None:
     assert has_seen(taught(train="/a.csv").spec, ours) == "validation"
     assert has_seen(taught(train="/b.csv").spec, ours) == "test"
     assert not has_seen(taught(train=ours.data.train, seed=8).spec, ours)
+    both = taught(train="/a.csv", validation="/all.csv", test="/all.csv").spec
+    assert has_seen(taught(train="/all.csv").spec, both) == "test"
 
 
 def test_trial_without_a_database_only_warns(tmp_path: Path) -> None:

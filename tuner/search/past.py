@@ -1,8 +1,9 @@
 """What a new study learns from past ones in the same database: which values to try first.
 
 It is learnt once, when the study is created, and stored with it: all workers see the same recipes, and no later study changes a
-running one. Only complete trials are learnt, by their validation scores; test scores are never looked at, and a study that trained on
-this one's test rows teaches nothing unless it is named. Pruned trials and those that could not run are told as bad, and are no recipes.
+running one. Only complete trials are learnt, by their validation scores; test scores are never looked at, and a study that was
+trained on this one's test rows, or judged by them, teaches nothing unless it is named. Pruned trials and those that could not run are
+told as bad, and are no recipes.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def learn_from(past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace
         and (lesson := _lesson(study, spec=spec, space=space)) is not None
     ]
     if not is_named and len(lessons) < FEWEST_STUDIES:
-        lessons = [lesson for lesson in lessons if lesson.study.spec.data.train == spec.data.train]
+        lessons = [lesson for lesson in lessons if _is_of_same_data(lesson.study, spec)]
     lessons = sorted(lessons, key=lambda lesson: -lesson.weight)[:_STUDIES]
     chosen = _winners(lessons) if len(lessons) < FEWEST_STUDIES else _covering(lessons, space=space, size=size)
     found: dict[tuple[object, ...], LearntRecipe] = {}
@@ -164,7 +165,18 @@ def _complete(study: PastStudy) -> list[PastTrial]:
 
 
 def _teaches(study: PastStudy, spec: StudySpec) -> bool:
-    return len(_complete(study)) >= FEWEST_COMPLETE and has_seen(study.spec, spec) != "test"
+    """Whether it may teach unnamed: its best has beaten somebody, and it knows nothing of this one's test rows.
+
+    Neither was it trained on them nor did they judge its trials.
+    """
+    is_judged_by_test = spec.data.test is not None and spec.data.test == study.spec.data.validation
+    return len(_complete(study)) >= FEWEST_COMPLETE and not is_judged_by_test and has_seen(study.spec, spec) != "test"
+
+
+def _is_of_same_data(study: PastStudy, spec: StudySpec) -> bool:
+    """Whether it learnt the same from the same rows: another label column of the file is another question."""
+    theirs, ours = study.spec.data, spec.data
+    return (theirs.train, theirs.text, theirs.label) == (ours.train, ours.text, ours.label)
 
 
 def _lesson(study: PastStudy, *, spec: StudySpec, space: SearchSpace) -> _Lesson | None:
@@ -204,7 +216,7 @@ def _score(trial: PastTrial, *, maximize: bool) -> float:
 def _likeness(study: PastStudy, *, spec: StudySpec, space: SearchSpace) -> float:
     """1 for the same data and model, halved by other data, by another family, and for each factor of ten in size."""
     theirs, ours = study.space.model, space.model
-    steps = float(study.spec.data.train != spec.data.train)
+    steps = float(not _is_of_same_data(study, spec))
     if theirs is None or ours is None or not theirs.parameters or not ours.parameters:
         return float(0.5 ** (steps + (study.spec.model != spec.model)))
     steps += theirs.family != ours.family

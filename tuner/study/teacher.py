@@ -95,9 +95,11 @@ def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
     studies differ in does not change them. Of folds each row judges once, so that whoever was trained on any has seen one that judges.
 
     Returns:
-        ``validation`` or ``test``; empty if neither.
+        ``test`` or ``validation``, of both the first, which judges last; empty if neither.
     """
     ours, theirs = spec.data, teacher.data
+    if ours.test is not None and ours.test == theirs.train:
+        return "test"
     if isinstance(ours.validation, str):
         is_seen = ours.validation == theirs.train
     elif ours.folds and spec.confirm.finalists:
@@ -105,6 +107,4 @@ def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
     else:
         held_out = (ours.label, ours.validation, spec.training.seed)
         is_seen = ours.train == theirs.train and held_out != (theirs.label, theirs.validation, teacher.training.seed)
-    if is_seen:
-        return "validation"
-    return "test" if ours.test is not None and ours.test == theirs.train else ""
+    return "validation" if is_seen else ""
