@@ -90,7 +90,7 @@ def use_threads(count: int) -> None:
 
 def circumstances() -> dict[str, object]:
     """What decides over the last digits besides the plan, the rows and the weights."""
-    names = ("torch", "transformers", "peft", "tokenizers", "numpy", "scikit-learn")
+    names = ("torch", "transformers", "peft", "tokenizers", "numpy")
     return {
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
