@@ -493,6 +493,53 @@ def test_re_trainings_that_failed_run_again(db: Database) -> None:
     assert studies.find_study(db, "toy").state_reason == "finalists are confirmed"
 
 
+def cut_confirmation(db: Database, *, hours: float = 36.0 / 3600.0, **budget: Any) -> StudyDriver:
+    """A study whose confirmation was cut by its device hours."""
+    confirm = {"finalists": 2, "seeds": 3}
+    toy_study(db, budget={"gpu_hours": hours} | budget, search={"pruner": {"name": "none"}}, confirm=confirm)
+    driver = StudyDriver(db, name="toy")
+    run_out(driver)
+    assert "incomplete" in studies.find_study(db, "toy").state_reason
+    return driver
+
+
+def unscored(db: Database) -> list[str]:
+    """Why re-trainings have no score, those left out that fell out of the race."""
+    runs = [run for finalist in load_snapshot(db, "toy").finalists for run in finalist.runs]
+    return [run.reason for run in runs if run.outcome is not Outcome.COMPLETE and not run.is_cancelled]
+
+
+def test_a_confirmation_that_the_budget_cut_is_completed_with_more(db: Database) -> None:
+    driver = cut_confirmation(db)
+    change(db, trials=studies.find_study(db, "toy").used.trials + 2, gpu_hours=1.0)
+    run_out(driver)
+    assert unscored(db) == []
+    assert studies.find_study(db, "toy").state_reason == "finalists are confirmed"
+
+
+def test_more_hours_complete_a_cut_confirmation_where_no_trial_is_left_to_search(db: Database) -> None:
+    driver = cut_confirmation(db, trials=8)
+    trials = studies.find_study(db, "toy").used.trials
+    assert change(db, priority=1).state is StudyState.FINISHED
+    assert change(db, gpu_hours=1.0).state is StudyState.CONFIRMING
+    run_out(driver)
+    study = studies.find_study(db, "toy")
+    assert (unscored(db), study.used.trials, study.state_reason) == ([], trials, "finalists are confirmed")
+
+
+def test_a_cut_re_training_runs_again_only_where_it_can_be_finished(db: Database) -> None:
+    driver = cut_confirmation(db, trials=8)
+    number = next(one.number for one in load_snapshot(db, "toy").finalists if any(run.reason for run in one.runs))
+    with pytest.raises(ConflictError, match=rf"no room to run trial {number} again - budget of 0\.01 device hours"):
+        retry(db, [number])
+    change(db, trials=9, gpu_hours=1.0)
+    assert retry(db, [number]) is StudyState.SEARCHING
+    waiting = [run for one in load_snapshot(db, "toy").finalists for run in one.runs if run.outcome is Outcome.WAITING]
+    assert waiting and all("anna" in run.reason for run in waiting)
+    run_out(driver)
+    assert unscored(db) == []
+
+
 def test_only_what_ended_badly_runs_again(db: Database) -> None:
     toy_study(db, budget={"trials": 2}, **FREE)
     driver = StudyDriver(db, name="toy")

@@ -13,7 +13,7 @@ from tuner.store.costs import (
     seconds_needed,
     seconds_reserved,
 )
-from tuner.store.records import BudgetUse
+from tuner.store.records import BudgetUse, EndedRun
 from tuner.study.spec import BudgetSpec, StudySpec
 
 CONFIRM_SHARE = 0.2
@@ -93,17 +93,17 @@ def seconds_until_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> 
     return max(0.0, min(by_device, math.inf if wall is None else wall))
 
 
-def why_not_again(spec: StudySpec, used: BudgetUse, epochs: int | None) -> str:
+def why_not_again(spec: StudySpec, used: BudgetUse, run: EndedRun) -> str:
     """Why a run that has ended may not run again, or an empty string if it may.
 
     Args:
         spec: The study.
         used: What it has used, this run included.
-        epochs: What of it a trial of the search has trained; None for a re-training, which no trial is waiting for.
+        run: The run.
     """
-    if epochs is None:
-        return why_run_must_stop(spec, used, in_search=False)
-    return why_no_new_trial(spec, replace(used, trials=used.trials - 1, epochs=used.epochs - epochs))
+    if not run.in_search:
+        return why_run_must_stop(spec, used, in_search=False) or why_no_retraining(spec, used, run.strategy)
+    return why_no_new_trial(spec, replace(used, trials=used.trials - 1, epochs=used.epochs - run.epochs))
 
 
 def used_share(spec: StudySpec, used: BudgetUse) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from tuner.store import ends
 from tuner.store.database import Database
-from tuner.store.records import OUT_OF_THE_RACE, Outcome, StudyState
+from tuner.store.records import OUT_OF_BUDGET, OUT_OF_THE_RACE, Outcome, StudyState
 from tuner.store.studies import lock_study, move_study
 from tuner.store.tables import db_now, runs
 
@@ -53,6 +54,7 @@ def start_confirmation(
         target = StudyState.CONFIRMING if finalists else StudyState.FINISHED
         move_study(tx, study_id=study_id, source=StudyState.SEARCHING, target=target, reason=reason)
         _demote(tx, study_id, finalists)
+        reopen_cut(tx, study_id, reason="waiting again: the search went on, and the confirmation with it")
         for finalist in finalists:
             _queue(tx, study_id, finalist, seeds=seeds, epochs=epochs)
         return True
@@ -104,6 +106,30 @@ def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence
                 **values,
             )
         )
+
+
+def is_cut(row: Row[Any]) -> bool:
+    """Whether a run is a re-training that the budget ended, or kept from its beginning; not what fell out of the race."""
+    is_ended = row.purpose == "confirm" and row.outcome == Outcome.PRUNED.value
+    return is_ended and str(row.reason).startswith(OUT_OF_BUDGET)
+
+
+def reopen_cut(tx: Connection, study_id: int, *, reason: str) -> int:
+    """Let the re-trainings wait again that the budget cut, those of earlier finalists too: means are over seeds that all have.
+
+    Args:
+        tx: The transaction; its caller holds the study's lock.
+        study_id: The study.
+        reason: Why, in words.
+
+    Returns:
+        How many.
+    """
+    ended = (runs.c.study_id == study_id) & (runs.c.outcome == Outcome.PRUNED.value)
+    cut = [row for row in tx.execute(select(runs).where(ended, runs.c.purpose == "confirm")).all() if is_cut(row)]
+    for row in cut:
+        ends.open_again(tx, row, reason=reason)
+    return len(cut)
 
 
 def confirmations_over(db: Database, study_id: int) -> int:

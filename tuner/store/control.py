@@ -21,7 +21,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.errors import ConflictError, UsageError
-from tuner.store import events, optuna_rows
+from tuner.store import confirmation, events, optuna_rows
 from tuner.store.costs import Least
 from tuner.store.database import Database
 from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
@@ -29,7 +29,7 @@ from tuner.store.studies import find_study, lock_study, move_study, read_study, 
 from tuner.store.tables import db_now, runs, studies
 from tuner.study.domains import Value
 from tuner.study.proposals import as_proposal, choose_strategy
-from tuner.study.spec import LIMITS, StudySpec
+from tuner.study.spec import LIMITS, BudgetSpec, StudySpec
 
 MOST_PRIORITY = 1000
 """Priorities are whole numbers from minus this to this."""
@@ -212,14 +212,31 @@ def change(
         tx.execute(update(studies).where(studies.c.study_id == study.study_id).values(values))
         text = ", ".join(texts)
         events.record(tx, "study_changed", text, study_id=study.study_id, who=who)
-        over = quota(spec, study.used) or why_search_is_over(tx, study.study_id)
-        if changed and study.state is StudyState.FINISHED and not over:
-            reason = f"{text} by {who}"
-            reopen(tx, study, reason=reason, who=who)
+        if changed and study.state is StudyState.FINISHED:
+            over = quota(spec, study.used) or why_search_is_over(tx, study.study_id)
+            _go_on(tx, study, spec, can_search=not over, reason=f"{text} by {who}", who=who)
 
     _require_sensible(wishes)
     db.write(_change)
     return find_study(db, name)
+
+
+def _go_on(tx: Connection, study: StudyRecord, spec: StudySpec, *, can_search: bool, reason: str, who: str) -> None:
+    """Let a finished study search again, or where only hours were added, complete the confirmation that they had cut."""
+    if can_search:
+        reopen(tx, study, reason=reason, who=who)
+        return
+    why = f"waiting again: {reason}"
+    if _has_more_time(spec.budget, study.spec.budget) and confirmation.reopen_cut(tx, study.study_id, reason=why):
+        target = StudyState.CONFIRMING
+        move_study(tx, study_id=study.study_id, source=study.state, target=target, reason=reason, who=who)
+
+
+def _has_more_time(budget: BudgetSpec, before: BudgetSpec) -> bool:
+    return any(
+        old is not None and (new is None or new > old)
+        for new, old in ((budget.device_hours, before.device_hours), (budget.hours, before.hours))
+    )
 
 
 def reopen(tx: Connection, study: StudyRecord, *, reason: str, who: str) -> None:

@@ -32,6 +32,39 @@ def cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
     events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
+def open_again(tx: Connection, row: Row[Any], *, reason: str, request: str = "", who: str | None = None) -> None:
+    """Let a run that has ended wait for another attempt, from its beginning; the caller holds the study's lock.
+
+    Args:
+        tx: The transaction.
+        row: The run as it was read.
+        reason: Why, in words.
+        request: Random, by which whoever asks knows his change again; of whoever claims the run next it will be another one.
+        who: Who asked for it; None where nobody did by name.
+    """
+    tx.execute(
+        update(runs)
+        .where(runs.c.run_id == row.run_id)
+        .values(
+            outcome=Outcome.WAITING.value,
+            reason=reason,
+            token=request,
+            losses=0,
+            asked="",
+            worker_id=None,
+            expires_at=None,
+            epochs_done=0,
+            value=None,
+            best_epoch=None,
+            result=None,
+            ended_at=None,
+        )
+    )
+    if row.purpose == "search":
+        optuna_rows.set_state(tx, row.trial_id, Outcome.WAITING)
+    events.record(tx, events.RETRIED, reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
+
+
 def result_values(result: TrialResult | None) -> dict[str, Any]:
     """What a run's row keeps of the training's answer; nothing where there is none."""
     if result is None:

@@ -163,6 +163,9 @@ class TrialRecord:
     micro_batches: tuple[tuple[int, int], ...] = ()
 
 
+OUT_OF_BUDGET = "budget of "
+"""How the reason begins why a run was ended, or not begun, for want of budget: it may run again with more."""
+
 OUT_OF_THE_RACE = "out of the race"
 """How the reason begins why a re-training was cancelled: its finalist could not be expected to win any more."""
 
@@ -219,6 +222,21 @@ class FinalistRecord:
     def why_out(self) -> str:
         """Why its last re-trainings were cancelled; empty if it stayed in the race."""
         return next((run.reason for run in self.runs if run.is_cancelled), "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndedRun:
+    """A run that has ended and may run again.
+
+    Attributes:
+        in_search: Whether it is a trial of the search, not a re-training.
+        strategy: Empty where none was proposed.
+        epochs: What it has trained.
+    """
+
+    in_search: bool
+    strategy: str
+    epochs: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,16 +11,16 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import ConflictError, NotFoundError
-from tuner.store import ends, events, optuna_rows
+from tuner.store import confirmation, ends, events
 from tuner.store.control import locked, reopen
 from tuner.store.database import Database
-from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState, TrialStory
+from tuner.store.records import Asked, BudgetUse, EndedRun, Outcome, StudyRecord, StudyState, TrialStory
 from tuner.store.studies import budget_use, move_study
 from tuner.store.tables import runs
 from tuner.study.spec import StudySpec
 
-Limit = Callable[[StudySpec, BudgetUse, int | None], str]
-"""Says why a run may not run again whose trial has trained so many epochs, None for a re-training; an empty string if it may."""
+Limit = Callable[[StudySpec, BudgetUse, EndedRun], str]
+"""Says why a run may not run again, or an empty string if it may."""
 
 _AGAIN = (Outcome.ERRORED, Outcome.INFEASIBLE, Outcome.DIVERGED)
 
@@ -67,7 +67,7 @@ def stop_trial(db: Database, name: str, number: int, *, who: str, reason: str = 
 def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, limit: Limit) -> StudyState:
     """Let trials run again that ended badly: each under its number, with its values, from its beginning.
 
-    Of a trial whose search run has a result, the re-trainings that ended badly run again.
+    Of a trial whose search run has a result, the re-trainings run again that ended badly, or were cut by the budget.
 
     Args:
         db: The database.
@@ -135,12 +135,12 @@ def _words() -> list[str]:
 
 
 def _ended_badly(row: Row[Any]) -> bool:
-    return Outcome(row.outcome) in _AGAIN
+    return Outcome(row.outcome) in _AGAIN or confirmation.is_cut(row)
 
 
 def _require_room(tx: Connection, study: StudyRecord, row: Row[Any], *, limit: Limit) -> None:
-    epochs = row.epochs_done if row.purpose == "search" else None
-    if over := limit(study.spec, budget_use(tx, study.study_id), epochs):
+    run = EndedRun(in_search=row.purpose == "search", strategy=row.strategy or "", epochs=row.epochs_done)
+    if over := limit(study.spec, budget_use(tx, study.study_id), run):
         raise ConflictError(
             f'study "{study.name}" has no room to run trial {row.number} again',
             why=over,
@@ -150,27 +150,7 @@ def _require_room(tx: Connection, study: StudyRecord, row: Row[Any], *, limit: L
 
 def _open_again(tx: Connection, row: Row[Any], *, who: str, request: str) -> None:
     reason = f"waiting again: {who} asked for it after: {row.reason or row.outcome}"
-    tx.execute(
-        update(runs)
-        .where(runs.c.run_id == row.run_id)
-        .values(
-            outcome=Outcome.WAITING.value,
-            reason=reason,
-            token=request,  # of whoever claims it next it will be another one
-            losses=0,
-            asked="",
-            worker_id=None,
-            expires_at=None,
-            epochs_done=0,
-            value=None,
-            best_epoch=None,
-            result=None,
-            ended_at=None,
-        )
-    )
-    if row.purpose == "search":
-        optuna_rows.set_state(tx, row.trial_id, Outcome.WAITING)
-    events.record(tx, events.RETRIED, reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
+    ends.open_again(tx, row, reason=reason, request=request, who=who)
 
 
 def _runs(tx: Connection, study: StudyRecord, number: int) -> Sequence[Row[Any]]:
