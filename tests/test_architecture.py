@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "source": set(),
     "terminal": set(),
     "files": {"errors"},
-    "study": {"errors"},
+    "study": {"errors", "contest"},
     "tasks": {"errors", "study"},
     "strategies": {"errors", "study"},
     "training": {"errors", "files", "study", "tasks", "strategies"},

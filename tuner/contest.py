@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.study.spec import FIRST_SEEDS, GO_ON
-
 LEVEL = 0.05
 """Of every interval and test: 95 % of the intervals hold, one claim in twenty is wrong at most."""
 
@@ -25,7 +23,10 @@ TRUST = 0.975
 That of a two-sided interval at 95 % that leaves out zero. Chosen by `benchmarks/honesty.py`.
 """
 
-FINAL = GO_ON
+FIRST_SEEDS = 2
+"""Seeds that every competitor gets before one is told to leave."""
+
+FINAL = 2
 """How many go on beside those that are spared once two seeds have told them apart as well as two can."""
 
 _NO_SPREAD = 1e-12

@@ -120,7 +120,8 @@ def test_a_tie_goes_to_the_default_recipe() -> None:
     assert summary.headline.startswith("The default recipe of full was not clearly beaten: ")
     text = " ".join(summary.sentences)
     assert "is better with less than 97.5 % probability, and a tie goes to the recipe" in text
-    assert "was not clearly beaten over 3 fresh seeds by any of 2 finalists." in text
+    assert "was not clearly beaten over 3 fresh seeds by any other of 2 finalists." in text
+    assert "The runner-up, trial 1 (lora), is ahead of it with probability 67 %: the two cannot be told apart." in text
     assert "best mean" not in summary.sentences[0]  # which another one has
     assert summary.standing.is_baseline_tied
 

@@ -174,7 +174,7 @@ def _what_was_confirmed(facts: Facts, winner: Winner, *, what: str) -> str:
     if left < len(facts.finalists):
         among = f"{left} of {among}, which finished the race"
     if winner.is_tie:
-        return f"{what} was not clearly beaten over {seeds} by any of {among}."
+        return f"{what} was not clearly beaten over {seeds} by any other of {among}."
     rows = "score on the held back rows" if winner.score.held_back else "validation score"
     best = "the best" if _has_best_mean(facts, winner.score) else "of those that beat the default recipe the best"
     return f"{what} has {best} mean {rows} over {seeds} among {among}."
@@ -297,7 +297,7 @@ def _expected(facts: Facts, winner: Winner) -> list[str]:
     if estimate.low is None or estimate.high is None:
         return [f"{number}."] if moved else []
     over = "test rows and seeds" if facts.standing.split == "test" else "rows and seeds"
-    over = {"validation": "seeds", "folds": "folds"}.get(facts.standing.split, over)
+    over = {"validation": "seeds, on these same rows", "folds": "folds"}.get(facts.standing.split, over)
     is_few = len(set(score.folds or score.seeds)) < _FEW_SEEDS
     few = f": few {'folds' if score.folds else 'seeds'} make it wide" if is_few else ""
     return [f"{number} (95 % interval {format_score(estimate.low)} to {format_score(estimate.high)} over {over}{few})."]
@@ -434,6 +434,8 @@ def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: Tri
     tail = ": the two cannot be told apart"
     if comparison.is_clear or comparison.is_worse:
         tail = "" if comparison.is_clear else ": validation chose it, the test rows disagree"
+    if comparison.difference < 0.0:
+        return [_behind_runner_up(comparison, name=name, tail=tail)]
     pairs = count_noun(comparison.seed_pairs, "common fold" if comparison.split == "folds" else "common seed")
     if winner.basis is not Basis.CONFIRMED:
         lead = f"ahead with {comparison.seed_wins} of {pairs}"
@@ -441,6 +443,12 @@ def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: Tri
     wins = f"it won with {comparison.seed_wins} of {pairs}"
     verb = "beats" if comparison.is_clear else "is ahead of"
     return [f"It {verb} the runner-up, {name}, with probability {probability} ({wins}){tail}."]
+
+
+def _behind_runner_up(comparison: Comparison, *, name: str, tail: str) -> str:
+    """The other one has the better mean: on rows that did not choose, or because a tie goes to the default recipe."""
+    assert comparison.probability is not None
+    return f"The runner-up, {name}, is ahead of it with probability {format_probability(1.0 - comparison.probability)}{tail}."
 
 
 def _optimism(facts: Facts) -> list[str]:

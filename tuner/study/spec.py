@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from tuner.contest import FINAL, FIRST_SEEDS
 from tuner.study.names import combinations, joined
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -36,12 +37,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-
-GO_ON = 2
-"""Finalists that go on beside the default recipe once each was trained with :data:`FIRST_SEEDS`."""
-
-FIRST_SEEDS = 2
-"""Fresh seeds that every finalist gets."""
 
 MOST_SEEDS = 20
 """Fresh seeds that a finalist may be trained with."""
@@ -188,7 +183,9 @@ class TrainingSpec(Section):
 
 
 def _studies(value: Any) -> Any:
-    """One study's name is short for a list of it."""
+    """One study's name is short for a list of it; what can be none of the forms is refused with all of them."""
+    if not isinstance(value, str | list | tuple):
+        raise ValueError("must be all, none, or past studies by name, as in learn_from: [tickets]")  # noqa: TRY004 - pydantic's way
     return (value,) if isinstance(value, str) and value not in ("all", "none") else value
 
 
@@ -297,7 +294,7 @@ class ConfirmSpec(Section):
         """Re-trainings where nobody falls out but to make room; more only where many workers begin rounds before one has ended."""
         if not self.finalists:
             return 0
-        last = (min(self.finalists, GO_ON) + 1) * max(self.seeds - FIRST_SEEDS, 0)
+        last = (min(self.finalists, FINAL) + 1) * max(self.seeds - FIRST_SEEDS, 0)
         return (self.finalists + 1) * min(self.seeds, FIRST_SEEDS) + last
 
     def count_held_back(self, rows: int) -> int:
