@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tests.store.toy import LEASE, holder, run_out, sql, toy_result, toy_study, train
 from tuner.errors import ConflictError, LeaseLost, NotFoundError, UsageError
 from tuner.search.budget import least_limits, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
 from tuner.source import this_code
-from tuner.store import control, leases, studies, trial_control, workers
+from tuner.store import confirmation, control, leases, studies, trial_control, workers
 from tuner.store.checks import find_problems
 from tuner.store.control import Wishes
 from tuner.store.database import Database
@@ -22,6 +22,7 @@ from tuner.store.leases import Beats, Holder
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Asked, Outcome, StudyRecord, StudyState
 from tuner.store.tables import events
+from tuner.store.tables import studies as studies_table
 from tuner.store.workers import Identity, Pulse
 
 ANNA = "anna@box"
@@ -267,6 +268,36 @@ def test_a_budget_that_is_raised_during_the_confirmation_is_used_after_it(db: Da
     run_out(driver)
     study = studies.find_study(db, "toy")
     assert (study.state, study.used.trials) == (StudyState.FINISHED, 4)
+
+
+@pytest.mark.parametrize("finalists", [0, 1])
+def test_a_budget_that_is_raised_at_the_last_moment_is_not_lost(
+    db: Database, finalists: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": finalists, "seeds": 1}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    name = "finish_confirmation" if finalists else "start_confirmation"
+    end = getattr(confirmation, name)
+
+    def end_after_a_person(*given: Any, **named: Any) -> bool:
+        """What the driver calls after it has read the study: a person is faster."""
+        change(db, trials=4)
+        return bool(end(*given, **named))
+
+    monkeypatch.setattr(confirmation, name, end_after_a_person)
+    run_out(driver)
+    study = studies.find_study(db, "toy")
+    assert (study.state, study.used.trials) == (StudyState.FINISHED, 4)
+
+
+def test_the_same_budget_again_reopens_a_finished_study_that_has_room(db: Database) -> None:
+    study = toy_study(db, budget={"trials": 2}, **FREE)
+    run_out(StudyDriver(db, name="toy"))
+    spec = study.spec.model_copy(update={"budget": study.spec.budget.model_copy(update={"trials": 4})})
+    db.write(lambda tx: tx.execute(update(studies_table).values(spec=spec.model_dump_json())))  # finished with room
+    assert change(db, priority=3).state is StudyState.FINISHED
+    found = change(db, trials=4)
+    assert (found.state, found.state_reason) == (StudyState.SEARCHING, f"the budget has room by {ANNA}")
 
 
 def test_device_hours_keep_the_confirmations_fifth(db: Database) -> None:

@@ -34,10 +34,11 @@ from tuner.store.leases import Holder, Lease
 from tuner.store.metrics import last_value, store_missing, store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
-from tuner.store.records import Outcome, StudyRecord, StudyState
+from tuner.store.records import BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.transactions import plain_cause
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult, Verdict
+from tuner.study.spec import BudgetSpec
 
 
 class StudyDriver:
@@ -100,7 +101,7 @@ class StudyDriver:
             uid=self.study.uid,
             holder=holder,
             # Judged under the study's lock by the budget that stands there: people change it while workers run.
-            quota=lambda budget, used: why_no_new_trial(with_budget(spec, budget), used),
+            quota=self._why_no_new_trial,
             limit=lambda budget, used, in_search: why_run_must_stop(
                 with_budget(spec, budget), used, in_search=in_search
             ),
@@ -286,8 +287,8 @@ class StudyDriver:
         self.study = study
         if study.state is StudyState.SEARCHING:
             leases.reclaim_expired(self._db, study.study_id, grace=grace)
-            reason = self._why_search_is_over(study)
-            if reason and not study.counts["running"] and not study.counts["waiting"]:
+            over = self._why_search_is_over(study)
+            if over and not study.counts["running"] and not study.counts["waiting"]:
                 trials = load_snapshot(self._db, study.name).trials
                 confirmation.start_confirmation(
                     self._db,
@@ -295,12 +296,11 @@ class StudyDriver:
                     finalists=choose_finalists(trials, study=study),
                     seeds=fresh_seeds(study),
                     epochs=study.spec.training.epochs,
-                    reason=reason,
+                    quota=self._why_no_new_trial,
                 )
         elif study.state is StudyState.CONFIRMING:
             self._drop_fallen(study)
-            has_room = not self._why_search_is_over(study)
-            confirmation.finish_confirmation(self._db, study_id=study.study_id, has_room=has_room)
+            confirmation.finish_confirmation(self._db, study_id=study.study_id, quota=self._why_no_new_trial)
         else:
             return study
         self.study = studies.find_study(self._db, study.name)
@@ -315,6 +315,9 @@ class StudyDriver:
         fallen = find_fallen(load_snapshot(self._db, study.name).finalists, study=study)
         if fallen:
             confirmation.drop_finalists(self._db, study_id=study.study_id, reasons=fallen)
+
+    def _why_no_new_trial(self, budget: BudgetSpec, used: BudgetUse) -> str:
+        return why_no_new_trial(with_budget(self.study.spec, budget), used)
 
     def _why_search_is_over(self, study: StudyRecord) -> str:
         over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))

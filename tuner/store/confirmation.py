@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,13 @@ from sqlalchemy.engine import Connection, Row
 
 from tuner.store import ends
 from tuner.store.database import Database
-from tuner.store.records import OUT_OF_BUDGET, OUT_OF_THE_RACE, Outcome, StudyState
-from tuner.store.studies import lock_study, move_study
+from tuner.store.records import OUT_OF_BUDGET, OUT_OF_THE_RACE, BudgetUse, Outcome, StudyState
+from tuner.store.studies import budget_use, lock_study, move_study, read_budget, why_search_is_over
 from tuner.store.tables import db_now, runs
+from tuner.study.spec import BudgetSpec
+
+Quota = Callable[[BudgetSpec, BudgetUse], str]
+"""Says why no new trial may start, or an empty string if one may: judged under the study's lock, since people change budgets at any moment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +38,7 @@ class Finalist:
 
 
 def start_confirmation(
-    db: Database, *, study_id: int, finalists: Sequence[Finalist], seeds: Sequence[int], epochs: int, reason: str
+    db: Database, *, study_id: int, finalists: Sequence[Finalist], seeds: Sequence[int], epochs: int, quota: Quota
 ) -> bool:
     """End the search and queue the finalists' re-trainings, in one transaction.
 
@@ -42,14 +46,16 @@ def start_confirmation(
         finalists: In order of rank; with none, the study is finished at once.
         seeds: A re-training for each, for every finalist: the same seeds, so that comparisons are paired.
         epochs: Epochs of a trial.
-        reason: Why the search is over.
+        quota: Judges the budget.
 
     Returns:
-        False if another worker was faster, or runs are still open.
+        False if another worker was faster, runs are still open, or the search is not over: its budget was raised meanwhile.
     """
 
     def _start(tx: Connection) -> bool:
         if lock_study(tx, study_id) is not StudyState.SEARCHING or has_open_runs(tx, study_id):
+            return False
+        if not (reason := _why_over(tx, study_id, quota)):
             return False
         target = StudyState.CONFIRMING if finalists else StudyState.FINISHED
         move_study(tx, study_id=study_id, source=StudyState.SEARCHING, target=target, reason=reason)
@@ -177,13 +183,16 @@ def drop_finalists(db: Database, *, study_id: int, reasons: Mapping[int, str]) -
     return db.write(_drop)
 
 
-def finish_confirmation(db: Database, *, study_id: int, has_room: bool = False) -> bool:
-    """Finish a study whose confirmation runs have all ended; False if some are open or another worker was faster.
+def finish_confirmation(db: Database, *, study_id: int, quota: Quota) -> bool:
+    """End a confirmation whose runs have all ended: the study is finished, or searches again where its budget was raised meanwhile.
 
     Args:
         db: The database.
         study_id: The study.
-        has_room: Its budget was raised meanwhile: it searches again.
+        quota: Judges the budget.
+
+    Returns:
+        False if some runs are open or another worker was faster.
     """
 
     def _finish(tx: Connection) -> bool:
@@ -201,11 +210,16 @@ def finish_confirmation(db: Database, *, study_id: int, has_room: bool = False) 
         if scored < len(outcomes):
             reason = f"the confirmation is incomplete: {scored} of {len(outcomes)} re-trainings gave a score"
         target = StudyState.FINISHED
-        if has_room:
+        if not _why_over(tx, study_id, quota):
             target, reason = StudyState.SEARCHING, "its budget has room again"
         return move_study(tx, study_id=study_id, source=StudyState.CONFIRMING, target=target, reason=reason)
 
     return db.write(_finish)
+
+
+def _why_over(tx: Connection, study_id: int, quota: Quota) -> str:
+    """Why the search is over by the budget that stands there now, or an empty string; the caller holds the study's lock."""
+    return why_search_is_over(tx, study_id) or quota(read_budget(tx, study_id), budget_use(tx, study_id))
 
 
 def has_open_runs(tx: Connection, study_id: int) -> bool:

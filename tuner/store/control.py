@@ -207,12 +207,11 @@ def change(
         if wishes.priority is not None and wishes.priority != study.priority:
             values["priority"] = wishes.priority
             texts.append(f"priority {study.priority} -> {wishes.priority}")
-        if not values:
-            return
-        tx.execute(update(studies).where(studies.c.study_id == study.study_id).values(values))
-        text = ", ".join(texts)
-        events.record(tx, "study_changed", text, study_id=study.study_id, who=who)
-        if changed and study.state is StudyState.FINISHED:
+        text = ", ".join(texts) or "the budget has room"
+        if values:
+            tx.execute(update(studies).where(studies.c.study_id == study.study_id).values(values))
+            events.record(tx, "study_changed", text, study_id=study.study_id, who=who)
+        if study.state is StudyState.FINISHED and any(value is not None for value in asked.values()):
             over = quota(spec, study.used) or why_search_is_over(tx, study.study_id)
             _go_on(tx, study, spec, can_search=not over, reason=f"{text} by {who}", who=who)
 
