@@ -274,6 +274,14 @@ ONE_LINE = {
         STUDY + "search: {sampler: 3}\n",
         "study.yaml:13:19: search.sampler must be text or a block with the keys name, options, got 3; put it in quotes",
     ),
+    "past studies under a key": (
+        STUDY + "search: {learn_from: {names: [a]}}\n",
+        "study.yaml:13:22: search.learn_from: must be all, none, or past studies by name, as in learn_from: [tickets]",
+    ),
+    "no past studies by false": (
+        STUDY + "search: {learn_from: false}\n",
+        "study.yaml:13:22: search.learn_from: must be all, none, or past studies by name, as in learn_from: [tickets]",
+    ),
     "warmup beyond the epochs": (
         STUDY + "search: {pruner: {name: median, options: {n_warmup_steps: 10}}}\n",
         "study.yaml:13:59: search.pruner.options.n_warmup_steps: 10 is not below training.epochs 4: nothing can be pruned",
