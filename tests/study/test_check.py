@@ -132,3 +132,25 @@ print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("stop", "trials", "advice"),
+    [
+        ("{gain: 0.01}", 30, "set trials to 14 at most"),
+        ("{gain: 0.01, trials: 2}", 4, "leave it out"),
+        ("{gain: 0.01, trials: 2}", 5, ""),
+        ("{gain: 0.01}", 41, ""),
+    ],
+)
+def test_an_early_end_that_cannot_come_is_told(folder: Path, stop: str, trials: int, advice: str) -> None:
+    budget = ("budget: {trials: 12}", f"budget: {{trials: {trials}}}\nsearch: {{stop_when: {stop}}}")
+    told = [text for text in warnings(check(folder, budget)) if "can never end the search" in text]
+    assert [text.rpartition("; ")[2] for text in told] == ([advice] if advice else [])
+
+
+@pytest.mark.parametrize(("bound", "is_told"), [("10", True), ("10 kB", True), ("1e10", False), ("10 MB", False)])
+def test_memory_without_its_unit_is_told(folder: Path, bound: str, is_told: bool) -> None:
+    budget = ("budget: {trials: 12}", f"budget: {{trials: 12}}\nconstraints: [peak_memory <= {bound}]")
+    told = [text for text in warnings(check(folder, budget)) if "give the unit" in text]
+    assert len(told) == is_told

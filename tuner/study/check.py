@@ -10,6 +10,7 @@ from typing import Any
 from tuner.errors import ConfigurationError, Problem
 from tuner.study.build import resolve_study_space
 from tuner.study.catalogue import Catalogue
+from tuner.study.constraints import read_constraints
 from tuner.study.dataset import DataFacts, ReadHub, read_data
 from tuner.study.forecast import Forecast, forecast
 from tuner.study.pretrained import ModelFacts, read_model
@@ -23,6 +24,8 @@ from tuner.study.teaching import TeacherFacts, read_teacher
 _ANY_SIZE = 1e8  # parameters, where the model cannot be read: the report has problems then, and its space is only shown
 
 _ANY_CLASSES = ("0", "1")  # where the rows cannot be read
+
+_LEAST_MEMORY = 1e6  # bytes; below, a unit was forgotten
 
 _FEW_ROWS = 200  # validation rows; below, chance moves a share by 7 points and more
 
@@ -158,4 +161,25 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, data: DataFacts | None, f
             "confirm", "without data.test the finalists are compared on the validation rows, which the search has seen"
         )
     if trials is not None and spec.confirm.finalists > trials:
-        findings.warn("confirm.finalists", f"there are only {trials} trials to choose from")
+        what = f"is only {trials} trial" if trials == 1 else f"are only {trials} trials"
+        findings.warn("confirm.finalists", f"there {what} to choose from")
+    _fit_aims(spec, findings=findings)
+
+
+def _fit_aims(spec: StudySpec, *, findings: Findings) -> None:
+    """What is asked, but is hardly meant: an early end that cannot come, gigabytes without their unit."""
+    stop, trials = spec.search.stop_when, spec.budget.trials
+    if stop is not None and trials is not None and 2 * stop.trials >= trials:
+        most = (trials - 1) // 2
+        cure = f"set trials to {most} at most" if most > 1 else "leave it out"
+        findings.warn(
+            "search.stop_when",
+            f"can never end the search: to look {stop.trials} trials ahead it needs {2 * stop.trials} that ended, "
+            f"and the budget is {trials}; {cure}",
+        )
+    for place, one in enumerate(read_constraints(spec.constraints)):
+        if one.name == "peak_memory" and one.bound < _LEAST_MEMORY:
+            findings.warn(
+                f"constraints.{place}",
+                f"{one.text} is {one.bound:g} bytes, which no training keeps; give the unit, as in peak_memory <= 10 GB",
+            )
