@@ -155,3 +155,21 @@ def test_pruning_that_sets_in_makes_the_low_end() -> None:
     assert low < 1000 * 1.0 + 100.0 < 1000 * 5.0 < high
     mixed = [trial for pair in zip(trials[:10], trials[10:], strict=True) for trial in pair]
     assert low_and_high(replace(snapshot, trials=tuple(mixed)))[0] > 2.0 * low
+
+
+def test_a_trial_that_was_resumed_tells_the_pace_of_its_last_attempt() -> None:
+    """Of boxes that are taken away again and again every trial is such a one."""
+    values = (0.5, 0.6, 0.7, 0.8)
+    plain = many(4, values=values)
+    resumed = many(4, values=values, resumed_at=3)
+    lost = tuple(
+        replace(
+            trial,
+            epochs=tuple(replace(one, seconds=one.seconds + 20.0 * (one.attempt - 1)) for one in trial.epochs),
+            seconds=trial.seconds + 20.0,
+        )
+        for trial in resumed
+    )
+    once, twice = (low_and_high(running(trials, planned=40)) for trials in (plain, lost))
+    assert once[1] < twice[1] < 4.0 * once[1]  # what was lost once may be lost again
+    assert foresee_end(running(many(4, values=values[:2], resumed_at=2), planned=40)) is None

@@ -76,8 +76,8 @@ def foresee_end(snapshot: StudySnapshot) -> Outlook | None:
 
 def _as_past(trial: TrialRecord, max_length: int) -> PastTraining | None:
     """A trial as a training that tells what others take; None if it tells too little."""
-    records = trial.epochs
-    if len(records) < 2 or len(trial.attempts) != 1 or not trial.strategy:
+    records = [one for one in trial.epochs if one.attempt == trial.epochs[-1].attempt]  # between attempts time is lost
+    if len(records) < 2 or not trial.strategy:
         return None
     per_epoch = (records[-1].seconds - records[0].seconds) / (records[-1].epoch - records[0].epoch)
     fixed = records[0].seconds - per_epoch * records[0].epoch
