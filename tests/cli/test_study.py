@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from tests.cli.command import ROOT, tuner
 from tests.cli.conftest import Run
 from tests.cli.little import STUDY
 from tests.cli.rehearsal import Ends, claim, open_study, play
+from tests.store.toy import run_out, toy_space, toy_study
 from tuner import api
 from tuner.api import load_study
 from tuner.cli.check import check_lines
+from tuner.cli.learnt import lesson_words
 from tuner.report import summarise
+from tuner.search.driver import StudyDriver
 from tuner.store import workers
 from tuner.store.database import Database
 
@@ -333,3 +337,35 @@ def test_check_of_a_large_space_fits_a_narrow_terminal(study_file: Path) -> None
     assert "learning rate: with adamw" in text
     for name in ("head>lora", "bitfit+lora+norm"):
         assert sum(line.startswith(f"  {name} ") for line in lines) == 1
+
+
+def test_check_says_what_is_asked_and_what_past_studies_teach(run: Run, study_file: Path) -> None:
+    asked = (
+        "objective: [{metric: accuracy}, {metric: seconds}]\n"
+        "constraints: [peak_memory <= 10 GB, trainable_params <= 1e6]\n"
+    )
+    text = "".join(line for line in STUDY.splitlines(keepends=True) if not line.startswith("objective"))
+    study_file.write_text(text + asked, encoding="utf-8")
+    out = run("study", "check", study_file).stdout
+    assert "  objective   accuracy, seconds: weighed against each other\n" in out
+    assert "  constraint  peak_memory <= 10 GB\n" in out
+    assert "trainable_params <= 1e6\n" in out
+    assert "learns" not in out, "there is no database"
+
+    study_file.write_text(f"{STUDY}search: {{stop_when: {{gain: 0.01, trials: 4}}}}\n", encoding="utf-8")
+    words = "when the next 4 trials are expected to gain less than 0.01"
+    assert words in " ".join(run("study", "check", study_file).stdout.split())
+
+
+def test_check_says_what_it_would_learn_now(study_file: Path) -> None:
+    study_file.write_text(STUDY.replace("trials: 2", "trials: 20"), encoding="utf-8")
+    url = f"sqlite:///{study_file.parent / 'past.db'}"
+    spec, found = api.check_study(study_file, storage=url)
+    asked = replace(found, space=toy_space())
+    assert lesson_words(asked, storage=url) == ""
+    with Database.open(url, create=True) as db:
+        toy_study(db, "past", data={"train": spec.data.train}, search={"pruner": "none"})
+        run_out(StudyDriver(db, name="past"))
+    words = lesson_words(asked, storage=url)
+    assert words == "1 recipe of past studies, tried first: past (1)"
+    assert f"  learns      {words}" in check_lines(spec, found, learns=words)

@@ -101,7 +101,7 @@ def _block_document(block: StrategySpace) -> dict[str, Any]:
 
 
 def check_lines(
-    spec: StudySpec, found: CheckReport, *, cost: Outlook | str = "", width: int | None = None
+    spec: StudySpec, found: CheckReport, *, cost: Outlook | str = "", learns: str = "", width: int | None = None
 ) -> list[str]:
     """A study without mistakes, for people: model, data, cost, space, and each strategy on this model.
 
@@ -109,6 +109,7 @@ def check_lines(
         spec: The study.
         found: What the check found.
         cost: What it will cost, or why that is not known.
+        learns: What past studies would teach it now.
         width: Columns of the terminal; None: nothing is cut.
     """
     model, data = found.model, found.data
@@ -118,7 +119,15 @@ def check_lines(
         lines.append(f"              {model.architecture or model.model_type}, {model.parameters:,} parameters")
     if data is not None:
         lines += _section("data", (_rows(data), _classes(data.classes)), width=width)
+    names = ", ".join(one.metric for one in spec.objectives)
+    lines += _section("objective", (names + ": weighed against each other" * spec.has_front,), width=width)
+    lines += _section("constraint", spec.constraints or (), width=width)
     lines += _section("plan", found.forecast.lines(), width=width)
+    if stop := spec.search.stop_when:
+        words = f"when the next {stop.trials} trials are expected to gain less than {stop.gain:g} {spec.lead.metric}"
+        lines += _section("ends early", (words,), width=width)
+    if learns:
+        lines += _section("learns", (learns,), width=width)
     if cost:
         lines += _section("cost", (_cost_words(cost),), width=width)
     lines += _section("space", shared_lines(found.space), width=width)

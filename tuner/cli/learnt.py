@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tuner.report.formats import count_noun
 from tuner.store.records import StudyRecord, TrialRecord
-from tuner.study.space import SearchSpace
+from tuner.study.space import LearntRecipe, SearchSpace
+
+if TYPE_CHECKING:
+    from tuner.study.check import CheckReport
 
 
 def learnt_words(study: StudyRecord) -> str:
     """What ``tuner study create`` says of it; empty if nothing was asked for, or if there is nothing yet to learn from."""
     if study.space.learnt:
-        counts = Counter(one.source.partition("/")[0] for one in study.space.learnt)
-        sources = ", ".join(f"{name} ({number})" for name, number in counts.items())
-        return f"learnt {count_noun(len(study.space.learnt), 'recipe')} from past studies, tried first: {sources}"
+        recipes = count_noun(len(study.space.learnt), "recipe")
+        return f"learnt {recipes} from past studies, tried first: {_sources(study.space.learnt)}"
     if isinstance(study.spec.search.learn_from, str):
         return ""
     return (
         f"learnt nothing from {', '.join(study.spec.search.learn_from)}: no trial there suits this study and its budget"
     )
+
+
+def lesson_words(found: CheckReport, *, storage: str | None) -> str:
+    """What a study that was checked would learn now; empty if it asks for nothing, or the database is not there or cannot be read."""
+    from tuner.errors import TunerError
+    from tuner.search import past
+    from tuner.store import location
+    from tuner.store.database import Database
+
+    asked = found.spec.search.learn_from
+    path = location.sqlite_path(location.parse_url(location.storage_url(storage)))
+    if asked == "none" or (path is not None and not path.exists()):
+        return ""
+    try:
+        with Database.open(location.storage_url(storage), read_only=True) as database:
+            learnt = past.learn(database, spec=found.spec, space=found.space).learnt
+    except TunerError:
+        return ""  # the costs say why
+    if not learnt:
+        return (
+            "" if asked == "all" else f"nothing from {', '.join(asked)}: no trial there suits this study and its budget"
+        )
+    return f"{count_noun(len(learnt), 'recipe')} of past studies, tried first: {_sources(learnt)}"
+
+
+def _sources(learnt: Sequence[LearntRecipe]) -> str:
+    counts = Counter(one.source.partition("/")[0] for one in learnt)
+    return ", ".join(f"{name} ({number})" for name, number in counts.items())
 
 
 def recipe_words(study: StudyRecord) -> list[str]:

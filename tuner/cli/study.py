@@ -57,6 +57,7 @@ def check(
     """
     from tuner import api
     from tuner.cli import check as pages
+    from tuner.cli.learnt import lesson_words
     from tuner.prospect import expect_cost
 
     _refuse_data(file)
@@ -75,7 +76,8 @@ def check(
         message(f"{file}{f':{warning.line}:{warning.column}' if warning.line else ''}: warning: {warning.message}")
     if found.problems:
         raise StudyFileError(found.problems, source=str(file))
-    for text in pages.check_lines(spec, found, cost=cost, width=terminal_width()):
+    learns = lesson_words(found, storage=storage)
+    for text in pages.check_lines(spec, found, cost=cost, learns=learns, width=terminal_width()):
         line(text)
     next_steps(f"tuner study create {file}")
 
@@ -120,16 +122,21 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
     """
     import time
 
-    from tuner import api
     from tuner.cli.documents import study_row
     from tuner.cli.views import studies_lines
+    from tuner.store import location
+    from tuner.store.database import Database
+    from tuner.store.studies import list_studies, list_unreadable
 
-    studies = api.list_studies(storage=storage)
+    with Database.open(location.storage_url(storage)) as database:
+        studies, unreadable = list_studies(database), list_unreadable(database)
+    for problem in unreadable:
+        message(str(problem))
     if as_json:
         emit({"studies": [study_row(study) for study in studies]})
         return
     if not studies:
-        message("no studies yet")
+        message("no studies yet" if not unreadable else "no other studies")
         next_steps("tuner study create FILE", storage=storage)
         return
     for text in studies_lines(studies, now=time.time(), width=terminal_width()):
