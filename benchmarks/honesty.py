@@ -161,13 +161,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, help="studies for each table (default 200)")
     parser.add_argument("--trials", type=int, default=100, help="configurations of a study (default 100)")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first study: others than before (default 0)"
+    )
     parser.add_argument("--ablate", action="store_true", help="the same without each mechanism")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args(arguments)
     methods = {"ours": OURS, **(ABLATIONS if options.ablate else {})}
     figures = {
         source: {
-            name: summarise(replay(source, method, runs=options.runs, trials=options.trials))
+            name: summarise(replay(source, method, runs=options.runs, trials=options.trials, first=options.first))
             for name, method in methods.items()
         }
         for source in SOURCES

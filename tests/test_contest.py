@@ -115,6 +115,7 @@ def test_two_go_on_beside_the_spared_one() -> None:
     equal = dict.fromkeys(near, (0.9, 0.9))
     assert set(contest.fallen(equal)) == {5, 1, 2}  # nothing varies: those that the search ranked last
     assert contest.fallen({number: near[number] for number in (7, 3)}) == {}
+    assert contest.fallen(near, to_come=1) == {}  # one more seed would tell less than they do
 
 
 def test_a_favourite_is_not_beaten_by_an_equal_one() -> None:

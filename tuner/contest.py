@@ -32,6 +32,9 @@ FINAL = 2
 _NO_SPREAD = 1e-12
 """Standard error below which scores differ by rounding alone."""
 
+ROOM = 2
+"""Seeds to come for which it is worth to send competitors away that are not far behind: one more seed tells less than they do."""
+
 Row = Sequence[float]
 
 
@@ -179,15 +182,16 @@ def holm(p_values: Sequence[float]) -> list[Step]:
     return [steps[place] for place in range(len(p_values))]
 
 
-def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = ()) -> dict[int, Lead]:
+def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = (), to_come: int = ROOM) -> dict[int, Lead]:
     """Who leaves the race, with how far the leader is ahead of it: who cannot be expected to win, and all but the :data:`FINAL` best.
 
     The first is a one-sided test at 5 % for each, not corrected: a race that errs costs a finalist, and makes no claim. Nor does the
-    second: the trainings that it saves are worth more as further seeds of those that are left.
+    second: the trainings that it saves are worth more as further seeds of those that are left, if those are :data:`ROOM` at least.
 
     Args:
         scores: Each competitor's score with every seed that all of them have.
         spared: Those that stay in the race whatever they score; they take no place of the others.
+        to_come: How many seeds are to come.
     """
     if len(scores) < 2 or len(next(iter(scores.values()))) < FIRST_SEEDS:
         return {}
@@ -199,10 +203,10 @@ def fallen(scores: Mapping[int, Row], *, spared: Collection[int] = ()) -> dict[i
         is_hopeless = number != ranked[0] and ahead.is_measured and 1.0 - ahead.probability <= LEVEL
         if number in spared:
             continue
-        if is_hopeless or left == FINAL:
+        if is_hopeless or (left == FINAL and to_come >= ROOM):
             behind[number] = ahead
         else:
-            left += 1
+            left = min(left + 1, FINAL)
     return behind
 
 

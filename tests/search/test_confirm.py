@@ -119,13 +119,15 @@ def test_who_cannot_win_any_more_falls_and_the_baseline_stays(snapshot: StudySna
 
 def test_after_two_seeds_two_go_on_beside_the_baseline(snapshot: StudySnapshot) -> None:
     near = [(0.90, 0.91), (0.91, 0.89), (0.90, 0.90), (0.89, 0.90)]
-    racing = [finalist(number, *scores, None) for number, scores in enumerate(near)]
-    racing.append(finalist(4, 0.10, 0.11, None, is_baseline=True))
+    racing = [finalist(number, *scores, None, None) for number, scores in enumerate(near)]
+    racing.append(finalist(4, 0.10, 0.11, None, None, is_baseline=True))
     fallen = find_fallen(racing, study=snapshot.study)
     assert set(fallen) == {2, 3}
     assert fallen[3] == "after 2 seeds its mean f1 is 0.0100 behind the leader's, and 2 others go on"
     left = [each for each in racing if each.number not in fallen]
     assert find_fallen(left, study=snapshot.study) == {}
+    short = [finalist(number, *scores, None) for number, scores in enumerate(near)]
+    assert find_fallen(short, study=snapshot.study) == {}  # all have the third seed, which is the last
 
 
 def test_a_round_that_is_not_over_decides_nothing(snapshot: StudySnapshot) -> None:

@@ -60,7 +60,7 @@ def test_the_first_strategy_is_the_baseline_without_full() -> None:
 
 @pytest.mark.parametrize(
     ("finalists", "seeds", "fewest", "most"),
-    [(0, 5, 0, 0), (4, 1, 4, 5), (4, 2, 8, 10), (4, 5, 11, 19), (1, 5, 5, 10), (8, 3, 17, 21)],
+    [(0, 5, 0, 0), (4, 1, 4, 5), (4, 2, 8, 10), (4, 5, 11, 19), (1, 5, 5, 10), (8, 3, 17, 27), (8, 4, 18, 24)],
 )
 def test_retrainings_of_a_race(finalists: int, seeds: int, fewest: int, most: int) -> None:
     confirm = ConfirmSpec(finalists=finalists, seeds=seeds)

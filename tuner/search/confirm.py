@@ -95,10 +95,11 @@ def find_fallen(finalists: Sequence[FinalistRecord], *, study: StudyRecord) -> d
     rows = {number: in_blocks([seeds[seed] for seed in common], places=places) for number, seeds in scored.items()}
     count = len(set(places))
     spared = [finalist.number for finalist in racing if finalist.is_baseline]
+    to_come = max((len(finalist.runs) for finalist in racing), default=0) - len(common)
     return {
         number: f"after {count} {'folds' if study.spec.data.folds else 'seeds'} its mean {study.metric} is {behind.difference:.4f} behind the leader's, "
         f"{_why(behind)}"
-        for number, behind in contest.fallen(rows, spared=spared).items()
+        for number, behind in contest.fallen(rows, spared=spared, to_come=to_come).items()
     }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from tuner.contest import FINAL, FIRST_SEEDS
+from tuner.contest import FINAL, FIRST_SEEDS, ROOM
 from tuner.study.names import combinations, joined
 
 STUDY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -294,8 +294,9 @@ class ConfirmSpec(Section):
         """Re-trainings where nobody falls out but to make room; more only where many workers begin rounds before one has ended."""
         if not self.finalists:
             return 0
-        last = (min(self.finalists, FINAL) + 1) * max(self.seeds - FIRST_SEEDS, 0)
-        return (self.finalists + 1) * min(self.seeds, FIRST_SEEDS) + last
+        last = max(self.seeds - FIRST_SEEDS, 0)
+        left = min(self.finalists, FINAL) if last >= ROOM else self.finalists
+        return (self.finalists + 1) * min(self.seeds, FIRST_SEEDS) + (left + 1) * last
 
     def count_held_back(self, rows: int) -> int:
         """How many of so many validation rows the search never sees.
