@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import select, update
 from sqlalchemy.engine import Connection
 
 from tuner.search.driver import StudyDriver
@@ -13,6 +15,7 @@ from tuner.store import studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
 from tuner.store.records import Outcome, StudyRecord
+from tuner.store.tables import studies as studies_table
 from tuner.study.domains import Choice, Fixed, Range
 from tuner.study.plan import Confusion, TestScore, TrialResult, Verdict
 from tuner.study.space import SearchSpace, StrategySpace
@@ -65,6 +68,18 @@ def toy_spec(name: str = "toy", **changes: Any) -> StudySpec:
 
 def toy_study(db: Database, name: str = "toy", *, space: SearchSpace | None = None, **changes: Any) -> StudyRecord:
     return studies.create_study(db, spec=toy_spec(name, **changes), space=space or toy_space(), maximize=True)
+
+
+def estrange(db: Database, name: str) -> None:
+    """Let a study be one that a newer code made, with a key that this one does not know."""
+
+    def _change(tx: Connection) -> None:
+        is_it = studies_table.c.name == name
+        spec = json.loads(tx.execute(select(studies_table.c.spec).where(is_it)).scalar_one())
+        spec["search"]["invented"] = 1
+        tx.execute(update(studies_table).where(is_it).values(spec=json.dumps(spec), code="9.0.0/abc"))
+
+    db.write(_change)
 
 
 def holder(worker: str = "w1", *, lease: float = LEASE) -> Holder:

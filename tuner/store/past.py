@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Row
 
+from tuner.errors import ConfigurationError
 from tuner.store import optuna_rows
 from tuner.store.database import Database
 from tuner.store.records import Outcome
+from tuner.store.studies import read_settings
 from tuner.store.tables import runs, studies
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult
@@ -67,21 +69,35 @@ def list_names(db: Database) -> list[str]:
 
 
 def load_past(db: Database, *, names: Sequence[str] | None = None) -> list[PastStudy]:
-    """Studies with what they found, the newest first.
+    """Studies with what they found, the newest first; what this code cannot read teaches nothing, unless it is named.
 
     Args:
         db: The database.
         names: Only these; None: all.
+
+    Raises:
+        ConfigurationError: If this code cannot read a study that is named.
     """
     query = select(studies).where(optuna_rows.has_study(studies.c.study_id)).order_by(studies.c.study_id.desc())
     if names is not None:
         query = query.where(studies.c.name.in_(names))
-    return db.read(lambda tx: [_study(tx, row) for row in tx.execute(query).all()])
+
+    def _load(tx: Connection) -> list[PastStudy]:
+        found = []
+        for row in tx.execute(query).all():
+            try:
+                found.append(_study(tx, row))
+            except ConfigurationError:
+                if names is not None:
+                    raise
+        return found
+
+    return db.read(_load)
 
 
 def _study(tx: Connection, row: Row[Any]) -> PastStudy:
     rows = tx.execute(select(runs).where(runs.c.study_id == row.study_id).order_by(runs.c.number, runs.c.seed)).all()
-    spec = StudySpec.model_validate(json.loads(row.spec))
+    spec, space = read_settings(row)
     fresh: defaultdict[int, list[float]] = defaultdict(list)
     for run in rows:
         if spec.data.folds:
@@ -93,7 +109,7 @@ def _study(tx: Connection, row: Row[Any]) -> PastStudy:
     return PastStudy(
         name=row.name,
         spec=spec,
-        space=SearchSpace.from_json(json.loads(row.space)),
+        space=space,
         maximize=bool(row.maximize),
         trials=tuple(_trial(run, fresh.get(run.number, ())) for run in ended if run.strategy and run.params),
     )

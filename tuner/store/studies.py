@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
-from tuner.errors import ConflictError, NotFoundError
+from tuner.errors import ConfigurationError, ConflictError, NotFoundError
 from tuner.source import this_code
 from tuner.store import events, optuna_rows
 from tuner.store.database import Database
@@ -87,7 +89,7 @@ def _stamp(tx: Connection, row: Row[Any]) -> None:
 
 def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximize: bool) -> None:
     """Refuse to take one study for another: Optuna ignores such differences silently."""
-    there = StudySpec.model_validate(json.loads(row.spec))  # an older one has not every key; its defaults are meant
+    there, space_there = read_settings(row)  # an older one has not every key; its defaults are meant
     stored, asked = _flat(there.model_dump(mode="json")), _flat(spec.model_dump(mode="json"))
     different = [
         f"{key} is {stored.get(key)!r} there and {asked.get(key)!r} here"
@@ -97,7 +99,7 @@ def _require_same(row: Row[Any], *, spec: StudySpec, space: SearchSpace, maximiz
     if bool(row.maximize) != maximize and not any(text.startswith("objective.") for text in different):
         different.append("the objective's goal is another")
     # What was learnt when it was created stays, whatever could be learnt now.
-    if not different and SearchSpace.from_json(json.loads(row.space)).strategies != space.strategies:
+    if not different and space_there.strategies != space.strategies:
         different = ["this version of tuner resolves its space differently"]
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
@@ -129,24 +131,70 @@ def find_study(db: Database, name: str) -> StudyRecord:
 
     Raises:
         NotFoundError: If there is none; the message names a close match.
+        ConfigurationError: If this code cannot read it.
     """
     return db.read(lambda tx: read_study(tx, name))
 
 
 def read_study(tx: Connection, name: str) -> StudyRecord:
     """As :func:`find_study`, inside a transaction of the caller."""
+    return _record(tx, _row(tx, name))
+
+
+def _row(tx: Connection, name: str) -> Row[Any]:
     row = tx.execute(select(studies).where(studies.c.name == name)).first()
     if row is None:
         names = [other for (other,) in tx.execute(select(studies.c.name))]
         close = difflib.get_close_matches(name, names, n=1)
         hint = f'did you mean "{close[0]}"? (tuner study list)' if close else "see: tuner study list"
         raise NotFoundError(f'no study "{name}"', fix=hint)
-    return _record(tx, row)
+    return row
+
+
+def read_settings(row: Row[Any]) -> tuple[StudySpec, SearchSpace]:
+    """What a study asks and what it searches, from its row.
+
+    Raises:
+        ConfigurationError: If this code does not understand it: a newer one made the study.
+    """
+    try:
+        return StudySpec.model_validate(json.loads(row.spec)), SearchSpace.from_json(json.loads(row.space))
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"it was made by tuner {row.code or 'of another version'}, this is {this_code()}"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why += f": {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise ConfigurationError(
+            f'study "{row.name}" cannot be read', why=why, fix="install that tuner here, or serve the study where it is"
+        ) from error
 
 
 def list_studies(db: Database) -> list[StudyRecord]:
-    """All studies, oldest first."""
-    return db.read(lambda tx: [_record(tx, row) for row in tx.execute(select(studies).order_by(studies.c.study_id))])
+    """All studies that this code can read, oldest first; the others: :func:`list_unreadable`."""
+
+    def _list(tx: Connection) -> list[StudyRecord]:
+        found = []
+        for row in tx.execute(select(studies).order_by(studies.c.study_id)).all():
+            with contextlib.suppress(ConfigurationError):
+                found.append(_record(tx, row))
+        return found
+
+    return db.read(_list)
+
+
+def list_unreadable(db: Database) -> list[ConfigurationError]:
+    """Why each study that this code cannot read cannot be, oldest first."""
+
+    def _list(tx: Connection) -> list[ConfigurationError]:
+        found = []
+        for row in tx.execute(select(studies).order_by(studies.c.study_id)).all():
+            try:
+                read_settings(row)
+            except ConfigurationError as error:
+                found.append(error)
+        return found
+
+    return db.read(_list)
 
 
 def open_studies(db: Database, names: tuple[str, ...] = ()) -> list[str]:
@@ -215,7 +263,7 @@ def delete_study(db: Database, name: str) -> None:
     """
 
     def _delete(tx: Connection) -> None:
-        study_id = read_study(tx, name).study_id
+        study_id = _row(tx, name).study_id
         delete_ours(tx, study_id)
         optuna_rows.delete_study(tx, study_id)
 
@@ -341,12 +389,13 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
         .group_by(runs.c.outcome)
     )
     counts: Mapping[str, int] = dict.fromkeys(COUNTED, 0) | dict(counted.all())
+    spec, space = read_settings(row)
     return StudyRecord(
         study_id=row.study_id,
         uid=row.uid,
         name=row.name,
-        spec=StudySpec.model_validate(json.loads(row.spec)),
-        space=SearchSpace.from_json(json.loads(row.space)),
+        spec=spec,
+        space=space,
         metric=row.metric,
         maximize=bool(row.maximize),
         state=StudyState(row.state),

@@ -177,6 +177,9 @@ class Claiming:
                 except NotFoundError:
                     del self.drivers[name]
                     break
+                except ConfigurationError as error:  # another code changed it meanwhile
+                    self._refuse(name, error)
+                    break
         return False
 
     def _driver(self, name: str) -> StudyDriver | None:
@@ -186,15 +189,24 @@ class Claiming:
                 refuse_other_code(driver.study, allow=self._options.allow_skew)
                 self.drivers[name] = driver
             except ConfigurationError as error:
-                if self._options.studies:
-                    raise
-                self.refused.add(name)
-                self._show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
+                self._refuse(name, error)
                 return None
             except NotFoundError:
                 return None  # deleted a moment ago
             self.served.add(name)
         return self.drivers[name]
+
+    def _refuse(self, name: str, error: ConfigurationError) -> None:
+        """Serve a study no more, and say why.
+
+        Raises:
+            ConfigurationError: If the worker was told to serve this one.
+        """
+        if self._options.studies:
+            raise error
+        self.refused.add(name)
+        self.drivers.pop(name, None)
+        self._show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
 
     def _give(self, slot: Slot, driver: StudyDriver, lease: Lease) -> None:
         assert lease.strategy is not None

@@ -442,7 +442,7 @@ class Supervisor:
         states = {}
         with contextlib.suppress(UnavailableError):
             for name in sorted({*self._claiming.served, *self._options.studies}):
-                with contextlib.suppress(NotFoundError):
+                with contextlib.suppress(NotFoundError, ConfigurationError):
                     states[name] = studies.find_study(self._db, name).state
             self._showing.hurry()
             self._showing.show_studies()
