@@ -84,7 +84,7 @@ class Tally:
 
 def draw_problem(seed: int) -> Problem:
     """A problem of its own: a random network of one layer says the class, and some rows are labelled at random."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng([seed, 0])
     first, second = draw.normal(size=(INPUTS, 8)), draw.normal(size=(8, CLASSES))
 
     def rows(count: int) -> tuple[Floats, Ints]:
@@ -102,7 +102,7 @@ def draw_problem(seed: int) -> Problem:
 
 def draw_configs(seed: int, *, count: int = 11) -> list[Config]:
     """The default and random ones."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng([seed, 1])
     return [
         DEFAULT,
         *(
@@ -144,8 +144,15 @@ def accuracy(weights: tuple[Floats, Floats], inputs: Floats, classes: Ints) -> f
     return 100.0 * float(np.mean(np.argmax(np.tanh(inputs @ first) @ second, axis=1) == classes))
 
 
-def train(problem: Problem, config: Config, *, fold: int, seed: int) -> Trained:
-    """Train on all folds but one, which judges every epoch; the learning rate falls to zero."""
+def train(problem: Problem, config: Config, *, fold: int, seed: Sequence[int]) -> Trained:
+    """Train on all folds but one, which judges every epoch; the learning rate falls to zero.
+
+    Args:
+        problem: The rows.
+        config: The network.
+        fold: The fold that judges.
+        seed: Of the study and of the training: no two studies share one, for a lucky start is lucky on many problems.
+    """
     draw = np.random.default_rng(seed)
     learnt, judged = np.flatnonzero(problem.folds != fold), problem.folds == fold
     first = draw.normal(size=(INPUTS, config.width)) / math.sqrt(INPUTS)
@@ -174,6 +181,7 @@ class Study:
     """A search that has ended.
 
     Attributes:
+        seed: Of its rows.
         problem: Its rows.
         configs: Its configurations; the first is the default.
         naive: The configuration with the best value on fold 1.
@@ -181,6 +189,7 @@ class Study:
         epochs: For each finalist the 0-based epoch that counted.
     """
 
+    seed: int
     problem: Problem
     configs: Sequence[Config]
     naive: int
@@ -197,7 +206,7 @@ class Study:
         trainings = 0
         for fold in range(2, FOLDS + 1):
             for number, row in scores.items():
-                trained = train(self.problem, self.configs[number], fold=fold, seed=1000 + fold)
+                trained = train(self.problem, self.configs[number], fold=fold, seed=[self.seed, 3, fold])
                 row.append(trained.curve[self.pick_epoch(number, trained, by_fold=by_fold)])
                 trainings += 1
             for number in contest.fallen(scores, spared=[0]):
@@ -209,7 +218,7 @@ class Study:
         found = []
         for fold in range(2, FOLDS + 1):
             for again in range(TRUTH_SEEDS):
-                trained = train(self.problem, self.configs[number], fold=fold, seed=5000 + 100 * again + fold)
+                trained = train(self.problem, self.configs[number], fold=fold, seed=[self.seed, 4, fold, again])
                 epoch = self.pick_epoch(number, trained, by_fold=by_fold)
                 found.append(trained.on_new_rows(self.problem, epoch=epoch))
         return statistics.fmean(found)
@@ -218,10 +227,11 @@ class Study:
 def search(seed: int) -> Study:
     """Train all configurations, judged by fold 1; the best of them and the default are finalists."""
     problem, configs = draw_problem(seed), draw_configs(seed)
-    trained = [train(problem, config, fold=1, seed=number) for number, config in enumerate(configs)]
+    trained = [train(problem, config, fold=1, seed=[seed, 2, number]) for number, config in enumerate(configs)]
     ranked = sorted(range(len(configs)), key=lambda number: -max(trained[number].curve))
     finalists = dict.fromkeys([*ranked[:FINALISTS], 0])
     return Study(
+        seed=seed,
         problem=problem,
         configs=configs,
         naive=ranked[0],

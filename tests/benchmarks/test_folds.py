@@ -14,20 +14,20 @@ def study() -> folds.Study:
 
 
 def test_the_network_learns_and_new_rows_are_of_the_same_problem(study: folds.Study) -> None:
-    trained = folds.train(study.problem, folds.DEFAULT, fold=1, seed=0)
+    trained = folds.train(study.problem, folds.DEFAULT, fold=1, seed=[0])
     assert trained.curve[-1] > 50.0, "three classes: chance gives a third"
     assert abs(trained.on_new_rows(study.problem, epoch=8) - trained.curve[-1]) < 20.0
-    assert trained.curve == folds.train(study.problem, folds.DEFAULT, fold=1, seed=0).curve
+    assert trained.curve == folds.train(study.problem, folds.DEFAULT, fold=1, seed=[0]).curve
 
 
 def test_a_fold_is_judged_by_a_network_that_has_not_seen_it(study: folds.Study) -> None:
     """What the rows of a fold say may change: no weight changes."""
-    weights = folds.train(study.problem, folds.DEFAULT, fold=2, seed=0).weights
+    weights = folds.train(study.problem, folds.DEFAULT, fold=2, seed=[0]).weights
     other = folds.draw_problem(3)
     other.classes[other.folds == 2] = 0
     assert all(
         np.array_equal(layer, same)
-        for now, then in zip(folds.train(other, folds.DEFAULT, fold=2, seed=0).weights, weights, strict=True)
+        for now, then in zip(folds.train(other, folds.DEFAULT, fold=2, seed=[0]).weights, weights, strict=True)
         for layer, same in zip(now, then, strict=True)
     )
 
