@@ -40,7 +40,7 @@ def pause_study(name: str, *, now: bool = False, reason: str = "", storage: str 
 
 
 def resume_study(name: str, *, storage: str | None = None) -> StudyRecord:
-    """Let workers go on with a paused or stopped study.
+    """Let workers go on with a study that was paused or stopped, or that ended early by its ``stop_when``, which is taken back.
 
     Args:
         name: The study.
@@ -48,7 +48,7 @@ def resume_study(name: str, *, storage: str | None = None) -> StudyRecord:
 
     Raises:
         NotFoundError: If there is no such study.
-        ConflictError: If it is finished.
+        ConflictError: If it is finished, and its budget is used.
         UnavailableError: If the database cannot be reached.
 
     Example:

@@ -199,7 +199,7 @@ def test_watch_prints_one_line_for_each_change(run: Run, sqlite_url: str) -> Non
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert len(lines) == 5
-    assert "study played is finished: 4 complete" in lines[-1]
+    assert "study played is finished (finalists are confirmed): 4 complete" in lines[-1]
 
 
 @pytest.mark.parametrize("is_alive", [True, False])

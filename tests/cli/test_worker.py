@@ -25,7 +25,7 @@ def test_a_study_from_its_file_to_its_answer(study_file: Path, tmp_path: Path) -
     assert tuner("study", "best", "little", cwd=tmp_path).returncode == 0
     again = tuner("worker", "start", "--study", "little", "--until-done", "--devices", "cpu", cwd=tmp_path)
     assert again.returncode == 0
-    assert "this worker ended 0 runs\nstudy little is finished\n" in again.stderr
+    assert "this worker ended 0 runs\nstudy little is finished (budget of 2 trials is used)\n" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_end_says_what_to_do_next(finished: str, capsys: pytest.CaptureFixtu
     summary = WorkerSummary(trials=1, studies={"played": StudyState.FINISHED})
     assert conclude(summary, storage=finished) == 0
     text = capsys.readouterr().err
-    assert "this worker ended 1 run\nstudy played is finished\n" in text
+    assert "this worker ended 1 run\nstudy played is finished (finalists are confirmed)\n" in text
     assert "next: tuner study best played" in text
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.store.toy import holder, toy_result, toy_study
+from tests.store.toy import holder, run_out, toy_result, toy_study
+from tuner.errors import ConflictError
 from tuner.search.driver import StudyDriver
 from tuner.search.settled import expected_gain, why_settled
+from tuner.store import control
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
-from tuner.store.records import StudyState
+from tuner.store.records import StudyRecord, StudyState
 
 
 def by_subsets(values: Sequence[float], *, ahead: int) -> float:
@@ -88,3 +90,36 @@ def test_a_study_ends_when_it_is_settled(tmp_path: Path, gain: float, trials: in
         assert study.state is StudyState.FINISHED
         assert len(load_snapshot(db, "toy").trials) == trials
         assert study.state_reason.startswith("3 more trials are expected to raise f1 by 0.03, ") is (trials < 12)
+
+
+def test_a_study_that_settled_says_so_to_its_end_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
+    def serve(driver: StudyDriver) -> StudyRecord:
+        while driver.advance().state.is_open:
+            lease = driver.claim(holder())
+            assert lease is not None
+            driver.finish(lease, result=toy_result(0.5 + 0.01 * lease.number, epochs=3))
+        return driver.study
+
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
+        search = {"stop_when": {"gain": 0.05, "trials": 3}, "pruner": "none"}
+        toy_study(db, search=search, budget={"trials": 9}, confirm={"finalists": 1, "seeds": 1})
+        at_work = StudyDriver(db, name="toy")
+        early = serve(at_work)
+        assert early.used.trials == 6
+        assert early.state_reason.startswith(
+            "finalists are confirmed; the search ended early: 3 more trials are expected to raise f1 by 0.03, "
+        )
+        assert control.resume(db, "toy", who="anna@box").state is StudyState.SEARCHING
+        later = serve(at_work)  # a worker that knew the study before asks for no early end any more
+        assert (later.used.trials, later.state_reason) == (9, "finalists are confirmed")
+        with pytest.raises(ConflictError, match="raise its budget: tuner study set toy --trials 19"):
+            control.resume(db, "toy", who="anna@box")
+
+
+def test_advice_for_more_names_the_limit_that_ended_the_search(tmp_path: Path) -> None:
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
+        toy_study(db, budget={"trials": 40, "epochs": 6}, search={"pruner": "none"})
+        driver = StudyDriver(db, name="toy")
+        run_out(driver)
+        with pytest.raises(ConflictError, match="tuner study set toy --epochs 36"):
+            control.resume(db, "toy", who="anna@box")

@@ -35,7 +35,7 @@ def pause(*, name: StudyName, now: Now = False, reason: Reason = "", storage: St
 
 
 def resume(*, name: StudyName, storage: Storage = None) -> None:
-    """Let workers go on with a study that was paused or stopped.
+    """Let workers go on with a study that was paused or stopped, or that "stop_when" ended early: it goes on to its budget.
 
     Studies are also paused by themselves, for example because their first trials all failed.
 
@@ -131,7 +131,10 @@ def change(
     if study.state.is_open:
         next_steps(f"tuner worker start --study {name} --until-done", f"tuner study watch {name}", storage=storage)
     elif study.state is StudyState.FINISHED:
-        message(f"it stays finished: {why_no_new_trial(study.spec, study.used) or study.state_reason}")
+        used = why_no_new_trial(study.spec, study.used)
+        message(f"it stays finished: {used or study.state_reason}")
+        if not used and study.spec.search.stop_when is not None:
+            next_steps(f"tuner study resume {name}", storage=storage)
 
 
 def enqueue(

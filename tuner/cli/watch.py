@@ -131,7 +131,7 @@ def _line_stream(storage: str | None) -> Show:
         advised[:] = [interrupted]
         if states[-1:] != [study.state.value]:
             states.append(study.state.value)
-            why = f" ({study.state_reason})" if study.state in (StudyState.PAUSED, StudyState.STOPPED) else ""
+            why = f" ({study.state_reason})" if study.state_reason and not study.state.is_open else ""
             line(f"{at}  study {study.name} is {study.state.value}{why}: {counts_words(study.counts)}")
         wanted = (study.spec.budget, study.priority)
         if wishes and wishes[-1] != wanted:

@@ -133,7 +133,7 @@ def conclude(summary: WorkerSummary, *, storage: str | None) -> int:
             message(f"study {name} is stopped: {study.state_reason}")
             steps += [f"tuner study best {name}", f"tuner study resume {name}"]
         elif state is StudyState.FINISHED:
-            message(f"study {name} is finished")
+            message(f"study {name} is finished ({study.state_reason})")
             steps += [f"tuner study best {name}", f"tuner study report {name}"]
         elif state.is_open:
             steps += [f"tuner worker start --study {name} --until-done", f"tuner study show {name}"]

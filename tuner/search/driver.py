@@ -28,13 +28,13 @@ from tuner.search.budget import (
 from tuner.search.confirm import choose_finalists, find_fallen, fresh_seeds
 from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
-from tuner.store import confirmation, leases, studies
+from tuner.store import confirmation, events, leases, studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
 from tuner.store.metrics import last_value, store_missing, store_report
 from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
-from tuner.store.records import BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.records import EXHAUSTED, BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.transactions import plain_cause
 from tuner.study.domains import Value
 from tuner.study.plan import TrialResult, Verdict
@@ -60,6 +60,7 @@ class StudyDriver:
         self._db = db
         self.study: StudyRecord = studies.find_study(db, name)
         self.teacher = plan_teacher(db, spec=self.study.spec)
+        self._retried = self._newest_retry()  # before the history is read: what is retried meanwhile is seen later
         self._judgement = _judgement(db, self.study)
         self._aims = Aims(db, self.study)
         self._raced = 0  # re-trainings with a score when the race was last looked at
@@ -79,6 +80,8 @@ class StudyDriver:
         lease, self._unproposed = self._unproposed, None
         if lease is None:
             lease = self._claim(holder, grace=grace)
+        if lease is not None:
+            self._see_retries()
         if lease is None or lease.strategy is not None:
             return lease
         try:
@@ -92,6 +95,15 @@ class StudyDriver:
         except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
             self._give_up_sampling(lease, error)
             return None
+
+    def _see_retries(self) -> None:
+        """Read the history anew where a trial runs again: what has ended, Optuna keeps as it read it once."""
+        newest = self._newest_retry()
+        if newest != self._retried:
+            self._judgement, self._retried = _judgement(self._db, self.study), newest
+
+    def _newest_retry(self) -> int:
+        return self._db.read(lambda tx: events.newest(tx, events.RETRIED, study_id=self.study.study_id))
 
     def _claim(self, holder: Holder, *, grace: float) -> Lease | None:
         spec = self.study.spec
@@ -251,7 +263,7 @@ class StudyDriver:
 
     def _end_if_settled(self, lease: Lease) -> None:
         """End the search if the next trials are expected to gain less than the study asks for."""
-        if lease.purpose != "search":
+        if lease.purpose != "search" or self.study.spec.search.stop_when is None:  # which a person may take back
             return
         with _translated(self._db):
             reason = self._judgement.why_settled(metric=self.study.metric)
@@ -349,7 +361,7 @@ class StudyDriver:
                 value=value if values is None else values,
             )
         if exhausted:
-            studies.end_search(self._db, lease.study_id, reason="every point of the space was tried")
+            studies.end_search(self._db, lease.study_id, reason=EXHAUSTED)
 
     def _objective(self, metrics: Mapping[str, float]) -> float:
         name = self.study.metric

@@ -212,6 +212,8 @@ def finish_confirmation(db: Database, *, study_id: int, quota: Quota) -> bool:
         target = StudyState.FINISHED
         if not _why_over(tx, study_id, quota):
             target, reason = StudyState.SEARCHING, "its budget has room again"
+        elif early := why_search_is_over(tx, study_id):
+            reason += f"; the search ended early: {early}"
         return move_study(tx, study_id=study_id, source=StudyState.CONFIRMING, target=target, reason=reason)
 
     return db.write(_finish)

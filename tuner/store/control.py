@@ -24,7 +24,7 @@ from tuner.errors import ConflictError, UsageError
 from tuner.store import confirmation, events, optuna_rows
 from tuner.store.costs import Least
 from tuner.store.database import Database
-from tuner.store.records import Asked, BudgetUse, Outcome, StudyRecord, StudyState
+from tuner.store.records import EXHAUSTED, Asked, BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.studies import find_study, lock_study, move_study, read_study, why_search_is_over
 from tuner.store.tables import db_now, runs, studies
 from tuner.study.domains import Value
@@ -129,7 +129,7 @@ def _halt(db: Database, name: str, *, target: StudyState, who: str, reason: str,
 
 
 def resume(db: Database, name: str, *, who: str) -> StudyRecord:
-    """Let workers go on with a paused or stopped study.
+    """Let workers go on with a study that was paused or stopped, or that ended early by its ``stop_when``, which is taken back.
 
     Args:
         name: The study.
@@ -137,17 +137,13 @@ def resume(db: Database, name: str, *, who: str) -> StudyRecord:
 
     Raises:
         NotFoundError: If there is no such study.
-        ConflictError: If it is finished.
+        ConflictError: If it is finished, and its budget is used.
     """
 
     def _resume(tx: Connection) -> None:
         study = locked(tx, name)
         if study.state is StudyState.FINISHED:
-            raise ConflictError(
-                f'study "{name}" is finished',
-                why=study.state_reason,
-                fix=f"for more, raise its budget: tuner study set {name} --trials {study.used.trials + 10}",
-            )
+            _go_on_unsettled(tx, study, who=who)
         if not study.state.is_open:
             target = StudyState.CONFIRMING if _only_confirms(tx, study.study_id) else StudyState.SEARCHING
             reason = f"resumed by {who}"
@@ -160,6 +156,55 @@ def resume(db: Database, name: str, *, who: str) -> StudyRecord:
 
     db.write(_resume)
     return find_study(db, name)
+
+
+def _go_on_unsettled(tx: Connection, study: StudyRecord, *, who: str) -> None:
+    """Let a finished study search to the end of its budget, which ``stop_when`` had spared.
+
+    Raises:
+        ConflictError: If that is not why it ended; says how it can go on.
+    """
+    over, more = why_search_is_over(tx, study.study_id), _larger_budget(study)
+    fix = f"for more, raise its budget: tuner study set {study.name} {more}"
+    if over == EXHAUSTED:
+        fix = "for more, create a study with a wider space"
+    elif over and study.spec.search.stop_when is not None:
+        if not _is_used(study):
+            search = study.spec.search.model_copy(update={"stop_when": None})
+            spec = _dumped(study.spec.model_copy(update={"search": search}))
+            tx.execute(update(studies).where(studies.c.study_id == study.study_id).values(spec=spec, search_over=""))
+            reopen(tx, study, reason=f"resumed by {who}, without stop_when", who=who)
+            return
+        fix += f", then tuner study resume {study.name}"
+    raise ConflictError(f'study "{study.name}" is finished', why=study.state_reason, fix=fix)
+
+
+def _is_used(study: StudyRecord) -> bool:
+    """Whether no trial more fits the limits that are counted; those of time are judged when one starts."""
+    budget, used, epochs = study.spec.budget, study.used, study.spec.training.epochs
+    return (budget.trials is not None and used.trials >= budget.trials) or (
+        budget.epochs is not None and used.epochs + epochs > budget.epochs
+    )
+
+
+def _larger_budget(study: StudyRecord) -> str:
+    """Options of ``tuner study set`` that give room for about ten trials, or twice the time."""
+    budget, used, epochs = study.spec.budget, study.used, study.spec.training.epochs
+    words = []
+    if budget.trials is not None and used.trials >= budget.trials:
+        words.append(f"--trials {used.trials + 10}")
+    if budget.epochs is not None and used.epochs + epochs > budget.epochs:
+        words.append(f"--epochs {max(budget.epochs, used.epochs) + 10 * epochs}")
+    if words:
+        return " ".join(words)
+    hours, spent = budget.hours, used.wall_seconds / 3600.0
+    limits = {
+        "--gpu-hours": None if budget.gpu_hours is None else 2.0 * budget.gpu_hours,
+        "--money": None if budget.money is None else 2.0 * budget.money,
+        "--hours": None if hours is None else math.ceil(spent + hours),
+    }
+    words = [f"{option} {_plainly(limit)}".replace(",", "") for option, limit in limits.items() if limit is not None]
+    return " ".join(words) or f"--trials {used.trials + 10}"
 
 
 def _only_confirms(tx: Connection, study_id: int) -> bool:
@@ -203,7 +248,7 @@ def change(
         spec = study.spec.model_copy(update={"budget": budget.model_copy(update=changed)})
         values: dict[str, Any] = {}
         if changed:
-            values["spec"] = json.dumps(spec.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
+            values["spec"] = _dumped(spec)
         if wishes.priority is not None and wishes.priority != study.priority:
             values["priority"] = wishes.priority
             texts.append(f"priority {study.priority} -> {wishes.priority}")
@@ -218,6 +263,10 @@ def change(
     _require_sensible(wishes)
     db.write(_change)
     return find_study(db, name)
+
+
+def _dumped(spec: StudySpec) -> str:
+    return json.dumps(spec.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
 
 
 def _go_on(tx: Connection, study: StudyRecord, spec: StudySpec, *, can_search: bool, reason: str, who: str) -> None:

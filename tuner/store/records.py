@@ -163,6 +163,9 @@ class TrialRecord:
     micro_batches: tuple[tuple[int, int], ...] = ()
 
 
+EXHAUSTED = "every point of the space was tried"
+"""Why a search is over that no budget lets go on."""
+
 OUT_OF_BUDGET = "budget of "
 """How the reason begins why a run was ended, or not begun, for want of budget: it may run again with more."""
 
