@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.curves_table import METRICS, tabulate
 from benchmarks.replay.comparison import Comparison, compare
-from benchmarks.replay.methods import OURS, STOCK, Setting
+from benchmarks.replay.methods import STOCK, Setting
 from benchmarks.replay.own import NearestUntried, StrategyTask, as_studied, load_table
 from benchmarks.replay.stock import draw
 from benchmarks.replay.tables import NearestRow
@@ -183,7 +183,6 @@ def test_searches_are_compared_on_it(tmp_path: Path) -> None:
             "1 epoch, then top K",
             STOCK,
             "portfolio only",
-            OURS,
             "ours with learnt recipes",
             "ours with gain per second",
             "Syne Tune ASHA",
