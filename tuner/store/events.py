@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
 
 from tuner.store.tables import db_now, events
@@ -54,3 +54,9 @@ def why_asked(tx: Connection, kind: str, *, run_id: int | None = None, worker_id
     of = events.c.worker_id == worker_id if run_id is None else events.c.run_id == run_id
     query = select(events.c.text).where(events.c.kind == kind, of).order_by(events.c.event_id.desc()).limit(1)
     return str(tx.execute(query).scalar_one_or_none() or "")
+
+
+def newest(tx: Connection, kind: str, *, study_id: int) -> int:
+    """The id of the newest event of a kind in a study; 0 without one."""
+    query = select(func.max(events.c.event_id)).where(events.c.study_id == study_id, events.c.kind == kind)
+    return int(tx.execute(query).scalar_one_or_none() or 0)
