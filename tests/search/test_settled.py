@@ -14,6 +14,7 @@ import pytest
 
 from tests.store.toy import holder, run_out, toy_result, toy_study
 from tuner.errors import ConflictError
+from tuner.report.summary import summarise
 from tuner.search.driver import StudyDriver
 from tuner.search.settled import expected_gain, why_settled
 from tuner.store import control
@@ -109,9 +110,12 @@ def test_a_study_that_settled_says_so_to_its_end_and_goes_on_when_it_is_resumed(
         assert early.state_reason.startswith(
             "finalists are confirmed; the search ended early: 3 more trials are expected to raise f1 by 0.03, "
         )
+        told = summarise(load_snapshot(db, "toy")).sentences[-1]
+        assert told.startswith("The search ended early, after 6 of 9 trials: 3 more trials are expected to raise f1 ")
         assert control.resume(db, "toy", who="anna@box").state is StudyState.SEARCHING
         later = serve(at_work)  # a worker that knew the study before asks for no early end any more
         assert (later.used.trials, later.state_reason) == (9, "finalists are confirmed")
+        assert not any("ended early" in text for text in summarise(load_snapshot(db, "toy")).sentences)
         with pytest.raises(ConflictError, match="raise its budget: tuner study set toy --trials 19"):
             control.resume(db, "toy", who="anna@box")
 

@@ -219,7 +219,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
     from tuner.cli.fronts import front_document, front_lines
     from tuner.cli.verdict import verdict_document, verdict_lines
     from tuner.cli.views import number, winner_words
-    from tuner.report import summarise
+    from tuner.report.summary import early_end, summarise
     from tuner.report.verdict import choose_winner
     from tuner.store.fronts import find_front
 
@@ -243,7 +243,7 @@ def best(*, name: StudyName, storage: Storage = None, as_json: Json = False) -> 
         return
     summary = summarise(snapshot)
     line(summary.headline)
-    for text in (*winner_words(winner, snapshot.study.metric), *verdict_lines(summary)):
+    for text in (*winner_words(winner, snapshot.study.metric), *verdict_lines(summary), *early_end(summary.study)):
         line(text)
     for key, value in sorted(winner.trial.params.items()):
         line(f"  {key:<18} {number(value)}")

@@ -111,7 +111,7 @@ def summarise(snapshot: StudySnapshot) -> Summary:
         study=snapshot.study,
         read_at=snapshot.read_at,
         headline=write_headline(facts),
-        sentences=write_sentences(facts),
+        sentences=(*write_sentences(facts), *early_end(snapshot.study)),
         winner=winner,
         winner_params=facts.params,
         fixed_params=fixed,
@@ -127,6 +127,14 @@ def summarise(snapshot: StudySnapshot) -> Summary:
         trials=list_trials(snapshot),
         troubles=list_troubles(snapshot),
     )
+
+
+def early_end(study: StudyRecord) -> tuple[str, ...]:
+    """That the search ended before its budget was used, and why; nothing where it did not."""
+    if not study.search_over:
+        return ()
+    asked = f" of {study.spec.budget.trials}" if study.spec.budget.trials is not None else ""
+    return (f"The search ended early, after {study.used.trials}{asked} trials: {study.search_over}.",)
 
 
 def _number(trial: TrialRecord | None) -> int | None:

@@ -332,6 +332,7 @@ class StudyRecord:
         counts: Trials by outcome: complete, pruned, diverged, errored, infeasible, running, waiting; every key is present.
         priority: Studies with a higher one are served first.
         code: Which code made it; see :mod:`tuner.source`. Empty: not known.
+        search_over: Why no new trial may start, whatever is left of the budget; empty: one may.
     """
 
     study_id: int
@@ -349,6 +350,7 @@ class StudyRecord:
     used: BudgetUse
     priority: int = 0
     code: str = ""
+    search_over: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -406,6 +406,7 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
         used=budget_use(tx, row.study_id),
         priority=row.priority,
         code=row.code,
+        search_over=row.search_over,
     )
 
 
