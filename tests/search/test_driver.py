@@ -8,10 +8,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from tests.store.toy import LEASE, holder, toy_result, toy_space, toy_study, train
+from tests.store.toy import LEASE, holder, score, toy_result, toy_space, toy_study, train
 from tuner.errors import TrialError
+from tuner.search.budget import why_not_again
 from tuner.search.driver import StudyDriver
+from tuner.store import trial_control
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
@@ -149,3 +152,24 @@ def test_a_repeat_has_a_seed_of_its_own(db: Database) -> None:
     assert {used[0] for used in seeds.values()} == {0}  # the study's: strategies are compared with the same one
     stored = {trial.number: trial.seed for trial in load_snapshot(db, "toy").trials}
     assert sorted(stored.values()) == sorted(seeds[8] + seeds[16])
+
+
+def test_workers_that_knew_a_trial_see_that_it_runs_again(db: Database) -> None:
+    toy_study(db, budget={"trials": 12}, search={"pruner": {"name": "none"}})
+    driver, other = StudyDriver(db, name="toy"), StudyDriver(db, name="toy")
+    bad = driver.claim(holder())
+    assert bad is not None
+    driver.fail(bad, outcome=Outcome.DIVERGED, reason="nan", seconds=1.0, log_tail="")
+    for each in (driver, other):  # both have read the history
+        lease = each.claim(holder())
+        assert lease is not None
+        train(each, lease)
+    trial_control.retry_trials(db, "toy", [bad.number], who="anna@box", limit=why_not_again)
+    again = driver.claim(holder())
+    assert again is not None
+    assert again.number == bad.number
+    train(driver, again)
+    for each in (driver, other):
+        assert each.claim(holder()) is not None
+        known = each._judgement._study.get_trials(deepcopy=False)[bad.number]
+        assert (known.state, known.value) == (TrialState.COMPLETE, score(again, 3))
