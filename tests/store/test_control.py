@@ -482,6 +482,27 @@ def test_a_trial_that_ended_badly_runs_again_under_its_number(any_db: Database, 
     assert told(any_db) == [("trial_retried", ANNA)]
 
 
+def test_a_retry_forgets_the_epochs_of_what_failed(any_db: Database) -> None:
+    toy_study(any_db, training={"epochs": 9}, **FREE)
+    driver = StudyDriver(any_db, name="toy")
+    for seen in (6, 5):
+        lease = driver.claim(holder())
+        assert lease is not None
+        for epoch in range(1, seen + 1):
+            driver.report(lease, epoch=epoch, metrics={"f1": 0.1 * epoch}, seconds=float(epoch), extend=LEASE)
+        driver.fail(lease, outcome=Outcome.ERRORED, reason="disk", seconds=6.0, log_tail="")
+        retry(any_db, [lease.number])
+        assert load_snapshot(any_db, "toy").trial(lease.number).epochs == ()
+    lease = driver.claim(holder())
+    assert lease is not None
+    driver.report(lease, epoch=1, metrics={"f1": 0.7}, seconds=1.0, extend=LEASE)
+    driver.finish(lease, result=toy_result(0.7, epochs=1, ended_by="prune", seconds=1.0), reason="stopped")
+    assert [record.epoch for record in load_snapshot(any_db, "toy").trial(lease.number).epochs] == [1]
+    (known,) = StudyDriver(any_db, name="toy")._judgement._study.get_trials()
+    assert (known.last_step, known.value) == (1, 0.7)
+    assert {step: value for step, value in known.intermediate_values.items() if step > 0} == {1: 0.7}
+
+
 def test_a_retry_forgets_the_losses(db: Database) -> None:
     toy_study(db)
     driver = StudyDriver(db, name="toy")

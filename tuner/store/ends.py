@@ -62,6 +62,7 @@ def open_again(tx: Connection, row: Row[Any], *, reason: str, request: str = "",
     )
     if row.purpose == "search":
         optuna_rows.set_state(tx, row.trial_id, Outcome.WAITING)
+        optuna_rows.set_aside_intermediates(tx, row.trial_id, attempt=row.attempt)
     events.record(tx, events.RETRIED, reason, study_id=row.study_id, number=row.number, run_id=row.run_id, who=who)
 
 

@@ -50,6 +50,8 @@ VIOLATED: Mapping[Outcome, str] = {Outcome.INFEASIBLE: "runs", Outcome.DIVERGED:
 constraint is violated counts as worse than all others (TPE, the default). Those that learn from complete trials alone (GP, NSGA,
 CMA-ES) cannot be told."""
 
+_STEPS = 100_000  # more than a trial has epochs
+
 _VIOLATION = "constraints:"  # where Optuna's `Trial.set_constraint` keeps them; above 0 is violated
 
 
@@ -210,6 +212,16 @@ def set_intermediate(connection: Connection, trial_id: int, *, step: int, value:
     stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
     row = {"trial_id": trial_id, "step": step, "intermediate_value": stored, "intermediate_value_type": kind}
     upsert(connection, _intermediates, [row], key=("trial_id", "step"))
+
+
+def set_aside_intermediates(connection: Connection, trial_id: int, *, attempt: int) -> None:
+    """Give what a trial reported until now steps below 0, another range for each attempt: it begins anew, and a worker may not delete.
+
+    Samplers and pruners look at the last step, or at the same step of others, and find what the trial says from now on.
+    """
+    its = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step > 0)
+    step = _intermediates.c.step - _STEPS * attempt
+    connection.execute(update(_intermediates).where(its).values(step=step))
 
 
 def set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:

@@ -187,10 +187,10 @@ def _attempts(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, list[A
 
 
 def _epochs(tx: Connection, which: ColumnElement[bool]) -> Mapping[int, tuple[EpochRecord, ...]]:
-    """Per run, each epoch once: as the newest attempt reported it."""
+    """Per run, each epoch once: as the newest attempt reported it, without those from before it began anew."""
     said: defaultdict[int, dict[int, dict[int, dict[str, float]]]] = defaultdict(lambda: defaultdict(dict))
     query = select(metrics).join(runs, runs.c.run_id == metrics.c.run_id).where(which)
-    for row in tx.execute(query):
+    for row in tx.execute(query.where(metrics.c.epoch <= runs.c.epochs_done)):
         said[row.run_id][row.epoch].setdefault(row.attempt, {})[row.name] = row.value
     found: defaultdict[int, tuple[EpochRecord, ...]] = defaultdict(tuple)
     for run_id, epochs in said.items():
