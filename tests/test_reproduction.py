@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import tuner
 from tests.cli.conftest import run as run_command
 from tests.cli.test_json import validate
-from tests.store.toy import holder
+from tests.store.toy import holder, toy_study, train
 from tests.training.samples import study
 from tests.training.test_repeating import run_out_of_memory
 from tuner import reproduction
@@ -146,6 +147,23 @@ def test_a_trial_of_folds_is_repeated_and_its_study_file_has_the_same_fold(box: 
     assert (record.spec.data.folds, record.spec.confirm.finalists) == (3, 0)
     box.train(record.name)
     assert curve(box.trial(record.name)) == curve(before)
+
+
+def test_the_recipe_of_an_infeasible_trial_keeps_its_constraints_and_its_rows(tmp_path: Path) -> None:
+    url, bound = f"sqlite:///{tmp_path / 'tuner.db'}", "peak_memory <= 10 GB"
+    with Database.open(url, create=True) as db:
+        toy_study(db, constraints=[bound], confirm={"finalists": 2, "seeds": 1})
+        driver = StudyDriver(db, name="toy")
+        giant, other = driver.claim(holder()), driver.claim(holder())
+        assert giant is not None and other is not None
+        why = f"peak_memory 20 GB breaks the constraint {bound}"
+        driver.fail(giant, outcome=Outcome.INFEASIBLE, reason=why, seconds=1.0, log_tail="")
+        train(driver, other)
+    text = tuner.trial_recipe("toy", number=giant.number, form="yaml", storage=url)
+    assert f"infeasible after 0 epochs, and this may be, too: {why}." in text
+    again = yaml.safe_load(text)
+    assert again["constraints"] == [bound]
+    assert again["confirm"] == {"finalists": 0}, "the other trial was judged by 8 rows: too few to hold any back"
 
 
 @pytest.mark.slow

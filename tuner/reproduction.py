@@ -185,7 +185,11 @@ def trial_recipe(name: str, *, number: int, form: str = "yaml", storage: str | N
         raise UsageError(f'a recipe is yaml or python, not "{form}"')
     with Database.open(location.storage_url(storage)) as database:
         story = queries.load_trial(database, name, number)
+        # The same rows judge all of them; what ended early may have counted none itself.
+        others = () if story.trial.confusion is not None else queries.load_snapshot(database, name).trials
     trial = story.trial
+    counted = (one.confusion.counts for one in (trial, *others) if one.confusion is not None)
+    judged = next((sum(map(sum, counts)) for counts in counted), None)
     if not trial.strategy:
         raise ConflictError(f"trial {number} of study {name} has no values yet", why=f"it is {trial.outcome.value}")
     known = [one.facts for one in attempts_that_count(trial)]
@@ -199,7 +203,8 @@ def trial_recipe(name: str, *, number: int, form: str = "yaml", storage: str | N
         facts=known[-1] if known else {},
         curve=[dict(record.metrics) for record in trial.epochs],
         is_cut=trial.outcome is not Outcome.COMPLETE,
-        judged_rows=None if trial.confusion is None else sum(map(sum, trial.confusion.counts)),
+        judged_rows=judged,
+        why_infeasible=trial.reason if trial.outcome is Outcome.INFEASIBLE else "",
     )
     return reprint.as_yaml(again) if form == "yaml" else reprint.as_script(again)
 

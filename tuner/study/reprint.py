@@ -15,7 +15,7 @@ import yaml
 from tuner.study.domains import Value
 from tuner.study.spec import LEAST_HELD_BACK, StudySpec
 
-_SECTIONS = ("task", "model", "revision", "data", "objective", "training", "distill")
+_SECTIONS = ("task", "model", "revision", "data", "objective", "constraints", "training", "distill")
 _LONGEST_NAME = 100
 
 
@@ -34,6 +34,7 @@ class Reprint:
         curve: What each epoch reported.
         is_cut: Whether it was stopped before its end.
         judged_rows: Validation rows that judged its epochs; None if that is not known.
+        why_infeasible: Which constraint it broke, or why it could not run; empty if neither.
     """
 
     spec: StudySpec
@@ -46,6 +47,7 @@ class Reprint:
     curve: Sequence[Mapping[str, float]]
     is_cut: bool
     judged_rows: int | None = None
+    why_infeasible: str = ""
 
     @property
     def name(self) -> str:
@@ -116,8 +118,12 @@ def unsaid(trial: Reprint) -> list[str]:
         found.append(
             "There is a confirmation because rows are held back for it: without one, others would judge the trial."
         )
-    if trial.is_cut:
-        found.append(f"The trial was stopped after {len(trial.curve)} epochs; this goes on to the end.")
+    count = len(trial.curve)
+    epochs = f"{count} epoch{'' if count == 1 else 's'}"
+    if trial.why_infeasible:
+        found.append(f"The trial was infeasible after {epochs}, and this may be, too: {trial.why_infeasible}.")
+    elif trial.is_cut:
+        found.append(f"The trial was stopped after {epochs}; this goes on to the end.")
     return found
 
 
