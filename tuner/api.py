@@ -198,7 +198,7 @@ def run_worker(
         checkpoints: Folder or URL (``s3://``, ``gs://``) for checkpoints; else ``TUNER_CHECKPOINTS``, else in ``files``.
         devices: ``auto`` (all GPUs, else the CPU), ``cpu``, or a list such as ``cuda:0,1``.
         per_device: Trials at once on each device.
-        until_done: Return when the studies are finished; otherwise wait for more.
+        until_done: Return when the studies are finished, paused or stopped; otherwise wait for more.
         max_trials: Return after this many runs.
         lease: Seconds after which another worker takes over a trial of a worker that died.
         heartbeat: Seconds between two signs of life.

@@ -38,4 +38,4 @@ Checkpoints = Annotated[
 StudyName = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="the study")]
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="the study file (YAML)")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", show_default=False, help="why, for the others")]
-UntilDone = Annotated[bool, typer.Option("--until-done", help="return when the study is finished")]
+UntilDone = Annotated[bool, typer.Option("--until-done", help="return when the study is finished, paused or stopped")]
