@@ -123,6 +123,7 @@ def test_a_tie_goes_to_the_default_recipe() -> None:
     assert "was not clearly beaten over 3 fresh seeds by any other of 2 finalists." in text
     assert "The runner-up, trial 1 (lora), is ahead of it with probability 67 %: the two cannot be told apart." in text
     assert "best mean" not in summary.sentences[0]  # which another one has
+    assert "the runner-up, trial 1 (lora), is ahead of it with probability 67 %" in verdict_lines(summary)
     assert summary.standing.is_baseline_tied
 
 

@@ -25,8 +25,13 @@ def verdict_lines(summary: Summary) -> list[str]:
     if standing.optimism is not None and winner.claimed is not None:
         lines.append(f"its value in the search less that: {format_difference(winner.claimed - estimate.value)}")
     if summary.runner_up is not None and winner.runner_up is not None and summary.runner_up.probability is not None:
-        better = format_probability(summary.runner_up.probability)
-        lines.append(f"better than the runner-up, {name_trial(winner.runner_up)}, with probability {better}")
+        name, probability = name_trial(winner.runner_up), summary.runner_up.probability
+        if summary.runner_up.difference < 0.0:
+            lines.append(
+                f"the runner-up, {name}, is ahead of it with probability {format_probability(1.0 - probability)}"
+            )
+        else:
+            lines.append(f"better than the runner-up, {name}, with probability {format_probability(probability)}")
     others = [score for score in standing.tied if score.trial.number != winner.trial.number]
     if others:
         names = ", ".join(f"{name_trial(each.trial)}{' (the default recipe)' * each.is_baseline}" for each in others)
