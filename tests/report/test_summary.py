@@ -204,6 +204,17 @@ def test_a_recipe_that_alone_was_confirmed_is_not_called_unbeaten() -> None:
     assert summary.cheaper is None
 
 
+def test_a_default_recipe_that_broke_a_constraint_is_named() -> None:
+    snapshot = confirmed(make_finalist(1, rank=1, validation=(0.92, 0.94)))
+    assert "It was not compared with a default recipe: none was trained again with fresh seeds." in text_of(snapshot)
+    why = "peak_memory 20 GB breaks the constraint peak_memory <= 10 GB"
+    recipe = make_trial(9, strategy="full", outcome=Outcome.INFEASIBLE, values=(), reason=why, is_recipe=True)
+    snapshot = replace(snapshot, trials=(*snapshot.trials[1:], recipe))
+    assert f"It was not compared with a default recipe: that of full, trial 9, ended as infeasible ({why})." in text_of(
+        snapshot
+    )
+
+
 @pytest.mark.parametrize("outcome", [Outcome.PRUNED, Outcome.ERRORED, Outcome.WAITING])
 def test_an_incomplete_confirmation_compares_common_seeds_alone(outcome: Outcome) -> None:
     best = make_finalist(1, rank=1, validation=(0.92, 0.94, 0.93), accuracy=(0.90, 0.92, 0.91))

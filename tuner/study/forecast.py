@@ -9,7 +9,8 @@ from tuner.study.domains import Choice, Domain, Fixed
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
-_BASELINE = "full"  # the strategy that people would take without a search; without it the study's first stands in
+BASELINE = "full"
+"""The strategy that people would take without a search; without it the study's first stands in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +93,7 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
         confirm_runs=runs,
         confirm_epochs=runs * epochs,
         confirm_seeds=spec.confirm.seeds,
-        baseline=_BASELINE if _BASELINE in space.names else space.names[0],
+        baseline=BASELINE if BASELINE in space.names else space.names[0],
         steps=_steps(sizes, train_rows) if train_rows and sizes else None,
     )
 
