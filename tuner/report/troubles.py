@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tuner.report.formats import count_noun
 from tuner.store.records import Outcome, StudySnapshot
+from tuner.study.forecast import BASELINE
 
 ENDS = (Outcome.ERRORED, Outcome.DIVERGED, Outcome.INFEASIBLE)
 """How a trial or a re-training ends badly, the worst first."""
@@ -102,3 +103,15 @@ def _trouble(unit: str, outcome: Outcome, ends: Sequence[tuple[Outcome, int, str
         reason=next(reason for _, reason in such if _NUMBER.sub("#", reason) == pattern),
         times=times,
     )
+
+
+def why_no_recipe(snapshot: StudySnapshot) -> str:
+    """Why the recipe that the winner is compared with was not trained again: another strategy's does not stand in for it."""
+    names = snapshot.study.space.names
+    strategy = BASELINE if BASELINE in names else names[0]
+    for trial in snapshot.trials:
+        is_out = trial.outcome in ENDS
+        if is_out and trial.is_recipe and trial.strategy == strategy:
+            why = f" ({trial.reason})" if trial.reason else ""
+            return f"that of {strategy}, trial {trial.number}, ended as {trial.outcome.value}{why}"
+    return "none was trained again with fresh seeds"

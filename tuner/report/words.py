@@ -20,11 +20,10 @@ from tuner.report.formats import (
     format_value,
 )
 from tuner.report.standing import Standing
-from tuner.report.troubles import list_troubles
+from tuner.report.troubles import list_troubles, why_no_recipe
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
-from tuner.store.records import Outcome, StudySnapshot, StudyState, TrialRecord
+from tuner.store.records import StudySnapshot, StudyState, TrialRecord
 from tuner.study.domains import Value
-from tuner.study.forecast import BASELINE
 
 _NO_MOVE = 5e-5  # less is not seen in four digits
 _FEW_SEEDS = 5
@@ -318,18 +317,6 @@ def _fell_out(facts: Facts) -> list[str]:
     ]
 
 
-def _why_no_recipe(snapshot: StudySnapshot) -> str:
-    """Why the recipe that the winner is compared with was not trained again: another strategy's does not stand in for it."""
-    names = snapshot.study.space.names
-    strategy = BASELINE if BASELINE in names else names[0]
-    for trial in snapshot.trials:
-        is_out = trial.outcome.is_finished and trial.outcome not in (Outcome.COMPLETE, Outcome.PRUNED)
-        if is_out and trial.is_recipe and trial.strategy == strategy:
-            why = f" ({trial.reason})" if trial.reason else ""
-            return f"that of {strategy}, trial {trial.number}, ended as {trial.outcome.value}{why}"
-    return "none was trained again with fresh seeds"
-
-
 def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
     is_settled = winner.basis is Basis.CONFIRMED
     comparison = facts.baseline
@@ -351,7 +338,7 @@ def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
     if winner.baseline is None:
         if not is_settled and any(score.is_baseline for score in facts.finalists):
             return ["It cannot be compared with the default recipe, which has no score with a fresh seed."]
-        return [f"It was not compared with a default recipe: {_why_no_recipe(facts.snapshot)}."]
+        return [f"It was not compared with a default recipe: {why_no_recipe(facts.snapshot)}."]
     recipe = f"the default recipe, {name_trial(winner.baseline)}"
     if comparison is None:
         return [f"It cannot be compared with {recipe}: they have no fresh seed in common."]
