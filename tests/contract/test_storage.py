@@ -166,7 +166,7 @@ def test_a_released_run_waits_and_goes_on(db: Database, plain_optuna: Callable[[
     driver.finish(again, result=toy_result(0.5, epochs=2, seconds=4.5))
 
     trial = load_snapshot(db, "toy").trial(0)
-    assert [(record.epoch, record.attempt, record.seconds) for record in trial.epochs] == [(1, 2, 6.5), (2, 2, 10.0)]
+    assert [(record.epoch, record.attempt, record.seconds) for record in trial.epochs] == [(1, 2, 5.5), (2, 2, 9.0)]
     assert trial.seconds == 10.5
     assert [attempt.outcome for attempt in trial.attempts] == [Outcome.PREEMPTED, Outcome.COMPLETE]
 

@@ -55,10 +55,15 @@ def facts_of(trial: TrialRecord) -> dict[str, float]:
             found = dict(record.metrics)
     costs = {
         "trainable_params": trial.trainable_params,
-        "seconds": trial.seconds,
+        "seconds": _seconds_it_stands_on(trial),
         "peak_memory": trial.peak_memory,
     }
     return found | {name: float(value) for name, value in costs.items() if value is not None}
+
+
+def _seconds_it_stands_on(trial: TrialRecord) -> float:
+    """Device seconds of a trial's training; of one that was tried again up to its last epoch, without what the attempts lost that died."""
+    return trial.epochs[-1].seconds if len(trial.attempts) > 1 and trial.epochs else trial.seconds
 
 
 def values_of(facts: Mapping[str, float], objectives: Sequence[ObjectiveSpec]) -> tuple[float, ...] | None:

@@ -10,9 +10,10 @@ from sqlalchemy.engine import Connection
 
 from tuner.store import optuna_rows
 from tuner.store.database import Database
+from tuner.store.events import RETRIED
 from tuner.store.leases import Lease, guard
 from tuner.store.records import Outcome
-from tuner.store.tables import attempts, db_now, metrics, runs
+from tuner.store.tables import attempts, db_now, events, metrics, runs
 from tuner.store.upsert import upsert
 
 _NO_ANSWER = [outcome.value for outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED)]
@@ -51,7 +52,7 @@ def store_report(
         losses = case((runs.c.epochs_done < epoch, 0), else_=runs.c.losses)
         known = {"peak_memory": peak_memory} if peak_memory else {}
         guard(tx, lease, {"epochs_done": done, "losses": losses, "expires_at": db_now() + extend, **known})
-        earlier = _earlier_seconds(tx, lease)
+        earlier = _earlier_seconds(tx, lease, epoch=epoch)
         tx.execute(
             update(attempts)
             .where(attempts.c.run_id == lease.run_id, attempts.c.attempt == lease.attempt)
@@ -84,18 +85,38 @@ def store_missing(
         known = select(metrics.c.epoch).where(metrics.c.run_id == lease.run_id, metrics.c.epoch == epoch).limit(1)
         if tx.execute(known).first() is None:
             # When exactly it was measured is not known any more.
-            seconds = _earlier_seconds(tx, lease)
+            seconds = _earlier_seconds(tx, lease, epoch=epoch)
             _write(tx, lease, epoch=epoch, values=values, objective=objective, costs={"seconds": seconds})
 
     db.write(_store)
 
 
-def _earlier_seconds(tx: Connection, lease: Lease) -> float:
-    """Device seconds of the run's earlier attempts."""
-    total = select(func.coalesce(func.sum(attempts.c.seconds), 0.0)).where(
-        attempts.c.run_id == lease.run_id, attempts.c.attempt < lease.attempt
+def _earlier_seconds(tx: Connection, lease: Lease, *, epoch: int | None = None) -> float:
+    """Device seconds of the run's earlier attempts up to the epoch that this one goes on from.
+
+    What an attempt lost after it, or all where the run began anew, was nobody's training: it is paid for, but no constraint counts it.
+
+    Args:
+        tx: The transaction.
+        lease: The run.
+        epoch: What this attempt reports now; None: nothing.
+    """
+    mine, retries = metrics.alias(), select(func.max(events.c.at)).where(events.c.run_id == lease.run_id)
+    is_own = (mine.c.run_id == lease.run_id) & (mine.c.attempt == lease.attempt)
+    # A run that goes on says its checkpoint's epoch again.
+    own = select(func.min(mine.c.epoch)).where(is_own).scalar_subquery()
+    began_anew = func.coalesce(retries.where(events.c.kind == RETRIED).scalar_subquery(), 0.0)
+    newest = (
+        select(metrics.c.value)
+        .join(runs, runs.c.run_id == metrics.c.run_id)
+        .join(attempts, (attempts.c.run_id == metrics.c.run_id) & (attempts.c.attempt == metrics.c.attempt))
+        .where(metrics.c.run_id == lease.run_id, metrics.c.split == "device", metrics.c.name == "seconds")
+        .where(metrics.c.attempt < lease.attempt, attempts.c.started_at >= began_anew)
+        .where(metrics.c.epoch <= func.coalesce(own, runs.c.epochs_done if epoch is None else epoch))
+        .order_by(metrics.c.epoch.desc(), metrics.c.attempt.desc())
+        .limit(1)
     )
-    return float(tx.execute(total).scalar_one())
+    return float(tx.execute(newest).scalar_one_or_none() or 0.0)
 
 
 def _write(
@@ -117,7 +138,7 @@ def _write(
 
 
 def costs_so_far(db: Database, lease: Lease) -> dict[str, float]:
-    """What a run has cost until now, as far as it is known: trainable_params, seconds over all attempts, peak_memory.
+    """What a run has cost until now, as far as it is known: trainable_params, peak_memory, and the device seconds that it stands on.
 
     Raises:
         UnavailableError: If the database cannot be reached.
@@ -126,17 +147,16 @@ def costs_so_far(db: Database, lease: Lease) -> dict[str, float]:
     def _read(tx: Connection) -> dict[str, float]:
         query = select(runs.c.trainable_params, runs.c.peak_memory).where(runs.c.run_id == lease.run_id)
         row = tx.execute(query).first()
-        spent = select(func.coalesce(func.sum(attempts.c.seconds), 0.0)).where(attempts.c.run_id == lease.run_id)
+        its = (attempts.c.run_id == lease.run_id) & (attempts.c.attempt == lease.attempt)
+        spent = float(tx.execute(select(attempts.c.seconds).where(its)).scalar_one_or_none() or 0.0)
         known = {} if row is None else {name: value for name, value in row._mapping.items() if value is not None}  # noqa: SLF001 - SQLAlchemy's public name
-        return {name: float(value) for name, value in known.items()} | {
-            "seconds": float(tx.execute(spent).scalar_one())
-        }
+        return {name: float(value) for name, value in known.items()} | {"seconds": _earlier_seconds(tx, lease) + spent}
 
     return db.read(_read)
 
 
 def earlier_seconds(db: Database, lease: Lease) -> float:
-    """Device seconds of a run's earlier attempts."""
+    """Device seconds of a run's earlier attempts up to the epoch that this one goes on from."""
     return db.read(lambda tx: _earlier_seconds(tx, lease))
 
 

@@ -70,7 +70,7 @@ class EpochRecord:
     Attributes:
         epoch: 1-based.
         metrics: Validation metrics, and ``train_loss`` and ``learning_rate``.
-        seconds: Device seconds from the start of the run to this report, over all its attempts.
+        seconds: Device seconds from the start of the run to this report, without what attempts lost that died.
         attempt: Which attempt reported it.
     """
 
