@@ -282,6 +282,10 @@ ONE_LINE = {
         STUDY + "search: {learn_from: false}\n",
         "study.yaml:13:22: search.learn_from: must be all, none, or past studies by name, as in learn_from: [tickets]",
     ),
+    "rows held back by a word": (
+        STUDY + "confirm: {held_back: third}\n",
+        'study.yaml:13:22: confirm.held_back must be auto or a number from 0.0 to 0.9, got text "third"',
+    ),
     "warmup beyond the epochs": (
         STUDY + "search: {pruner: {name: median, options: {n_warmup_steps: 10}}}\n",
         "study.yaml:13:59: search.pruner.options.n_warmup_steps: 10 is not below training.epochs 4: nothing can be pruned",

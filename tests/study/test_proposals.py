@@ -119,3 +119,8 @@ def test_the_strategy_is_named_where_there_are_several() -> None:
 def test_a_knob_is_known_by_its_last_word() -> None:
     with pytest.raises(UsageError, match=r'unknown parameter "r"; did you mean "lora\.r"\?'):
         as_proposal(block(), {"r": 8})
+
+
+def test_a_parameter_is_known_by_its_initials() -> None:
+    with pytest.raises(UsageError, match=r'unknown parameter "lr"; did you mean "learning_rate"\?'):
+        as_proposal(block(), {"lr": 3e-4})

@@ -154,6 +154,15 @@ def test_cut_texts_are_noted(tmp_path: Path) -> None:
     assert int(data.train.tokens.lengths.max()) == 4
 
 
+def test_few_cut_texts_are_not_called_none(tmp_path: Path) -> None:
+    file, judge = tmp_path / "many.csv", tmp_path / "judge.csv"
+    judge.write_text("text,label\nthe fig,a\nthe fig,b\nthe fig,c\n")
+    rows = "".join(f"the cat,{label}\n" for label in "abc" * 100)
+    file.write_text(f"text,label\n{rows}the cat the cat the cat the cat,a\n")
+    data = load(tmp_path, data={"train": str(file), "validation": str(judge)}, training={"max_length": 8})
+    assert data.notes[0].startswith("less than 1% of the training texts reach the limit of 8 tokens")
+
+
 def test_pairs_are_told_apart(tmp_path: Path) -> None:
     data = load(tmp_path, data={"text": ["text", "other"]})
     tokens = data.train.tokens

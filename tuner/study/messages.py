@@ -187,6 +187,8 @@ def _expected(schema: Schema) -> str:
         return " or ".join(_expected(branch) for branch in _branches(inner) if branch.get("type") != "null")
     if "enum" in inner:
         return f"one of {', '.join(inner['enum'])}"
+    if "const" in inner:
+        return str(inner["const"])
     match inner.get("type"):
         case "string":
             return {"path": "a file"}.get(inner.get("format", ""), "text")

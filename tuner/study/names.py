@@ -68,10 +68,16 @@ def combinations(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one is near to; None if there is none."""
+    """The known word that a misspelt one is near to, or whose initials it is; None if there is none."""
     folded = {name.casefold().replace("-", "_"): name for name in known}
     near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
-    return folded[near[0]] if near else None
+    if near:
+        return folded[near[0]]
+    # As people shorten them: lr for learning_rate.
+    short = {
+        "".join(part[:1] for part in name.split("_")): full for name, full in reversed(folded.items()) if "_" in name
+    }
+    return short.get(word.casefold())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -410,4 +410,5 @@ def _cut_notes(rows: Rows, max_length: int) -> tuple[str, ...]:
     full = int((rows.tokens.lengths[rows.chosen] >= max_length).sum())
     if not full:
         return ()
-    return (f"{full / len(rows):.0%} of the training texts reach the limit of {max_length} tokens and may be cut",)
+    share = f"{full / len(rows):.0%}" if full / len(rows) >= 0.005 else "less than 1%"
+    return (f"{share} of the training texts reach the limit of {max_length} tokens and may be cut",)
