@@ -291,7 +291,10 @@ class ConfirmSpec(Section):
 
     @property
     def most_runs(self) -> int:
-        """Re-trainings where nobody falls out but to make room; more only where many workers begin rounds before one has ended."""
+        """Re-trainings where nobody falls out but to make room.
+
+        More come only where one fails, whose finalist is not judged by the race any more, or where many workers begin rounds before one has ended.
+        """
         if not self.finalists:
             return 0
         last = max(self.seeds - FIRST_SEEDS, 0)
