@@ -139,7 +139,7 @@ def test_a_trial_that_others_are_better_than_in_everything_stops(db: Database) -
         "go_on",
     ]
     assert verdicts[2][1] == (
-        "at epoch 1 it is in front 2 of 2 of 3 trials; nowhere worse is trial 0: f1 0.9000 against 0.7000, "
+        "2 of the 2 others are in better fronts at epoch 1; trial 0 is nowhere worse: f1 0.9000 against 0.7000, "
         "trainable_params 5,000 against 6,000"
     )
 

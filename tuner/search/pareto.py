@@ -61,8 +61,11 @@ def why_dominated(
     words = ", ".join(
         f"{one.metric} {_shown(standings[by], one)} against {_shown(standings[number], one)}" for one in objectives
     )
-    place = f"front {ranks[number] + 1} of {max(ranks.values()) + 1}"
-    return f"at epoch {epoch} it is in {place} of {len(points)} trials; nowhere worse is trial {by}: {words}"
+    others = f"{better} of the {len(points) - 1} others" if len(points) > 2 else "the other trial"
+    fronts = "a better front" if better == 1 else "better fronts"
+    return (
+        f"{others} {'is' if better == 1 else 'are'} in {fronts} at epoch {epoch}; trial {by} is nowhere worse: {words}"
+    )
 
 
 def _shown(facts: Mapping[str, float], objective: ObjectiveSpec) -> str:
