@@ -15,6 +15,7 @@ import pytest
 from tests.store.toy import holder, run_out, toy_result, toy_study
 from tuner.errors import ConflictError
 from tuner.report.summary import summarise
+from tuner.search.budget import why_no_new_trial
 from tuner.search.driver import StudyDriver
 from tuner.search.settled import expected_gain, why_settled
 from tuner.store import control
@@ -112,6 +113,8 @@ def test_a_study_that_settled_says_so_to_its_end_and_goes_on_when_it_is_resumed(
         )
         told = summarise(load_snapshot(db, "toy")).sentences[-1]
         assert told.startswith("The search ended early, after 6 of 9 trials: 3 more trials are expected to raise f1 ")
+        with pytest.raises(ConflictError, match=r"does not search any more - .*; tuner study resume toy$"):
+            control.enqueue(db, "toy", strategy="full", values={}, who="anna@box", quota=why_no_new_trial)
         assert control.resume(db, "toy", who="anna@box").state is StudyState.SEARCHING
         later = serve(at_work)  # a worker that knew the study before asks for no early end any more
         assert (later.used.trials, later.state_reason) == (9, "finalists are confirmed")

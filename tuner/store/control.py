@@ -445,6 +445,8 @@ def _require_room(study: StudyRecord, over: str) -> None:
         )
     if over:
         raise ConflictError(f'study "{study.name}" has no room for another trial', why=over, fix=more)
+    if study.search_over and study.search_over != EXHAUSTED:
+        more = f"tuner study resume {study.name}{'' if study.state is StudyState.FINISHED else ', once it is finished'}"
     if study.state in (StudyState.CONFIRMING, StudyState.FINISHED):
         raise ConflictError(f'study "{study.name}" does not search any more', why=study.state_reason, fix=more)
 
