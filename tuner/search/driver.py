@@ -79,6 +79,7 @@ class StudyDriver:
         """
         lease, self._unproposed = self._unproposed, None
         if lease is None:
+            self._drop_fallen(self.study)  # here, too: who always finds something to claim never asks what is over
             lease = self._claim(holder, grace=grace)
         if lease is not None:
             self._see_retries()
