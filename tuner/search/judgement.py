@@ -155,11 +155,16 @@ class Judgement:
 
 
 def _until(trial: FrozenTrial, epoch: int | None) -> FrozenTrial:
-    """A trial without what an earlier attempt had reported of later epochs: a trial that runs again begins anew."""
-    if epoch is None or (trial.last_step or 0) <= epoch:
+    """A trial without what an earlier attempt had reported: later epochs, and steps below 0 where the trial runs again from its beginning."""
+    kept = {
+        step: value
+        for step, value in trial.intermediate_values.items()
+        if step >= 0 and (epoch is None or step <= epoch)
+    }
+    if len(kept) == len(trial.intermediate_values):
         return trial
     trial = copy.copy(trial)  # it may be one that Optuna keeps
-    trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= epoch}
+    trial.intermediate_values = kept
     return trial
 
 
