@@ -124,7 +124,7 @@ def test_show_counts_trials_and_names_the_winner_and_the_finalists(run: Run, fin
     assert result.exit_code == 0
     assert "state       finished (finalists are confirmed)" in result.stdout
     assert "1 errored, 1 infeasible" in result.stdout
-    assert "with 3 fresh seeds" in result.stdout
+    assert "with 5 fresh seeds" in result.stdout
     assert "(baseline)" in result.stdout
     assert "schedule" not in result.stdout, "values that are not searched are left out"
 
