@@ -32,7 +32,8 @@ COSTS: Mapping[str, CostInfo] = {
         help="parameters that are ever trained", units={"k": 1e3, "M": 1e6, "G": 1e9}, is_known_at_start=True
     ),
     "seconds": CostInfo(
-        help="device seconds of the trial, without what an attempt that died had lost", units={"s": 1.0, "min": 60.0, "h": 3600.0}
+        help="device seconds of the trial, without what an attempt that died had lost",
+        units={"s": 1.0, "min": 60.0, "h": 3600.0},
     ),
     "peak_memory": CostInfo(help="bytes at most on the device, or of the process on a CPU", units=_BYTES),
 }
