@@ -15,20 +15,8 @@ import scipy  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_REPLAY = ("simulator", "tables", "smooth", "own", "portfolio", "forms", "stock")
-_OURS = (
-    "benchmarks/replay/judged.py",
-    "tuner/search/judgement.py",
-    "tuner/search/samplers.py",
-    "tuner/search/pruners.py",
-    "tuner/study/space.py",
-)
-_LEARNING = (
-    "benchmarks/replay/past.py",
-    "tuner/search/past.py",
-    "tuner/search/portfolio.py",
-    "tuner/study/transfer.py",
-)
+_AROUND = {"comparison.py", "kept.py", "statistics.py"}
+"""What is made of results, not part of any."""
 
 
 class KeptCells:
@@ -80,13 +68,7 @@ def digest_of_code(*, ours: bool) -> str:
     Args:
         ours: Whether our judgement is part of it.
     """
-    names = [f"benchmarks/replay/{name}.py" for name in _REPLAY]
-    parts = [digest_of_file(ROOT / name) for name in (*names, *(_OURS if ours else ()))]
-    parts += [optuna.__version__, np.__version__, scipy.__version__]
+    folders = [ROOT / "benchmarks" / "replay", *([ROOT / "tuner" / "search", ROOT / "tuner" / "study"] if ours else [])]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py")) if file.name not in _AROUND]
+    parts = [digest_of_file(file) for file in files] + [optuna.__version__, np.__version__, scipy.__version__]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-
-
-@cache
-def digest_of_learning() -> str:
-    """The code that learns from past studies."""
-    return hashlib.sha256(" ".join(digest_of_file(ROOT / name) for name in _LEARNING).encode()).hexdigest()[:16]

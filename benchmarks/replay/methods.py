@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
-from benchmarks.replay.kept import digest_of_file, digest_of_learning
+from benchmarks.replay.kept import digest_of_code, digest_of_file
 from benchmarks.replay.own import ARM, StrategyTask, as_studied
 from benchmarks.replay.past import learn_recipes
 from benchmarks.replay.portfolio import learn_portfolio
@@ -182,7 +182,7 @@ def _warm(*, studies: int | None = None) -> Method:
             recipes=learn_recipes(setting.task, others=others, ask=_ask, seed=setting.seed, size=RECIPES),
         )
 
-    return Method(start=_start, made_of={"past studies": studies, "learnt by": digest_of_learning()})
+    return Method(start=_start, made_of={"past studies": studies, "learnt by": digest_of_code(ours=True)})
 
 
 def _thrifty(power: float) -> Method:
