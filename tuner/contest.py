@@ -217,7 +217,7 @@ def order(
     row_variance: Mapping[int, float] | None = None,
     rows: int = 0,
 ) -> list[int]:
-    """The competitors, best first; equal ones as they stand in ``scores``.
+    """The competitors, best first; equal ones as they stand in ``scores``, the favourite before all others.
 
     Args:
         scores: Each competitor's score with every seed that all of them have.
@@ -225,7 +225,7 @@ def order(
         row_variance: Of each one's difference from the favourite, the variance that comes from which rows were drawn.
         rows: How many were drawn.
     """
-    ranked = sorted(scores, key=lambda number: -statistics.fmean(scores[number]))
+    ranked = sorted(scores, key=lambda number: (-statistics.fmean(scores[number]), number != favourite))
     if favourite is None or favourite not in scores or len(scores[favourite]) < 2:
         return ranked
     field = list(scores.values())

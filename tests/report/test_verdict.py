@@ -116,6 +116,39 @@ def test_finalists_are_ranked_on_the_seeds_that_all_with_a_score_have() -> None:
     assert [score.trial.number for score in score_finalists(snapshot)] == [2, 1, 0]
 
 
+def test_one_that_lost_most_of_its_seeds_does_not_decide_between_the_others() -> None:
+    """By the first seed alone the lucky one is ahead of the recipe."""
+    lucky = make_finalist(1, rank=1, validation=(0.905, 0.80, 0.81, 0.80, 0.80))
+    recipe = make_finalist(0, rank=2, validation=(0.90, 0.90, 0.91, 0.90, 0.90), is_baseline=True)
+    short = cut_short(make_finalist(2, rank=3, validation=(0.99,) * 5), kept=1, outcome=Outcome.ERRORED)
+    for finalists in ((lucky, recipe, short), (short, lucky, recipe)):
+        scores = score_finalists(snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists))
+        assert [score.trial.number for score in scores] == [0, 1, 2]
+
+
+def test_one_that_lacks_its_last_seed_is_compared_by_the_others() -> None:
+    whole = make_finalist(1, rank=1, validation=(0.80, 0.81, 0.80, 0.99))
+    better = cut_short(make_finalist(2, rank=2, validation=(0.85, 0.86, 0.85, 0.0)), kept=3)
+    scores = score_finalists(snapshot_of(LUCKY, SOLID, finalists=(whole, better)))
+    assert [score.trial.number for score in scores] == [2, 1]
+
+
+def test_a_recipe_that_lacks_seeds_stays_in_the_comparison() -> None:
+    other = make_finalist(1, rank=1, validation=(0.80, 0.81, 0.99, 0.99, 0.99))
+    recipe = cut_short(make_finalist(0, rank=2, validation=(0.85, 0.86, 0.0, 0.0, 0.0), is_baseline=True), kept=2)
+    scores = score_finalists(snapshot_of(RECIPE, LUCKY, finalists=(other, recipe)))
+    assert [score.trial.number for score in scores] == [0, 1]
+
+
+def test_a_recipe_wins_an_exact_tie_with_one_seed() -> None:
+    finalists = (
+        make_finalist(1, rank=1, validation=(0.9,)),
+        make_finalist(0, rank=2, validation=(0.9,), is_baseline=True),
+    )
+    scores = score_finalists(snapshot_of(RECIPE, LUCKY, finalists=finalists))
+    assert [score.trial.number for score in scores] == [0, 1]
+
+
 def test_without_a_common_seed_finalists_are_ranked_by_their_own() -> None:
     first = cut_short(make_finalist(1, rank=1, validation=(0.8, 0.5)), kept=1)
     second = make_finalist(2, rank=2, validation=(0.5, 0.9))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tuner import contest
 from tuner.contest import Estimate, Lead
 from tuner.report.evidence import Comparison, RowBootstrap, bootstrap_rows
-from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
+from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import Outcome, StudySnapshot
 
 
@@ -163,7 +163,7 @@ def _estimate(
 ) -> Estimate | None:
     """What to expect of the winner on the rows of a split, in the metric's own sign."""
     sign = 1.0 if snapshot.study.maximize else -1.0
-    racing = [score for score in finalists if score.seeds and not score.why_out]
+    racing = comparable(finalists)
     seeds = sorted(common_seeds(racing))
     if winner not in racing or not seeds:
         racing, seeds = [winner], sorted(winner.seeds)

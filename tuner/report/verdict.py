@@ -149,8 +149,9 @@ class Winner:
 def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
     """The finalists' fresh-seed scores: those in the race, best first, then those that fell out, then those without a score.
 
-    Means are over the seeds that all finalists with a score have: a lucky seed must not beat the mean of several. Where
-    they have none in common each one's own mean counts. Equal means keep the order of the search.
+    Means are over the seeds that all :func:`comparable` ones have: a lucky seed must not beat the mean of several. Where
+    they have none in common each one's own mean counts. Equal means keep the order of the search. Who has too few seeds to
+    be compared comes after those.
     """
     sign = 1.0 if snapshot.study.maximize else -1.0
     held = _is_held_back(snapshot)
@@ -158,7 +159,7 @@ def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
         (_score_finalist(snapshot, finalist, held=held) for finalist in snapshot.finalists), key=lambda it: it.rank
     )
     by_number = {score.trial.number: score for score in scores}
-    racing = [score for score in scores if score.seeds and not score.why_out]
+    racing = comparable(scores)
     common = sorted(common_seeds(racing))
     rows = {
         score.trial.number: score.in_blocks([sign * each for each in score.judged], seeds=common)
@@ -174,8 +175,26 @@ def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
         rows=drawn.rows if drawn is not None else 0,
     )
     ranked = [by_number[number] for number in order]
-    out = sorted((score for score in scores if score.why_out), key=lambda score: -sign * (score.mean or 0.0))
-    return (*ranked, *out, *(score for score in scores if not score.seeds and not score.why_out))
+    by_mean = sorted(scores, key=lambda score: -sign * (score.mean or 0.0))
+    short = [score for score in by_mean if score.seeds and not score.why_out and score not in ranked]
+    out = [score for score in by_mean if score.why_out]
+    return (*ranked, *short, *out, *(score for score in scores if not score.seeds and not score.why_out))
+
+
+def comparable(finalists: Sequence[FinalistScore]) -> list[FinalistScore]:
+    """Those in the race that are compared by the seeds that all of them have, in their order.
+
+    One that lost most of its re-trainings, to errors or to the budget, is not among them: with it, a seed or two would decide
+    what the others have many for. The default recipe is while two seeds are left, for the winner is held against it.
+    """
+    racing = [score for score in finalists if score.seeds and not score.why_out]
+    most = max((len(score.seeds) for score in racing), default=0)
+    chosen: list[FinalistScore] = []
+    for score in sorted(racing, key=lambda score: -len(score.seeds)):
+        least = contest.FIRST_SEEDS if score.is_baseline else most / 2
+        if len(score.seeds) == most or len(common_seeds([*chosen, score])) >= least:
+            chosen.append(score)
+    return [score for score in racing if score in chosen]
 
 
 def _draw_rows(
@@ -240,7 +259,7 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
             gaps=gaps,
             weights=scored[0].trial.checkpoint if kept is None else kept.checkpoint,
             weights_seed=None if kept is None else kept.seed,
-            is_tie=scored[0].is_baseline and _is_ahead(in_race[1:], scored[0], maximize=snapshot.study.maximize),
+            is_tie=scored[0].is_baseline and _is_ahead(comparable(scored), scored[0], maximize=snapshot.study.maximize),
         )
     if not ranked or ranked[0].value is None:
         return None
@@ -258,14 +277,14 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
     )
 
 
-def _is_ahead(others: Sequence[FinalistScore], first: FinalistScore, *, maximize: bool) -> bool:
-    """Whether any of the others has a better mean than the first one, on the seeds that all have."""
-    sign, common = 1.0 if maximize else -1.0, common_seeds([first, *others])
+def _is_ahead(finalists: Sequence[FinalistScore], first: FinalistScore, *, maximize: bool) -> bool:
+    """Whether any of them has a better mean than the first one, on the seeds that all have."""
+    sign, common = 1.0 if maximize else -1.0, common_seeds(finalists)
 
     def mean(score: FinalistScore) -> float:
         return statistics.fmean(score.in_blocks(score.judged, seeds=sorted(common)))
 
-    return bool(common) and any(sign * (mean(other) - mean(first)) > 0.0 for other in others)
+    return bool(common) and any(sign * (mean(other) - mean(first)) > 0.0 for other in finalists)
 
 
 def _best_retraining(snapshot: StudySnapshot, number: int) -> ConfirmationRecord | None:

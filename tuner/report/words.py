@@ -21,7 +21,7 @@ from tuner.report.formats import (
 )
 from tuner.report.standing import Standing
 from tuner.report.troubles import list_troubles, why_no_recipe
-from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
+from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import StudySnapshot, StudyState, TrialRecord
 from tuner.study.domains import Value
 
@@ -152,14 +152,14 @@ def _what_won(facts: Facts, winner: Winner) -> str:
     if winner.score is None:
         complete = facts.snapshot.study.counts.get("complete", 0)
         return f"{what} has the best value of {count_noun(complete, 'complete trial')}."
-    done = sum(score.mean is not None for score in facts.finalists)
     if winner.basis is Basis.CONFIRMED:
         return _what_was_confirmed(facts, winner, what=what)
     finalists = count_noun(len(facts.finalists), "finalist")
-    if done == 1:
+    if sum(score.mean is not None for score in facts.finalists) == 1:
         return f"{what} is the only one of {finalists} that has a score with a fresh seed."
-    among = f"among the {done} of {finalists} that have a score"
-    shared = len(common_seeds(facts.finalists))
+    compared = comparable(facts.finalists)
+    among = f"among the {len(compared)} of {finalists} that can be compared"
+    shared = len(common_seeds(compared))
     if not shared:
         return f"{what} has the best mean validation score {among}, but they have no fresh seed in common."
     seeds = f"{count_noun(shared, 'fresh seed')} in common"
