@@ -101,10 +101,10 @@ def test_debug_shows_the_traceback_and_keeps_the_status(tmp_path: Path, finished
 def _break(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let ``tuner study list`` raise an error from inside."""
 
-    def _raise(**_: object) -> None:
+    def _raise(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tuner.api.list_studies", _raise)
+    monkeypatch.setattr("tuner.store.location.storage_url", _raise)
 
 
 def test_an_unexpected_error_names_a_file_without_passwords(
