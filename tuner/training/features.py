@@ -64,6 +64,7 @@ class ReplayedBackbone(nn.Module):
         super().__init__()
         self.pooler = getattr(backbone, "pooler", None)
 
+    # A classifier hands its backbone all that it was given (masks, output options), and what it hands differs by architecture.
     def forward(self, input_ids: Tensor, *, inputs_embeds: Tensor, **_ignored: object) -> BackboneOutput:
         """The last hidden state, (rows, 1, width), and the pooler's output if there is a pooler."""
         pooled = None if self.pooler is None else self.pooler(inputs_embeds)
