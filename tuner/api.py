@@ -162,7 +162,7 @@ def store_study(study: PathLike | Mapping[str, Any], *, storage: str | None = No
         if is_new:  # one that is there has learnt already
             if unknown := past.name_problems(database, spec=spec):
                 raise StudyFileError(_with_problems(found, unknown, study=study).problems, source=source)
-            space = past.learn(database, spec=found.spec, space=space)
+            space = past.learn(database, spec=found.spec, space=space, holds_back=found.holds_back)
         return studies.create_study(database, spec=found.spec, space=space, maximize=_is_maximized(spec)), is_new
 
 

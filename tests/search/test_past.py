@@ -175,10 +175,15 @@ PLAIN = [("lora", -0.5, 0.4), ("full", 0.5, 0.3), ("lora", 0.5, 0.5), ("full", 1
 
 
 def learnt(
-    studies: Sequence[PastStudy], *, space: SearchSpace | None = None, size: int = 8, **changes: Any
+    studies: Sequence[PastStudy],
+    *,
+    space: SearchSpace | None = None,
+    size: int = 8,
+    holds_back: bool = True,
+    **changes: Any,
 ) -> list[LearntRecipe]:
     spec = toy_spec("new", **changes)
-    return past.learn_from(studies, spec=spec, space=space or of(toy_space()), size=size)
+    return past.learn_from(studies, spec=spec, space=space or of(toy_space()), size=size, holds_back=holds_back)
 
 
 def names(recipes: Sequence[LearntRecipe]) -> list[str]:
@@ -268,6 +273,26 @@ def test_whom_this_ones_test_rows_judged_is_not_learnt_from() -> None:
     assert learnt([chosen_by_test], data=data) == []
     assert learnt([chosen_by_test], data=data, search={"learn_from": ["first"]})
     assert learnt([taught("first", PLAIN, data={"train": "train.csv", "validation": "other.csv"})], data=data)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"confirm": {"finalists": 0}},
+        {"confirm": {"finalists": 2, "held_back": 0.2}},
+        {"training": {"seed": 7}},
+        {"data": {"train": "train.csv", "validation": 0.3}},
+        {"data": {"train": "train.csv", "validation": {"folds": 3}}},
+    ],
+)
+def test_whom_rows_judged_that_are_held_back_here_is_not_learnt_from(theirs: dict[str, Any]) -> None:
+    ours: dict[str, Any] = {"data": {"train": "train.csv"}, "confirm": {"finalists": 2}}
+    other = taught("first", PLAIN, **ours | theirs)
+    assert learnt([other], **ours) == []
+    assert learnt([other], search={"learn_from": ["first"]}, **ours), "by name it teaches"
+    assert learnt([other], holds_back=False, **ours), "no row is held back from it"
+    assert learnt([taught("first", PLAIN, **ours)], **ours), "the same rows were held back there"
+    assert learnt([other], **ours | {"confirm": {"finalists": 0}}), "nothing is confirmed"
 
 
 @pytest.mark.parametrize("differs", [{"label": "angry"}, {"text": "subject"}])

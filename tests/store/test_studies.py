@@ -54,3 +54,10 @@ def test_a_list_of_studies_names_what_cannot_be_read(db: Database, sqlite_url: s
     assert "toy" in result.stdout
     assert 'study "strange" cannot be read' in result.stderr
     assert "strange" not in result.stdout
+
+
+def test_a_study_that_cannot_be_read_can_be_deleted(db: Database, sqlite_url: str) -> None:
+    result = CliRunner().invoke(app, ["study", "delete", "strange", "--yes", "--storage", sqlite_url])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("deleted study strange with 0 trials from ")
+    assert not list_unreadable(db)

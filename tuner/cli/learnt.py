@@ -39,7 +39,7 @@ def lesson_words(found: CheckReport, *, storage: str | None) -> str:
         return ""
     try:
         with Database.open(location.storage_url(storage), read_only=True) as database:
-            learnt = past.learn(database, spec=found.spec, space=found.space).learnt
+            learnt = past.learn(database, spec=found.spec, space=found.space, holds_back=found.holds_back).learnt
     except TunerError:
         return ""  # the costs say why
     if not learnt:

@@ -349,13 +349,13 @@ def delete(
     from tuner.store.database import Database
 
     with Database.open(location.storage_url(storage)) as database:
-        study = studies.find_study(database, name)
-        what = f"study {name} with {sum(study.counts.values())} trials from {database.safe_url}"
+        counts = studies.count_trials(database, name)
+        what = f"study {name} with {count_noun(sum(counts.values()), 'trial')} from {database.safe_url}"
         if dry_run:
             line(f"would delete {what}")
             return
-        if study.counts["running"]:
-            message(f"{count_noun(study.counts['running'], 'trial')} in training will be dropped by their workers")
+        if counts["running"]:
+            message(f"{count_noun(counts['running'], 'trial')} in training will be dropped by their workers")
         if not yes:
             if not is_terminal(sys.stdin):
                 raise UsageError("delete needs --yes when not on a terminal", fix=f"tuner study delete {name} --yes")

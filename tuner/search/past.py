@@ -96,20 +96,21 @@ def name_problems(db: Database, *, spec: StudySpec) -> list[Problem]:
     return findings.problems
 
 
-def learn(db: Database, *, spec: StudySpec, space: SearchSpace) -> SearchSpace:
+def learn(db: Database, *, spec: StudySpec, space: SearchSpace, holds_back: bool = True) -> SearchSpace:
     """The space of a new study, with what past ones teach.
 
     Args:
         db: Where the past studies are.
         spec: The new study; it says which ones may teach.
         space: Its space, with the kind of its model.
+        holds_back: Whether validation rows are held back from its search; True where that is not known.
     """
     asked = spec.search.learn_from
     size = room_for_recipes(spec, own=sum(block.is_tried_first for block in space.strategies))
     if asked == "none" or not size:
         return space
     past = load_past(db, names=None if asked == "all" else asked)
-    return replace(space, learnt=tuple(learn_from(past, spec=spec, space=space, size=size)))
+    return replace(space, learnt=tuple(learn_from(past, spec=spec, space=space, size=size, holds_back=holds_back)))
 
 
 def room_for_recipes(spec: StudySpec, *, own: int) -> int:
@@ -125,7 +126,9 @@ def room_for_recipes(spec: StudySpec, *, own: int) -> int:
     return max(0, min([RECIPES, *((limit - own + 1) // 2 for limit in limits)]))
 
 
-def learn_from(past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace, size: int) -> list[LearntRecipe]:
+def learn_from(
+    past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace, size: int, holds_back: bool = True
+) -> list[LearntRecipe]:
     """The recipes that past studies teach, the most promising first.
 
     Args:
@@ -133,6 +136,7 @@ def learn_from(past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace
         spec: The new study.
         space: Its space, with the kind of its model.
         size: Most recipes.
+        holds_back: As in :func:`learn`.
     """
     is_named = not isinstance(spec.search.learn_from, str)
     lessons = [
@@ -140,7 +144,7 @@ def learn_from(past: Sequence[PastStudy], *, spec: StudySpec, space: SearchSpace
         for study in past
         if study.spec.task == spec.task
         and study.name != spec.name
-        and (is_named or _teaches(study, spec))
+        and (is_named or _teaches(study, spec, holds_back=holds_back))
         and (lesson := _lesson(study, spec=spec, space=space)) is not None
     ]
     if not is_named and len(lessons) < FEWEST_STUDIES:
@@ -164,13 +168,33 @@ def _complete(study: PastStudy) -> list[PastTrial]:
     return [trial for trial in study.trials if trial.value is not None]
 
 
-def _teaches(study: PastStudy, spec: StudySpec) -> bool:
-    """Whether it may teach unnamed: its best has beaten somebody, and it knows nothing of this one's test rows.
+def _teaches(study: PastStudy, spec: StudySpec, *, holds_back: bool) -> bool:
+    """Whether it may teach unnamed: its best has beaten somebody, and it knows nothing of the rows that give this one's verdict.
 
-    Neither was it trained on them nor did they judge its trials.
+    Neither was it trained on the test rows, nor did they, or rows that are held back here, judge its trials.
     """
     is_judged_by_test = spec.data.test is not None and spec.data.test == study.spec.data.validation
-    return len(_complete(study)) >= FEWEST_COMPLETE and not is_judged_by_test and has_seen(study.spec, spec) != "test"
+    is_judged_by_held_back = holds_back and _judges_otherwise(study.spec, spec)
+    knows_test = is_judged_by_test or has_seen(study.spec, spec) == "test"
+    return len(_complete(study)) >= FEWEST_COMPLETE and not knows_test and not is_judged_by_held_back
+
+
+def _judges_otherwise(theirs: StudySpec, ours: StudySpec) -> bool:
+    """Whether it judges its trials by other rows of the same file: those that are held back here may be among them.
+
+    Which rows those are follows from the file, the split, the share that is held back and ``training.seed``.
+    """
+    if isinstance(ours.data.validation, str):
+        same_file = ours.data.validation == theirs.data.validation
+    else:
+        same_file = ours.data.train == theirs.data.train and not isinstance(theirs.data.validation, str)
+
+    def split(spec: StudySpec) -> tuple[object, ...]:
+        held = 0.0 if spec.data.folds or not spec.confirm.finalists else spec.confirm.held_back
+        return spec.data.validation, held, spec.training.seed
+
+    same_question = same_file and ours.data.label == theirs.data.label
+    return ours.confirm.finalists > 0 and same_question and split(theirs) != split(ours)
 
 
 def _is_of_same_data(study: PastStudy, spec: StudySpec) -> bool:

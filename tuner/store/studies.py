@@ -382,13 +382,25 @@ def budget_use(tx: Connection, study_id: int) -> BudgetUse:
     )
 
 
-def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
+def count_trials(db: Database, name: str) -> Mapping[str, int]:
+    """How many trials of a study have each outcome; also of one that this code cannot read.
+
+    Raises:
+        NotFoundError: If there is none; the message names a close match.
+    """
+    return db.read(lambda tx: _count(tx, _row(tx, name).study_id))
+
+
+def _count(tx: Connection, study_id: int) -> Mapping[str, int]:
     counted = tx.execute(
         select(runs.c.outcome, func.count())
-        .where(runs.c.study_id == row.study_id, runs.c.purpose == "search")
+        .where(runs.c.study_id == study_id, runs.c.purpose == "search")
         .group_by(runs.c.outcome)
     )
-    counts: Mapping[str, int] = dict.fromkeys(COUNTED, 0) | dict(counted.all())
+    return dict.fromkeys(COUNTED, 0) | dict(counted.all())
+
+
+def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
     spec, space = read_settings(row)
     return StudyRecord(
         study_id=row.study_id,
@@ -402,7 +414,7 @@ def _record(tx: Connection, row: Row[Any]) -> StudyRecord:
         state_reason=row.state_reason,
         created_at=row.created_at,
         finished_at=row.finished_at,
-        counts=counts,
+        counts=_count(tx, row.study_id),
         used=budget_use(tx, row.study_id),
         priority=row.priority,
         code=row.code,

@@ -54,6 +54,11 @@ class CheckReport:
     forecast: Forecast
     proofs: tuple[StrategyProof, ...] = ()
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether rows are held back from the search for the finalists; True where that is not known."""
+        return self.data is None or not self.data.complete or self.data.held_back_rows > 0 or self.spec.data.folds > 0
+
 
 def check_study(
     spec: StudySpec,
