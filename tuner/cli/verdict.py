@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tuner.report.facts import name_trial
 from tuner.report.formats import count_noun, format_difference, format_probability
 from tuner.report.summary import Summary
-from tuner.report.words import name_trial
 
 
 def verdict_lines(summary: Summary) -> list[str]:

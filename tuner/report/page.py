@@ -34,6 +34,7 @@ from tuner.report.curves import (
     trace_best,
     trace_learning,
 )
+from tuner.report.facts import name_trial
 from tuner.report.figures import (
     Drawing,
     draw_best,
@@ -49,7 +50,6 @@ from tuner.report.space_figures import draw_importance, draw_parallel, draw_slic
 from tuner.report.summary import Summary, summarise
 from tuner.report.theme import DARK, OTHERS, STRATEGY_COLOURS, StrategyStyle
 from tuner.report.verdict import Basis
-from tuner.report.words import name_trial
 from tuner.store.fronts import find_front
 from tuner.store.records import StudySnapshot
 from tuner.study.constraints import read_constraints, show_fact

@@ -16,10 +16,11 @@ from tuner.report.comparison import (
     searched_params,
 )
 from tuner.report.evidence import Comparison
+from tuner.report.facts import Facts
 from tuner.report.standing import Standing, find_standing
 from tuner.report.troubles import Trouble, list_troubles
 from tuner.report.verdict import FinalistScore, Winner, choose_winner, rank_trials, score_finalists
-from tuner.report.words import Facts, write_headline, write_sentences
+from tuner.report.words import write_headline, write_sentences
 from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
 from tuner.study.domains import Value
 

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from tuner.contest import TRUST
 from tuner.report.comparison import Savings
-from tuner.report.evidence import Comparison
+from tuner.report.facts import Facts, describe_params, name_trial
 from tuner.report.folds import count_folds, describe_folds, describe_rounds
 from tuner.report.formats import (
     count_noun,
-    format_count,
     format_difference,
-    format_probability,
     format_score,
     format_seconds,
-    format_value,
 )
-from tuner.report.standing import Standing
-from tuner.report.troubles import list_troubles, why_no_recipe
+from tuner.report.rivals import against_baseline, against_runner_up
+from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
-from tuner.store.records import StudySnapshot, StudyState, TrialRecord
-from tuner.study.domains import Value
+from tuner.store.records import StudySnapshot, StudyState
 
 _NO_MOVE = 5e-5  # less is not seen in four digits
 _FEW_SEEDS = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What the words are made from; the fields mean what they mean in :class:`tuner.report.summary.Summary`."""
-
-    snapshot: StudySnapshot
-    winner: Winner | None
-    params: Mapping[str, Value]
-    finalists: Sequence[FinalistScore]
-    test_rows: int
-    standing: Standing
-    baseline: Comparison | None
-    runner_up: Comparison | None
-    cheaper: FinalistScore | None
-    savings: Savings
-
-    @property
-    def metric(self) -> str:
-        """The objective's metric."""
-        return self.snapshot.study.metric
 
 
 def write_headline(facts: Facts) -> str:
@@ -110,8 +82,8 @@ def write_sentences(facts: Facts) -> tuple[str, ...]:
         sentences += _unconfirmed(facts, winner)
     else:
         sentences += _how_good(facts, winner)
-        sentences += _against_baseline(facts, winner)
-        sentences += _against_runner_up(facts, winner)
+        sentences += against_baseline(facts, winner)
+        sentences += against_runner_up(facts, winner)
         sentences += _optimism(facts)
     sentences += _pruning(facts.savings)
     return tuple(sentences)
@@ -120,16 +92,6 @@ def write_sentences(facts: Facts) -> tuple[str, ...]:
 def count_retrainings(winner: Winner) -> str:
     """How much of the confirmation was done: ``2 of 6 re-trainings gave a score``."""
     return f"{winner.scored} of {count_noun(winner.planned, 're-training')} gave a score"
-
-
-def describe_params(params: Mapping[str, Value]) -> str:
-    """Values in one line: ``learning_rate 2.1e-3, batch_size 16``."""
-    return ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
-
-
-def name_trial(trial: TrialRecord) -> str:
-    """A trial in a few words: ``trial 7 (lora)``."""
-    return f"trial {trial.number} ({trial.strategy})"
 
 
 def _no_result(snapshot: StudySnapshot) -> tuple[str, ...]:
@@ -315,140 +277,6 @@ def _fell_out(facts: Facts) -> list[str]:
             f"{'was' if saved == 1 else 'were'} cancelled."
         )
     ]
-
-
-def _against_baseline(facts: Facts, winner: Winner) -> list[str]:
-    is_settled = winner.basis is Basis.CONFIRMED
-    comparison = facts.baseline
-    if winner.score is not None and winner.score.is_baseline:
-        if not is_settled:
-            return ["It is the default recipe itself: whether the search has improved on it is not known yet."]
-        if len(winner.score.seeds) == 1:
-            return [
-                "It is the default recipe itself: no other finalist did better with the one seed, which cannot tell."
-            ]
-        if winner.is_tie:
-            return [
-                (
-                    "It is the default recipe itself: another has a better mean with fresh seeds, but it is "
-                    f"better with less than {100 * TRUST:g} % probability, and a tie goes to the recipe."
-                )
-            ]
-        return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
-    if winner.baseline is None:
-        if not is_settled and any(score.is_baseline for score in facts.finalists):
-            return ["It cannot be compared with the default recipe, which has no score with a fresh seed."]
-        return [f"It was not compared with a default recipe: {why_no_recipe(facts.snapshot)}."]
-    recipe = f"the default recipe, {name_trial(winner.baseline)}"
-    if comparison is None:
-        return [f"It cannot be compared with {recipe}: they have no fresh seed in common."]
-    common = "" if is_settled else f" with {count_noun(comparison.seed_pairs, 'fresh seed')} in common"
-    difference = format_difference(comparison.difference)
-    sentence = f"Against {recipe}, that is {difference}{common}{_interval(comparison)}."
-    if comparison.seed_pairs < 2:
-        return [sentence, _ONE_SEED]
-    if comparison.probability is None:
-        return [sentence, "The seeds do not differ in score, so nothing can be said about how sure that is."]
-    if comparison.is_worse:
-        prefer = ": prefer the default recipe" if is_settled else ""
-        return [sentence, f"Validation chose it, the test rows disagree{prefer}."]
-    if comparison.is_clear:
-        return [sentence]
-    among = f"Among {comparison.claims} comparisons the" if comparison.claims > 1 else "The"
-    return [sentence, f"{among} difference is not larger than what chance may give: the recipe is not ruled out."]
-
-
-_ONE_SEED = "One seed cannot tell how much of that is the luck of the seed: nothing can be said about how sure that is."
-
-
-def _interval(comparison: Comparison) -> str:
-    """The interval in brackets, over what it is taken, and the probability; empty where nothing can be said."""
-    if comparison.low is None or comparison.high is None:
-        return ""
-    where = "over folds" if comparison.split == "folds" else f"over seeds on the {comparison.split} rows"
-    if comparison.rows:
-        where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
-    if comparison.claims > 1:
-        where += f", corrected for {comparison.claims} comparisons"
-    text = f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where})"
-    if comparison.probability is None:
-        return text
-    alone = "taken alone, " if comparison.claims > 1 else ""
-    return f"{text}; {alone}the probability that it is better is {format_probability(comparison.probability)}"
-
-
-def _against_runner_up(facts: Facts, winner: Winner) -> list[str]:
-    comparison = facts.runner_up
-    sentences = []
-    if comparison is not None and winner.runner_up is not None:
-        sentences += _compare_runner_up(comparison, winner, runner_up=winner.runner_up)
-    sentences += _tied(facts, winner)
-    return sentences
-
-
-def _tied(facts: Facts, winner: Winner) -> list[str]:
-    """Which finalists cannot be told from the winner, and which of them costs least."""
-    standing = facts.standing
-    others = [score for score in standing.tied if score.trial.number != winner.trial.number]
-    if not standing.tied or not standing.comparisons:
-        return []
-    if not others:
-        return [f"Of {count_noun(len(facts.finalists), 'finalist')}, none is tied with it."]
-    names = ", ".join(_name_tied(each) for each in others)
-    corrected = (
-        f" (Holm's correction for {len(standing.comparisons)} comparisons)" if len(standing.comparisons) > 1 else ""
-    )
-    sentence = f"Statistically tied with it at 95 %: {names}{corrected}."
-    if facts.cheaper is None:
-        return [sentence]
-    cheap = name_trial(facts.cheaper.trial)
-    return [
-        sentence,
-        (
-            f"The cheapest of these{_who_finished(standing.tied)} is {cheap}: it trains {format_count(facts.cheaper.trial.trainable_params)} parameters "
-            f"instead of {format_count(winner.trial.trainable_params)}."
-        ),
-    ]
-
-
-def _name_tied(score: FinalistScore) -> str:
-    """With what makes it less than an equal: few seeds cannot tell a finalist apart, however far behind it is."""
-    name = f"{name_trial(score.trial)}{', the default recipe' * score.is_baseline}"
-    return f"{name} (by the {count_noun(len(score.seeds), 'seed')} that it has)" if score.why_out else name
-
-
-def _who_finished(tied: Sequence[FinalistScore]) -> str:
-    return " that finished the race" if any(score.why_out for score in tied) else ""
-
-
-def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
-    name = name_trial(runner_up)
-    if winner.baseline is not None and winner.baseline.number == runner_up.number:
-        return []  # said of the default recipe already
-    if comparison.seed_pairs < 2:
-        difference = f"{format_difference(comparison.difference)} with one seed in common"
-        return [f"Against the runner-up, {name}, it is {difference}{_interval(comparison)}: one seed cannot tell."]
-    if comparison.probability is None:
-        return []
-    probability = format_probability(comparison.probability)
-    tail = ": the two cannot be told apart"
-    if comparison.is_clear or comparison.is_worse:
-        tail = "" if comparison.is_clear else ": validation chose it, the test rows disagree"
-    if comparison.difference < 0.0:
-        return [_behind_runner_up(comparison, name=name, tail=tail)]
-    pairs = count_noun(comparison.seed_pairs, "common fold" if comparison.split == "folds" else "common seed")
-    if winner.basis is not Basis.CONFIRMED:
-        lead = f"ahead with {comparison.seed_wins} of {pairs}"
-        return [f"It is better than the runner-up so far, {name}, with probability {probability} ({lead}){tail}."]
-    wins = f"it won with {comparison.seed_wins} of {pairs}"
-    verb = "beats" if comparison.is_clear else "is ahead of"
-    return [f"It {verb} the runner-up, {name}, with probability {probability} ({wins}){tail}."]
-
-
-def _behind_runner_up(comparison: Comparison, *, name: str, tail: str) -> str:
-    """The other one has the better mean: on rows that did not choose, or because a tie goes to the default recipe."""
-    assert comparison.probability is not None
-    return f"The runner-up, {name}, is ahead of it with probability {format_probability(1.0 - comparison.probability)}{tail}."
 
 
 def _optimism(facts: Facts) -> list[str]:

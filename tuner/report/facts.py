@@ -1,0 +1,45 @@
+"""What a verdict's words are made from, and how they name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tuner.report.comparison import Savings
+from tuner.report.evidence import Comparison
+from tuner.report.formats import format_value
+from tuner.report.standing import Standing
+from tuner.report.verdict import FinalistScore, Winner
+from tuner.store.records import StudySnapshot, TrialRecord
+from tuner.study.domains import Value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the words are made from; the fields mean what they mean in :class:`tuner.report.summary.Summary`."""
+
+    snapshot: StudySnapshot
+    winner: Winner | None
+    params: Mapping[str, Value]
+    finalists: Sequence[FinalistScore]
+    test_rows: int
+    standing: Standing
+    baseline: Comparison | None
+    runner_up: Comparison | None
+    cheaper: FinalistScore | None
+    savings: Savings
+
+    @property
+    def metric(self) -> str:
+        """The objective's metric."""
+        return self.snapshot.study.metric
+
+
+def describe_params(params: Mapping[str, Value]) -> str:
+    """Values in one line: ``learning_rate 2.1e-3, batch_size 16``."""
+    return ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
+
+
+def name_trial(trial: TrialRecord) -> str:
+    """A trial in a few words: ``trial 7 (lora)``."""
+    return f"trial {trial.number} ({trial.strategy})"
