@@ -81,11 +81,13 @@ class Estimate:
         value: The mean of scores that did not choose it.
         low: Lower end of the 95 % interval; None with too few seeds or too little spread to tell.
         high: Upper end; None like ``low``.
+        luck: By how much the plain mean of its scores is better than ``value``.
     """
 
     value: float
     low: float | None
     high: float | None
+    luck: float = 0.0
 
 
 def below(statistic: float, *, freedom: float) -> float:
@@ -276,7 +278,8 @@ def expect(
     seed_variance = max(statistics.variance(crossed), statistics.variance(own)) / seeds if seeds > 1 else 0.0
     variance, freedom = _sum((seed_variance, seeds - 1), (row_variance, rows - 1))
     value = statistics.fmean(crossed)
+    luck = statistics.fmean(own) - value
     if math.sqrt(variance) <= _NO_SPREAD or freedom <= 0:
-        return Estimate(value=value, low=None, high=None)
+        return Estimate(value=value, low=None, high=None, luck=luck)
     reach = quantile(1.0 - LEVEL / 2.0, freedom=freedom) * math.sqrt(variance)
-    return Estimate(value=value, low=value - reach, high=value + reach)
+    return Estimate(value=value, low=value - reach, high=value + reach, luck=luck)

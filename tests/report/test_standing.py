@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.samples import make_finalist, make_spec, make_study, make_test_score, make_trial
+from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_test_score, make_trial
 from tuner.cli.verdict import verdict_document, verdict_lines
 from tuner.report import summarise
 from tuner.report.verdict import choose_winner, score_finalists
@@ -90,6 +90,39 @@ def test_the_number_that_is_told_was_not_chosen_for_its_luck() -> None:
     assert summary.standing.estimate.value == pytest.approx((0.91 + 0.90 + 0.90) / 3)
     assert summary.optimism == pytest.approx(0.95 - summary.standing.estimate.value)
     assert "its mean less the luck that it was chosen for" in " ".join(summary.sentences)
+
+
+def test_what_is_told_of_the_winner_and_of_its_lead_fit_together() -> None:
+    lucky = make_finalist(1, rank=1, validation=(0.99, 0.90, 0.90))
+    steady = make_finalist(2, rank=2, validation=(0.91, 0.92, 0.92))
+    base = make_finalist(0, rank=4, validation=(0.50, 0.41, 0.41), is_baseline=True)
+    summary = summarise(snapshot_of(lucky, steady, base))
+    # Its mean is 0.93; by the other seeds' choice 0.9033, and the recipe's mean is 0.44.
+    assert (
+        summary.headline
+        == "lora wins: macro_f1 0.9033 on validation, fresh seeds, +0.4633 over the default recipe of full"
+    )
+    assert (
+        "Against the default recipe, trial 0 (full), expect +0.4633; the means differ by +0.4900 (95 % interval"
+        in " ".join(summary.sentences)
+    )
+    document = verdict_document(summary)
+    assert document is not None
+    expected = {each["number"]: (each["difference"], each["expected"]) for each in document["comparisons"]}
+    assert expected[0] == pytest.approx((0.49, 0.4633), abs=1e-4)
+
+
+def test_an_incomplete_tie_says_that_nobody_was_clearly_beaten() -> None:
+    base = make_finalist(0, rank=4, validation=(0.905, 0.915, 0.89), is_baseline=True)
+    summary = summarise(snapshot_of(cut_short(BEST, kept=2), base))
+    assert summary.winner is not None
+    assert (summary.winner.trial, summary.winner.basis.value, summary.winner.is_tie) == (RECIPE, "incomplete", False)
+    ahead = make_finalist(1, rank=1, validation=(0.93, 0.90, 0.92))
+    tied = summarise(snapshot_of(cut_short(ahead, kept=2), base))
+    assert tied.winner is not None
+    assert (tied.winner.trial, tied.winner.basis.value, tied.winner.is_tie) == (RECIPE, "incomplete", True)
+    said = "is not clearly beaten by any other among the 2 of 2 finalists that can be compared, over the 2 fresh seeds in common."
+    assert tied.sentences[0].endswith(said)
 
 
 def test_a_cancelled_retraining_is_no_gap() -> None:

@@ -69,6 +69,7 @@ def verdict_document(summary: Summary) -> dict[str, Any] | None:
             {
                 "number": each.other,
                 "difference": each.difference,
+                "expected": standing.expected_lead(each),
                 "low": each.low,
                 "high": each.high,
                 "probability": each.probability,

@@ -13,6 +13,9 @@ from tuner.report.verdict import FinalistScore, Winner
 from tuner.store.records import StudySnapshot, TrialRecord
 from tuner.study.domains import Value
 
+NO_MOVE = 5e-5
+"""Less is not seen in four digits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tuner.contest import TRUST
 from tuner.report.evidence import Comparison
-from tuner.report.facts import Facts, name_trial
+from tuner.report.facts import NO_MOVE, Facts, name_trial
 from tuner.report.formats import count_noun, format_count, format_difference, format_probability
 from tuner.report.troubles import why_no_recipe
 from tuner.report.verdict import Basis, FinalistScore, Winner
@@ -41,7 +41,11 @@ def against_baseline(facts: Facts, winner: Winner) -> list[str]:
         return [f"It cannot be compared with {recipe}: they have no fresh seed in common."]
     common = "" if is_settled else f" with {count_noun(comparison.seed_pairs, 'fresh seed')} in common"
     difference = format_difference(comparison.difference)
-    sentence = f"Against {recipe}, that is {difference}{common}{_interval(comparison)}."
+    lead = facts.standing.expected_lead(comparison)
+    what = "that is"
+    if abs(lead - comparison.difference) > NO_MOVE:
+        what = f"expect {format_difference(lead)}; the means differ by"
+    sentence = f"Against {recipe}, {what} {difference}{common}{_interval(comparison)}."
     if comparison.seed_pairs < 2:
         return [sentence, _ONE_SEED]
     if comparison.probability is None:

@@ -46,6 +46,10 @@ class Standing:
         """The comparison with one other finalist."""
         return next((each for each in self.comparisons if each.other == number), None)
 
+    def expected_lead(self, comparison: Comparison) -> float:
+        """How far ahead of the other one to expect the winner: the difference of their means, less the luck that it was chosen for."""
+        return comparison.difference - (0.0 if self.estimate is None else self.estimate.luck)
+
 
 def find_standing(snapshot: StudySnapshot, winner: Winner | None, *, finalists: Sequence[FinalistScore]) -> Standing:
     """Compare the finalists with the winner, on rows that chose none of them where there are any.
@@ -185,7 +189,7 @@ def _estimate(
     if sign > 0:
         return found
     low, high = (None if end is None else -end for end in (found.high, found.low))
-    return Estimate(value=-found.value, low=low, high=high)
+    return replace(found, value=-found.value, low=low, high=high)
 
 
 def _signed(score: FinalistScore, *, split: str, seeds: Sequence[int], sign: float) -> list[float]:

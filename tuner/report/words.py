@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from tuner.report.comparison import Savings
-from tuner.report.facts import Facts, describe_params, name_trial
+from tuner.report.facts import NO_MOVE, Facts, describe_params, name_trial
 from tuner.report.folds import count_folds, describe_folds, describe_rounds
 from tuner.report.formats import (
     count_noun,
@@ -18,7 +19,6 @@ from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import StudySnapshot, StudyState
 
-_NO_MOVE = 5e-5  # less is not seen in four digits
 _FEW_SEEDS = 5
 
 
@@ -52,7 +52,7 @@ def _settled_headline(facts: Facts, winner: Winner) -> str:
         over = ""
         if facts.baseline is not None and winner.baseline is not None:
             recipe = f"the default recipe of {winner.baseline.strategy}"
-            over = f", {format_difference(facts.baseline.difference)} against {recipe}"
+            over = f", {format_difference(facts.standing.expected_lead(facts.baseline))} against {recipe}"
         return f"{who} scores best with one seed, which cannot tell: {score}{over}"
     if winner.score.is_baseline:
         clearly = " clearly" if winner.is_tie else ""
@@ -60,14 +60,15 @@ def _settled_headline(facts: Facts, winner: Winner) -> str:
     if facts.baseline is None or winner.baseline is None:
         return f"{name} wins: {score}"
     recipe = f"the default recipe of {winner.baseline.strategy}"
-    difference = format_difference(facts.baseline.difference)
+    lead = facts.standing.expected_lead(facts.baseline)
+    difference = format_difference(lead)
     if facts.baseline.is_clear:
         return f"{name} wins: {score}, {difference} over {recipe}"
     if facts.baseline.probability is None:
         return f"{name} scores best, how surely cannot be told: {score}, {difference} against {recipe}"
     if facts.baseline.is_worse:
         return f"{name} wins on validation, but {recipe} is better on test: {score}, {difference}"
-    if facts.baseline.difference < 0:
+    if lead < 0:
         return f"{name} leads on validation, and cannot be told from {recipe} on test: {score}, {difference}"
     return f"{name} wins, but not clearly: {score}, {difference} against {recipe}"
 
@@ -121,11 +122,14 @@ def _what_won(facts: Facts, winner: Winner) -> str:
         return f"{what} is the only one of {finalists} that has a score with a fresh seed."
     compared = comparable(facts.finalists)
     among = f"among the {len(compared)} of {finalists} that can be compared"
-    shared = len(common_seeds(compared))
-    if not shared:
-        return f"{what} has the best mean validation score {among}, but they have no fresh seed in common."
-    seeds = f"{count_noun(shared, 'fresh seed')} in common"
-    return f"{what} has the best mean validation score {among}, over the {seeds}."
+    seeds = sorted(common_seeds(compared))
+    rows = "score on the held back rows" if winner.score.held_back else "validation score"
+    if not seeds:
+        return f"{what} has the best mean {rows} {among}, but they have no fresh seed in common."
+    common = f"over the {count_noun(len(seeds), 'fresh seed')} in common"
+    if winner.is_tie:
+        return f"{what} is not clearly beaten by any other {among}, {common}."
+    return f"{what} has {_how_best(facts, winner.score, compared)} mean {rows} {among}, {common}."
 
 
 def _what_was_confirmed(facts: Facts, winner: Winner, *, what: str) -> str:
@@ -138,14 +142,15 @@ def _what_was_confirmed(facts: Facts, winner: Winner, *, what: str) -> str:
     if winner.is_tie:
         return f"{what} was not clearly beaten over {seeds} by any other of {among}."
     rows = "score on the held back rows" if winner.score.held_back else "validation score"
-    best = "the best" if _has_best_mean(facts, winner.score) else "of those that beat the default recipe the best"
-    return f"{what} has {best} mean {rows} over {seeds} among {among}."
+    racing = [score for score in facts.finalists if not score.why_out and score.mean is not None]
+    return f"{what} has {_how_best(facts, winner.score, racing)} mean {rows} over {seeds} among {among}."
 
 
-def _has_best_mean(facts: Facts, score: FinalistScore) -> bool:
-    sign = 1.0 if facts.snapshot.study.maximize else -1.0
-    racing = [other.mean for other in facts.finalists if not other.why_out and other.mean is not None]
-    return score.mean is not None and sign * score.mean >= max(sign * mean for mean in racing)
+def _how_best(facts: Facts, score: FinalistScore, others: Sequence[FinalistScore]) -> str:
+    """Best of all by the seeds that all have, or of those alone that may take the default recipe's place."""
+    sign, seeds = 1.0 if facts.snapshot.study.maximize else -1.0, sorted(common_seeds(others))
+    means = [sign * statistics.fmean(other.in_blocks(other.judged, seeds=seeds)) for other in (score, *others)]
+    return "the best" if means[0] >= max(means) else "of those that beat the default recipe the best"
 
 
 def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
@@ -249,7 +254,7 @@ def _expected(facts: Facts, winner: Winner) -> list[str]:
     if estimate is None or score is None or len(score.seeds) < 2:
         return []
     values = score.on(facts.standing.split)
-    moved = bool(values) and abs(estimate.value - statistics.fmean(values)) > _NO_MOVE
+    moved = bool(values) and abs(estimate.luck) > NO_MOVE
     number = f"Expect {format_score(estimate.value)}"
     if moved:
         one = "fold" if score.folds else "seed"
