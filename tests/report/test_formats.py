@@ -63,5 +63,3 @@ def test_scores_and_differences() -> None:
     assert formats.format_score(float("nan")) == formats.format_score(None) == "–"
     assert formats.format_difference(-0.01) == "-0.0100"
     assert formats.format_difference(0.0) == "+0.0000"
-    assert formats.count_noun(1, "row") == "1 row"
-    assert formats.count_noun(2189, "row") == "2,189 rows"

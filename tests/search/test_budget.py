@@ -49,7 +49,7 @@ def runs(count: int, *, seconds: float, outcome: Outcome = Outcome.COMPLETE, in_
         ({"trials": 5}, use(trials=4), ""),
         ({"trials": 5}, use(trials=5), "budget of 5 trials is used"),
         ({"epochs": 9}, use(epochs=6), ""),
-        ({"epochs": 9}, use(epochs=7), "budget of 9 epochs is used (7 trained, 3 are needed for a trial)"),
+        ({"epochs": 9}, use(epochs=7), "budget of 9 epochs is used (7 trained, a trial needs 3)"),
         ({"gpu_hours": 1.0}, use(gpu=2879.0), ""),
         (
             {"gpu_hours": 1.0},

@@ -195,11 +195,11 @@ def test_an_enqueued_trial_is_one_of_the_budget(db: Database) -> None:
     with pytest.raises(ConflictError) as caught:
         enqueue(db, learning_rate=5e-4)
     assert str(caught.value) == (
-        'study "toy" has no room for another trial - budget of 1 trials is used; tuner study set toy --trials 2'
+        'study "toy" has no room for another trial - budget of 1 trial is used; tuner study set toy --trials 2'
     )
     run_out(StudyDriver(db, name="toy"))
     assert studies.find_study(db, "toy").used.trials == 1
-    with pytest.raises(ConflictError, match="budget of 1 trials is used"):
+    with pytest.raises(ConflictError, match="budget of 1 trial is used"):
         enqueue(db, learning_rate=5e-4)
 
 

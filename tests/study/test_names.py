@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tuner.study.names import combinations, components, did_you_mean, joined, stages
+from tuner.study.names import combinations, components, count_noun, did_you_mean, joined, stages
 
 
 def test_near_word_is_suggested() -> None:
@@ -41,3 +41,10 @@ def test_combinations_come_with_the_fewest_parts_first_and_keep_the_order_writte
 def test_spaces_around_signs_are_no_part_of_a_name() -> None:
     assert joined(" head > lora +bitfit ") == "head>lora+bitfit"
     assert joined("top layers") == "top layers"
+
+
+def test_counts_have_their_noun_in_the_right_number() -> None:
+    assert count_noun(1, "row") == "1 row"
+    assert count_noun(2189, "row") == "2,189 rows"
+    assert count_noun(1, "strategy", "strategies") == "1 strategy"
+    assert count_noun(0, "strategy", "strategies") == "0 strategies"

@@ -12,6 +12,7 @@ import typer
 
 from tuner.cli.output import line, message, next_steps
 from tuner.errors import UnavailableError
+from tuner.study.names import count_noun
 
 if TYPE_CHECKING:
     from tuner.store.records import StudyRecord
@@ -109,7 +110,7 @@ def _greet(study: StudyRecord, *, file: Path, storage: str) -> None:
     if not study.state.is_open:
         message(f"the demo in {file.parent} is done already")
     elif done:
-        message(f"study {study.name}: going on after {done} trials")
+        message(f"study {study.name}: going on after {count_noun(done, 'trial')}")
     else:
         message(f"study {study.name}: which of {', '.join(study.space.names)} gives the best {study.metric}?")
         message(f"  model     {study.spec.model}")

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuner.report.formats import count_noun
 from tuner.store.records import StudyRecord, TrialRecord
+from tuner.study.names import count_noun
 from tuner.study.space import LearntRecipe, SearchSpace
 
 if TYPE_CHECKING:

@@ -94,6 +94,7 @@ def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -
     from tuner import api
     from tuner.cli.documents import study_row
     from tuner.cli.learnt import learnt_documents, learnt_words
+    from tuner.study.names import count_noun
 
     _refuse_data(file)
     study, is_new = api.store_study(file, storage=storage)
@@ -101,7 +102,8 @@ def create(*, file: StudyFile, storage: Storage = None, as_json: Json = False) -
         emit({"created": is_new, "study": study_row(study), "learnt": learnt_documents(study.space)})
         return
     trials = sum(study.counts.values())
-    line(f"study {study.name} is {'ready' if is_new else f'already there, {trials} trials'} ({study.state.value})")
+    there = f"already there, {count_noun(trials, 'trial')}"
+    line(f"study {study.name} is {'ready' if is_new else there} ({study.state.value})")
     if words := learnt_words(study):
         line(words)
     if study.state.is_open:
@@ -344,9 +346,9 @@ def delete(
       tuner study delete old-study --dry-run
       tuner study delete old-study --yes
     """
-    from tuner.report.formats import count_noun
     from tuner.store import location, studies
     from tuner.store.database import Database
+    from tuner.study.names import count_noun
 
     with Database.open(location.storage_url(storage)) as database:
         counts = studies.count_trials(database, name)

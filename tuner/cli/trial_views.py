@@ -20,6 +20,7 @@ from tuner.store.records import (
     TrialStory,
 )
 from tuner.study.folds import fold_of
+from tuner.study.names import count_noun
 from tuner.terminal import duration
 
 _LABEL = 12  # columns
@@ -54,10 +55,12 @@ def last_words(trial: TrialRecord) -> AttemptRecord | None:
 def why(story: TrialStory) -> str:
     """Why the trial is in its state."""
     trial, epochs = story.trial, story.study.spec.training.epochs
-    done = f"{len(trial.epochs)} of {epochs} epochs"
+    done = f"{len(trial.epochs)} of {count_noun(epochs, 'epoch')}"
     match trial.outcome:
         case Outcome.COMPLETE:
-            how = f"all {epochs} epochs" if len(trial.epochs) >= epochs else f"stopped early, after {done}"
+            how = (
+                f"all {count_noun(epochs, 'epoch')}" if len(trial.epochs) >= epochs else f"stopped early, after {done}"
+            )
             return f"{how}; epoch {trial.best_epoch} counts"
         case Outcome.RUNNING:
             return f"{trial.reason or 'a worker has it'}; {done} so far"
@@ -136,7 +139,7 @@ def _epoch_lines(epochs: Sequence[EpochRecord], *, metric: str, counts: int | No
     ]
     lines = table(["EPOCH", *(name.upper() for name in names), "TIME", "ATTEMPT"], rows, width=width)
     left_out = len(epochs) - len(shown)
-    return [*lines, f"and {left_out} more epochs: --json has all"] if left_out else lines
+    return [*lines, f"and {count_noun(left_out, 'more epoch')}: --json has all"] if left_out else lines
 
 
 def _worth_showing(epochs: Sequence[EpochRecord], *, counts: int | None) -> list[EpochRecord]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.report.facts import name_trial
-from tuner.report.formats import count_noun, format_difference, format_probability
+from tuner.report.formats import format_difference, format_probability
 from tuner.report.summary import Summary
+from tuner.study.names import count_noun
 
 
 def verdict_lines(summary: Summary) -> list[str]:

@@ -19,6 +19,7 @@ from tuner.report.words import count_retrainings
 from tuner.store.fronts import find_front
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 from tuner.study.domains import Value
+from tuner.study.names import count_noun
 from tuner.terminal import duration
 
 _ROOM = 66  # columns beside the labels on a terminal of 80
@@ -51,9 +52,9 @@ def budget_words(study: StudyRecord) -> str:
     asked, used = study.spec.budget, study.used
     parts = []
     if asked.trials is not None:
-        parts.append(f"{used.trials} of {asked.trials} trials")
+        parts.append(f"{used.trials} of {count_noun(asked.trials, 'trial')}")
     if asked.epochs is not None:
-        parts.append(f"{used.epochs} of {asked.epochs} epochs")
+        parts.append(f"{used.epochs} of {count_noun(asked.epochs, 'epoch')}")
     if asked.gpu_hours is not None:
         parts.append(f"{used.gpu_seconds / 3600:.2f} of {asked.gpu_hours:g} device hours")
     else:
@@ -204,7 +205,7 @@ def running_lines(snapshot: StudySnapshot) -> list[str]:
         if trial.outcome is Outcome.RUNNING:
             last = trial.epochs[-1].metrics.get(study.metric) if trial.epochs else None
             score = "" if last is None else f", {study.metric} {last:.4f}"
-            done = f"{len(trial.epochs)} of {study.spec.training.epochs} epochs"
+            done = f"{len(trial.epochs)} of {count_noun(study.spec.training.epochs, 'epoch')}"
             rows.append(f"trial {trial.number} {trial.strategy}: {done}{score}")
     rows += [
         f"trial {finalist.number} again with seed {run.seed}"

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 
 from tuner.report.comparison import StrategyRow
 from tuner.report.curves import BestSoFar, LearningCurve, cut_confusion, top_confusions
-from tuner.report.formats import count_noun, format_score, format_seconds
+from tuner.report.formats import format_score, format_seconds
 from tuner.report.theme import INK, MATRIX_SCALE, MUTED, PAPER, StrategyStyle, new_figure, safe_text, shorten_middle
 from tuner.report.verdict import FinalistScore
 from tuner.store.records import Outcome
+from tuner.study.names import count_noun
 from tuner.study.plan import Confusion
 
 MOST_CLASSES = 30

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.report.formats import count_noun, format_score
+from tuner.report.formats import format_score
 from tuner.report.verdict import FinalistScore
+from tuner.study.names import count_noun
 
 
 def count_folds(score: FinalistScore) -> str:

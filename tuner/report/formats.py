@@ -66,8 +66,3 @@ def format_value(value: Value) -> str:
         return f"{value:.6g}" if float(short) == 1.0 else short
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def count_noun(number: int, noun: str) -> str:
-    """A count with its noun in the right number: ``1 trial``, ``1,234 trials``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from tuner.report.figures import Drawing
-from tuner.report.formats import count_noun
 from tuner.report.theme import INK, MUTED, PAPER, StrategyStyle, new_figure, safe_text
 from tuner.store.fronts import Front, FrontMember, facts_of
 from tuner.store.records import Outcome, TrialRecord
 from tuner.study.constraints import Constraint, show_fact
 from tuner.study.costs import COSTS
+from tuner.study.names import count_noun
 from tuner.study.spec import ObjectiveSpec
 
 _WIDE = 20.0  # largest over smallest value from which on an axis is logarithmic

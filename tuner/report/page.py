@@ -53,6 +53,7 @@ from tuner.report.verdict import Basis
 from tuner.store.fronts import find_front
 from tuner.store.records import StudySnapshot
 from tuner.study.constraints import read_constraints, show_fact
+from tuner.study.names import count_noun
 
 MOST_ROWS = 800
 """Trials in the table of trials: the page stays under 6 MB."""
@@ -217,7 +218,7 @@ def _environment() -> jinja2.Environment:
         "fact": lambda value, name: show_fact(name, value),
         "moment": _moment,
     }
-    environment.globals |= {"share": formats.format_share, "noun": formats.count_noun}
+    environment.globals |= {"share": formats.format_share, "noun": count_noun}
     return environment
 
 

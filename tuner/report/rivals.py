@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from tuner.contest import TRUST
 from tuner.report.evidence import Comparison
 from tuner.report.facts import NO_MOVE, Facts, name_trial
-from tuner.report.formats import count_noun, format_count, format_difference, format_probability
+from tuner.report.formats import format_count, format_difference, format_probability
 from tuner.report.troubles import why_no_recipe
 from tuner.report.verdict import Basis, FinalistScore, Winner
 from tuner.store.records import TrialRecord
+from tuner.study.names import count_noun
 
 
 def against_baseline(facts: Facts, winner: Winner) -> list[str]:

@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 
 from tuner.report.curves import Parameter, Point
 from tuner.report.figures import Drawing
-from tuner.report.formats import count_noun, format_score, format_value
+from tuner.report.formats import format_score, format_value
 from tuner.report.theme import ACCENT, AXIS, INK, MUTED, PAPER, StrategyStyle, new_figure, safe_text
 from tuner.study.domains import Value
+from tuner.study.names import count_noun
 
 HIGHLIGHTED = 5
 """How many of the best trials stand out among the parallel coordinates."""

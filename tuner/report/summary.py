@@ -23,6 +23,7 @@ from tuner.report.verdict import FinalistScore, Winner, choose_winner, rank_tria
 from tuner.report.words import write_headline, write_sentences
 from tuner.store.records import StudyRecord, StudySnapshot, TrialRecord
 from tuner.study.domains import Value
+from tuner.study.names import count_noun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,8 +135,9 @@ def early_end(study: StudyRecord) -> tuple[str, ...]:
     """That the search ended before its budget was used, and why; nothing where it did not."""
     if not study.search_over:
         return ()
-    asked = f" of {study.spec.budget.trials}" if study.spec.budget.trials is not None else ""
-    return (f"The search ended early, after {study.used.trials}{asked} trials: {study.search_over}.",)
+    used, asked = study.used.trials, study.spec.budget.trials
+    after = count_noun(used, "trial") if asked is None else f"{used} of {count_noun(asked, 'trial')}"
+    return (f"The search ended early, after {after}: {study.search_over}.",)
 
 
 def _number(trial: TrialRecord | None) -> int | None:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.report.formats import count_noun
 from tuner.store.records import Outcome, StudySnapshot
 from tuner.study.forecast import BASELINE
+from tuner.study.names import count_noun
 
 ENDS = (Outcome.ERRORED, Outcome.DIVERGED, Outcome.INFEASIBLE)
 """How a trial or a re-training ends badly, the worst first."""

@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from tuner.report.comparison import Savings
 from tuner.report.facts import NO_MOVE, Facts, describe_params, name_trial
 from tuner.report.folds import count_folds, describe_folds, describe_rounds
-from tuner.report.formats import (
-    count_noun,
-    format_difference,
-    format_score,
-    format_seconds,
-)
+from tuner.report.formats import format_difference, format_score, format_seconds
 from tuner.report.rivals import against_baseline, against_runner_up
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import StudySnapshot, StudyState
+from tuner.study.names import count_noun
 
 _FEW_SEEDS = 5
 

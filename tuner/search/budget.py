@@ -14,6 +14,7 @@ from tuner.store.costs import (
     seconds_reserved,
 )
 from tuner.store.records import BudgetUse, EndedRun
+from tuner.study.names import count_noun
 from tuner.study.spec import BudgetSpec, StudySpec
 
 CONFIRM_SHARE = 0.2
@@ -46,9 +47,9 @@ def why_no_new_trial(spec: StudySpec, used: BudgetUse) -> str:
     """
     budget = spec.budget
     if budget.trials is not None and used.trials >= budget.trials:
-        return f"budget of {budget.trials} trials is used"
+        return f"budget of {count_noun(budget.trials, 'trial')} is used"
     if budget.epochs is not None and used.epochs + spec.training.epochs > budget.epochs:
-        return f"budget of {budget.epochs} epochs is used ({used.epochs} trained, {spec.training.epochs} are needed for a trial)"
+        return f"budget of {count_noun(budget.epochs, 'epoch')} is used ({used.epochs} trained, a trial needs {spec.training.epochs})"
     if reason := why_run_must_stop(spec, used, in_search=True):
         return reason
     need = seconds_expected(used.groups) or 0.0

@@ -15,6 +15,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.study.names import count_noun
+
 
 def why_settled(study: optuna.Study, *, gain: float, trials: int, metric: str) -> str:
     """Why the search is over, in words; an empty string if it is not.
@@ -31,7 +33,7 @@ def why_settled(study: optuna.Study, *, gain: float, trials: int, metric: str) -
         return ""
     better = "raise" if study.direction is StudyDirection.MAXIMIZE else "lower"
     return (
-        f"{trials} more trials are expected to {better} {metric} by {expected:.2g}, less than {gain:g} "
+        f"{count_noun(trials, 'more trial')} {'is' if trials == 1 else 'are'} expected to {better} {metric} by {expected:.2g}, less than {gain:g} "
         f"(judged by the {len(values)} that ended)"
     )
 

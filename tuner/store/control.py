@@ -28,6 +28,7 @@ from tuner.store.records import EXHAUSTED, Asked, BudgetUse, Outcome, StudyRecor
 from tuner.store.studies import find_study, lock_study, move_study, read_study, why_search_is_over
 from tuner.store.tables import db_now, runs, studies
 from tuner.study.domains import Value
+from tuner.study.names import count_noun
 from tuner.study.proposals import as_proposal, choose_strategy
 from tuner.study.spec import LIMITS, BudgetSpec, StudySpec
 
@@ -319,11 +320,12 @@ def _require_above_use(study: StudyRecord, wishes: Wishes, *, least: Least) -> N
     used = study.used
     if wishes.trials is not None and wishes.trials < used.trials:
         raise ConflictError(
-            f'study "{study.name}" has {used.trials} trials already', fix=f"--trials {used.trials} starts no new one"
+            f'study "{study.name}" has {count_noun(used.trials, "trial")} already',
+            fix=f"--trials {used.trials} starts no new one",
         )
     if wishes.epochs is not None and wishes.epochs < used.epochs:
         raise ConflictError(
-            f'study "{study.name}" has used or promised {used.epochs} epochs already',
+            f'study "{study.name}" has used or promised {count_noun(used.epochs, "epoch")} already',
             fix=f"--epochs {used.epochs} starts no new trial",
         )
     kept = ", a part kept for the confirmation" if study.spec.confirm.finalists else ""

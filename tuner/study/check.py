@@ -13,6 +13,7 @@ from tuner.study.catalogue import Catalogue
 from tuner.study.constraints import read_constraints
 from tuner.study.dataset import DataFacts, ReadHub, read_data
 from tuner.study.forecast import Forecast, forecast
+from tuner.study.names import count_noun
 from tuner.study.pretrained import ModelFacts, read_model
 from tuner.study.proof import Probe, StrategyProof, note_proofs
 from tuner.study.ranges import Findings
@@ -159,7 +160,7 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, data: DataFacts | None, f
     first = len(spec.tried_first)
     if trials is not None and trials < first:
         what = "strategies once each" if first == len(spec.strategy_names) else "recipes that are tried first"
-        findings.warn("budget.trials", f"{trials} trials cannot even try the {first} {what}")
+        findings.warn("budget.trials", f"{count_noun(trials, 'trial')} cannot even try the {first} {what}")
     is_unseen = spec.data.test is not None or spec.data.folds > 0 or (data is not None and data.held_back_rows > 0)
     if spec.confirm.finalists and not is_unseen:
         findings.warn(

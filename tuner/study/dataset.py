@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tuner.errors import TunerError
+from tuner.study.names import count_noun
 from tuner.study.ranges import Findings
 from tuner.study.sources import HubSource, is_hub, parse_hub
 from tuner.study.spec import StudySpec
@@ -208,7 +209,10 @@ def _facts(
         validation_rows = math.ceil(rows / folds)  # the first fold has the row that is left over
         rows -= validation_rows
         if len(train) < folds:
-            findings.refuse("data.validation", f"{len(train)} rows cannot be divided into {folds} folds; ask for fewer")
+            findings.refuse(
+                "data.validation",
+                f"{count_noun(len(train), 'row')} cannot be divided into {folds} folds; ask for fewer",
+            )
         elif not spec.confirm.finalists:
             findings.warn(
                 "data.validation", f"without a confirmation only one of the {folds} folds judges; take a share"
@@ -222,7 +226,7 @@ def _facts(
             findings.refuse("data.validation", "no class has two rows, so none can be split off; name a file")
     if spec.data.train_rows is not None:
         if spec.data.train_rows < len(classes):
-            few = f"{spec.data.train_rows} rows cannot hold all {len(classes)} classes"
+            few = f"{count_noun(spec.data.train_rows, 'row')} cannot hold all {len(classes)} classes"
             findings.warn("data.train_rows", f"{few}; one row of each is used")
         elif spec.data.train_rows > rows:
             findings.warn("data.train_rows", f"there are only {rows:,} training rows; all are used")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tuner.study.domains import Choice, Domain, Fixed
+from tuner.study.names import count_noun
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
@@ -47,21 +48,23 @@ class Forecast:
 
     def lines(self) -> tuple[str, ...]:
         """The forecast in words, one fact a line."""
-        trials = "trials until the budget is used" if self.trials is None else f"at most {self.trials:,} trials"
-        epochs = "" if self.search_epochs is None else f", {self.search_epochs:,} epochs in all"
+        trials = (
+            "trials until the budget is used" if self.trials is None else f"at most {count_noun(self.trials, 'trial')}"
+        )
+        epochs = "" if self.search_epochs is None else f", {count_noun(self.search_epochs, 'epoch')} in all"
         hours = "" if self.gpu_hours is None else f", {self.gpu_hours:g} device hours"
         first = "" if self.tried_first == self.strategies else f" (the recipes of {self.tried_first} are tried first)"
-        strategies = f"{self.strategies} {_plural(self.strategies, 'strategy', 'strategies')}"
+        strategies = f"{count_noun(self.strategies, 'strategy', 'strategies')}"
         lines = [
             f"{strategies}{first}, {self.searched} searched hyperparameters",
-            f"search: {trials} of up to {self.epochs} {_plural(self.epochs, 'epoch', 'epochs')}{epochs}{hours}",
+            f"search: {trials} of up to {count_noun(self.epochs, 'epoch')}{epochs}{hours}",
         ]
         if self.steps is not None:
             low, high = self.steps
             lines.append(f"steps: {low:,} in an epoch" if low == high else f"steps: {low:,} to {high:,} in an epoch")
         if self.confirm_runs:
             lines.append(
-                f"confirmation: up to {self.confirm_runs} runs with fresh seeds, {self.confirm_epochs:,} epochs "
+                f"confirmation: up to {count_noun(self.confirm_runs, 'run')} with fresh seeds, {count_noun(self.confirm_epochs, 'epoch')} "
                 f"(who falls out of the race is spared the last; the default recipe of {self.baseline} competes in any case)"
             )
         else:
@@ -109,7 +112,3 @@ def _ends(domain: Domain) -> tuple[float, ...]:
     if isinstance(domain, Choice):
         return tuple(float(option) for option in domain.options)
     return (domain.low, domain.high)
-
-
-def _plural(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many

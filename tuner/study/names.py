@@ -101,3 +101,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near is not None:
         return f'; did you mean "{near}"?'
     return f"; known: {listed(names)}" if names else ""
+
+
+def count_noun(number: int, noun: str, plural: str = "") -> str:
+    """A count with its noun in the right number: ``1 trial``, ``1,234 trials``, ``2 strategies``.
+
+    Args:
+        number: How many.
+        noun: Of one.
+        plural: Of several; default: with an s.
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"

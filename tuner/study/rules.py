@@ -16,7 +16,7 @@ from tuner.study.build import resolve_space
 from tuner.study.catalogue import Catalogue, TaskInfo
 from tuner.study.lineup import read_lineup
 from tuner.study.messages import quoted, shown
-from tuner.study.names import PRUNERS, SAMPLERS, did_you_mean
+from tuner.study.names import PRUNERS, SAMPLERS, count_noun, did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
 from tuner.study.spec import LIMITS, TrainingSpec
@@ -183,4 +183,4 @@ def _budget(data: Mapping[str, Any], *, findings: Findings) -> None:
         findings.refuse("budget.money", "needs price_per_hour: what an hour of one slot costs")
     limit, epochs = _section(data, "budget").get("epochs"), _epochs(data)
     if isinstance(limit, int) and epochs is not None and 1 <= limit < epochs:
-        findings.refuse("budget.epochs", f"{limit} is less than the {epochs} epochs of one trial")
+        findings.refuse("budget.epochs", f"{limit} is less than the {count_noun(epochs, 'epoch')} of one trial")

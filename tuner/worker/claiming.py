@@ -15,6 +15,7 @@ from tuner.store.database import Database
 from tuner.store.leases import Beats, Holder, Lease
 from tuner.store.records import StudyRecord, StudyState
 from tuner.store.workers import Identity
+from tuner.study.names import count_noun
 from tuner.study.plan import TrialPlan
 from tuner.worker import protocol
 from tuner.worker.events import Event, Notice, RunClaimed
@@ -97,7 +98,7 @@ class Claiming:
         if self._outage.is_on:
             return "the database is gone"
         if self.has_reached_limit:
-            return f"it has claimed its {self._options.max_trials} trials"
+            return f"it has claimed its {count_noun(self._options.max_trials or 0, 'trial')}"
         return self._room.why_not()
 
     @staticmethod

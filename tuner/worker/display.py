@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tuner.store.records import Outcome
 from tuner.study.domains import Value
+from tuner.study.names import count_noun
 from tuner.terminal import clean, duration
 from tuner.worker.events import (
     Display,
@@ -135,7 +136,8 @@ def _params(params: Mapping[str, Value]) -> str:
 
 def _trials(event: StudySeen) -> str:
     done = sum(event.counts.values())
-    return f"{done} of {event.budget_trials} trials" if event.budget_trials is not None else f"{done} trials"
+    limit = event.budget_trials
+    return count_noun(done, "trial") if limit is None else f"{done} of {count_noun(limit, 'trial')}"
 
 
 def _best(event: StudySeen) -> str:
