@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,18 @@ def test_whom_this_ones_test_rows_judged_is_not_learnt_from() -> None:
     assert learnt([chosen_by_test], data=data) == []
     assert learnt([chosen_by_test], data=data, search={"learn_from": ["first"]})
     assert learnt([taught("first", PLAIN, data={"train": "train.csv", "validation": "other.csv"})], data=data)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_file_is_known_under_another_name(link: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    train, test, linked = (tmp_path / f"{name}.csv" for name in ("train", "test", "linked"))
+    test.write_text("text,label\n")
+    link(test, linked)
+    ours = {"train": str(train), "test": str(test)}
+    for theirs in ({"train": str(linked)}, {"train": str(train), "validation": str(linked)}):
+        assert learnt([taught(name, PLAIN, data=theirs) for name in ("a", "b", "c")], data=ours) == []
+    train.write_text(test.read_text())  # a copy is another file
+    assert learnt([taught("a", PLAIN, data={"train": str(train)})], data=ours)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,19 @@ def test_rows_in_two_splits(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("validation", ["0.2", "{folds: 3}"])
+def test_rows_that_repeat_may_fall_on_both_sides_of_the_split(validation: str, tmp_path: Path) -> None:
+    rows = numbered("aabb" * 10)
+    write_rows(tmp_path / "train.csv", [*rows, *rows[:6]])
+    said = (
+        "data.train: 6 of 46 rows repeat the text of another one, which may judge what it taught; "
+        "remove them, or give a file for data.validation"
+    )
+    assert read(changed("validation: 0.2", f"validation: {validation}"), tmp_path)[2] == [said]
+    write_rows(tmp_path / "train.csv", rows)
+    assert read(changed("validation: 0.2", f"validation: {validation}"), tmp_path)[2] == []
+
+
 def test_pairs_overlap_only_if_both_texts_do(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("a,b,label\nx,y,1\nx,z,0\n")
     (tmp_path / "v.csv").write_text("a,b,label\nx,w,1\nx,z,0\n")

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from tests.store.toy import toy_spec
-from tuner.study.outlook import Cost, Outlook, PastTraining, foresee, mixed, rows_of_an_epoch, strategy_costs
+from tuner.study.outlook import (
+    Cost,
+    Outlook,
+    PastTraining,
+    Span,
+    conclude,
+    foresee,
+    mixed,
+    rows_of_an_epoch,
+    strategy_costs,
+)
 
 
 def past(strategy: str, per_epoch: float, *, fixed: float = 10.0, rows: float = 0.0, length: int = 128) -> PastTraining:
@@ -87,3 +97,25 @@ def test_more_rows_and_longer_ones_cost_more() -> None:
 def test_a_trial_of_any_strategy() -> None:
     span = mixed({"a": Cost(fixed=1.0, per_epoch=1.0), "b": Cost(fixed=1.0, per_epoch=3.0)}, share=0.5, epochs=4)
     assert (span.low, span.high) == (4.0, 6.0)
+
+
+@pytest.mark.parametrize("search", [Span(low=100.0, high=900.0), None])
+@pytest.mark.parametrize("budget", [{"hours": 1.0}, {"gpu_hours": 0.5}, {"money": 1.0, "price_per_hour": 2.0}])
+def test_what_is_past_its_limit_has_used_what_it_has_used(budget: dict[str, float], search: Span | None) -> None:
+    """Hours go by while no worker is there, and `study set` may lower a limit."""
+    found = conclude(
+        toy_spec(budget={"trials": 9, **budget}),
+        search=search,
+        confirmation=Span(low=0.0, high=50.0),
+        longest=20.0,
+        trials=3,
+        workers=2,
+        stands_on="trials",
+        spent=1900.0,
+        elapsed=36000.0,
+    )
+    assert found.device_hours.low >= 1900.0 / 3600.0
+    assert found.hours.low >= 10.0
+    if "hours" in budget:
+        assert found.device_hours.high == pytest.approx(1900.0 / 3600.0)
+        assert found.hours.high == pytest.approx(10.0)

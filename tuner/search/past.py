@@ -24,7 +24,7 @@ from tuner.study.names import did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.space import LearntRecipe, SearchSpace
 from tuner.study.spec import StudySpec
-from tuner.study.teacher import has_seen
+from tuner.study.teacher import has_seen, is_same_file
 from tuner.study.transfer import Transferred, transfer, unit_point
 
 RECIPES = 8
@@ -173,7 +173,7 @@ def _teaches(study: PastStudy, spec: StudySpec, *, holds_back: bool) -> bool:
 
     Neither was it trained on the test rows, nor did they, or rows that are held back here, judge its trials.
     """
-    is_judged_by_test = spec.data.test is not None and spec.data.test == study.spec.data.validation
+    is_judged_by_test = is_same_file(spec.data.test, study.spec.data.validation)
     is_judged_by_held_back = holds_back and _judges_otherwise(study.spec, spec)
     knows_test = is_judged_by_test or has_seen(study.spec, spec) == "test"
     return len(_complete(study)) >= FEWEST_COMPLETE and not knows_test and not is_judged_by_held_back
@@ -185,13 +185,14 @@ def _judges_otherwise(theirs: StudySpec, ours: StudySpec) -> bool:
     Which rows those are follows from the file, the split, the share that is held back and ``training.seed``.
     """
     if isinstance(ours.data.validation, str):
-        same_file = ours.data.validation == theirs.data.validation
+        same_file = is_same_file(ours.data.validation, theirs.data.validation)
     else:
-        same_file = ours.data.train == theirs.data.train and not isinstance(theirs.data.validation, str)
+        same_file = not isinstance(theirs.data.validation, str) and is_same_file(ours.data.train, theirs.data.train)
 
     def split(spec: StudySpec) -> tuple[object, ...]:
         held = 0.0 if spec.data.folds or not spec.confirm.finalists else spec.confirm.held_back
-        return spec.data.validation, held, spec.training.seed
+        split = "a file" if isinstance(spec.data.validation, str) else spec.data.validation
+        return split, held, spec.training.seed
 
     same_question = same_file and ours.data.label == theirs.data.label
     return ours.confirm.finalists > 0 and same_question and split(theirs) != split(ours)
@@ -200,7 +201,7 @@ def _judges_otherwise(theirs: StudySpec, ours: StudySpec) -> bool:
 def _is_of_same_data(study: PastStudy, spec: StudySpec) -> bool:
     """Whether it learnt the same from the same rows: another label column of the file is another question."""
     theirs, ours = study.spec.data, spec.data
-    return (theirs.train, theirs.text, theirs.label) == (ours.train, ours.text, ours.label)
+    return is_same_file(theirs.train, ours.train) and (theirs.text, theirs.label) == (ours.text, ours.label)
 
 
 def _lesson(study: PastStudy, *, spec: StudySpec, space: SearchSpace) -> _Lesson | None:

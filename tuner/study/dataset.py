@@ -19,6 +19,7 @@ ROWS_READ = 200_000
 """Rows of each source that are looked at; what stands behind them is met by the training."""
 
 _RARE = 2  # rows of a class; a stratified split needs one on each side
+_FEW_REPEATS = 0.01  # of the rows; short texts such as "thanks" repeat in any data
 _MANY_CLASSES = 20, 0.5  # classes, and classes per row; above both the label is rather a number or an id
 
 
@@ -188,6 +189,13 @@ def _overlaps(tables: Mapping[str, Table], *, spec: StudySpec, findings: Finding
         name: [hash(row) for row in zip(*(table.columns[column] for column in text_columns(spec)), strict=True)]
         for name, table in tables.items()
     }
+    repeats = len(texts["train"]) - len(set(texts["train"])) if "train" in texts else 0
+    if not isinstance(spec.data.validation, str) and repeats > _FEW_REPEATS * len(texts["train"]):
+        findings.warn(
+            "data.train",
+            f"{repeats:,} of {len(texts['train']):,} rows repeat the text of another one, which may judge what it taught; "
+            "remove them, or give a file for data.validation",
+        )
     for name, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if name in texts and other in texts:
             known = set(texts[other])

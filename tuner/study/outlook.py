@@ -196,14 +196,15 @@ def conclude(
         elapsed: Seconds by the clock so far.
     """
     budget = spec.budget
-    limit = None if budget.device_hours is None else budget.device_hours * 3600.0
-    clock = None if budget.hours is None else budget.hours * 3600.0
+    # A limit may be passed already: hours go by while no worker is there, and limits are lowered.
+    limit = None if budget.device_hours is None else max(spent, budget.device_hours * 3600.0)
+    clock = None if budget.hours is None else max(elapsed, budget.hours * 3600.0)
     if search is None:
         most = min(
             limit - spent if limit is not None else float("inf"),
             (clock - elapsed) * workers if clock is not None else float("inf"),
         )
-        to_come = Span(low=max(0.0, most) * 0.7, high=max(0.0, most))
+        to_come = Span(low=most * 0.7, high=most)
     else:
         to_come = search.plus(confirmation)
     device = to_come.plus(Span(low=spent, high=spent)).at_most(limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tuner.study.domains import Fixed, Hyperparameter, Range
@@ -98,13 +99,24 @@ def has_seen(teacher: StudySpec, spec: StudySpec) -> str:
         ``test`` or ``validation``, of both the first, which judges last; empty if neither.
     """
     ours, theirs = spec.data, teacher.data
-    if ours.test is not None and ours.test == theirs.train:
+    if is_same_file(ours.test, theirs.train):
         return "test"
     if isinstance(ours.validation, str):
-        is_seen = ours.validation == theirs.train
+        is_seen = is_same_file(ours.validation, theirs.train)
     elif ours.folds and spec.confirm.finalists:
-        is_seen = ours.train == theirs.train
+        is_seen = is_same_file(ours.train, theirs.train)
     else:
         held_out = (ours.label, ours.validation, spec.training.seed)
-        is_seen = ours.train == theirs.train and held_out != (theirs.label, theirs.validation, teacher.training.seed)
+        splits_otherwise = held_out != (theirs.label, theirs.validation, teacher.training.seed)
+        is_seen = splits_otherwise and is_same_file(ours.train, theirs.train)
     return "validation" if is_seen else ""
+
+
+def is_same_file(one: object, other: object) -> bool:
+    """Whether two sources of rows are the same: by name, or as files by a link. A copy is another file; shares and folds are none."""
+    if not isinstance(one, str) or not isinstance(other, str):
+        return False
+    try:
+        return one == other or Path(one).samefile(other)
+    except (OSError, ValueError):  # on the hub, in a package, or not there
+        return False
