@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from tests.store.toy import holder, sql, toy_study, train
+from tests.store.toy import LEASE, holder, sql, toy_study, train
+from tuner.search.budget import why_not_again
 from tuner.search.driver import StudyDriver
-from tuner.store import checks, optuna_rows
+from tuner.store import checks, optuna_rows, trial_control
 from tuner.store.database import Database
-from tuner.store.optuna_rows import VIOLATED
+from tuner.store.leases import Lease
+from tuner.store.optuna_rows import NO_ANSWER, VIOLATED
 from tuner.store.records import Outcome
+from tuner.study.plan import Verdict
 
 TRIALS = 40
 
@@ -78,3 +82,52 @@ def test_a_trial_that_is_tried_again_violates_nothing(db: Database) -> None:
     train(driver, again)
     trial = optuna.load_study(study_name=study.name, storage=db.optuna_storage()).trials[0]
     assert (trial.state.name, trial.constraints) == ("COMPLETE", {})
+
+
+def say(driver: StudyDriver, lease: Lease, f1: float, *, epoch: int = 1, seconds: float = 1.0) -> tuple[Verdict, str]:
+    return driver.report(lease, epoch=epoch, metrics={"f1": f1}, seconds=seconds, extend=LEASE)
+
+
+def leading(db: Database, **changes: Any) -> tuple[StudyDriver, StudyDriver, list[Lease]]:
+    """A driver, another worker's, and three trials of that one, which lead after an epoch; the first driver has seen them run."""
+    toy_study(db, training={"epochs": 9}, budget={"trials": 20}, **changes)
+    driver, other = StudyDriver(db, name="toy"), StudyDriver(db, name="toy")
+    leases = [lease for _ in range(3) if (lease := other.claim(holder("w2"))) is not None]
+    assert {say(other, lease, 0.9)[0] for lease in leases} == {Verdict.GO_ON}
+    return driver, other, leases
+
+
+def require_only_the_worse_to_stop(driver: StudyDriver, good: Lease) -> None:
+    assert say(driver, good, 0.5) == (Verdict.GO_ON, "")
+    worse = driver.claim(holder())
+    assert worse is not None
+    assert say(driver, worse, 0.4) == (Verdict.PRUNE, "f1 0.4 at epoch 1 is rank 2 of 2 there (best 0.5)")
+
+
+@pytest.mark.parametrize("outcome", NO_ANSWER)
+def test_a_trial_that_ends_without_an_answer_stops_no_other(db: Database, outcome: Outcome) -> None:
+    driver, other, leases = leading(db)
+    good = driver.claim(holder())
+    assert good is not None
+    for lease in leases:
+        other.fail(lease, outcome=outcome, reason="why", seconds=1.0, log_tail="")
+    require_only_the_worse_to_stop(driver, good)
+    assert not checks.find_problems(db)
+
+
+def test_a_trial_that_breaks_a_constraint_stops_no_other_before_it_has_ended(db: Database) -> None:
+    driver, other, leases = leading(db, constraints=["seconds <= 5"])
+    good = driver.claim(holder())
+    assert good is not None
+    for lease in leases:
+        assert say(other, lease, 0.9, epoch=2, seconds=6.0)[0] is Verdict.PRUNE
+    assert say(driver, good, 0.5) == (Verdict.GO_ON, "")
+
+
+def test_a_trial_that_broke_two_constraints_can_be_tried_again(db: Database) -> None:
+    _, other, (lease, *_) = leading(db, constraints=["seconds <= 5", "peak_memory <= 1 GB"])
+    other.report(lease, epoch=2, metrics={"f1": 0.9}, seconds=6.0, extend=LEASE, peak_memory=2 * 10**9)
+    other.fail(lease, outcome=Outcome.INFEASIBLE, reason="why", seconds=6.0, log_tail="")
+    trial_control.retry_trials(db, "toy", [lease.number], who="anna@box", limit=why_not_again)
+    trial = optuna.load_study(study_name="toy", storage=db.optuna_storage()).trials[lease.number]
+    assert (trial.state.name, trial.constraints) == ("WAITING", {})

@@ -10,15 +10,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.store.toy import LEASE, holder, score, toy_result, toy_space, toy_study, train
+from tests.store.toy import LEASE, holder, score, sql, toy_result, toy_space, toy_study, train
 from tuner.errors import TrialError
 from tuner.search.budget import why_not_again
 from tuner.search.driver import StudyDriver
-from tuner.store import trial_control
+from tuner.store import leases, trial_control
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
 from tuner.study.domains import Choice
+from tuner.study.plan import Verdict
 from tuner.study.space import SearchSpace
 
 
@@ -173,3 +174,45 @@ def test_workers_that_knew_a_trial_see_that_it_runs_again(db: Database) -> None:
         assert each.claim(holder()) is not None
         known = each._judgement._study.get_trials(deepcopy=False)[bad.number]
         assert (known.state, known.value) == (TrialState.COMPLETE, score(again, 3))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_trial_that_runs_again_is_judged_as_a_new_one(db: Database, is_old: bool) -> None:
+    toy_study(db, budget={"trials": 12}, training={"epochs": 9})
+    driver = StudyDriver(db, name="toy")
+    *others, promising = [lease for _ in range(4) if (lease := driver.claim(holder())) is not None]
+    for lease in others:
+        driver.report(lease, epoch=1, metrics={"f1": 0.5}, seconds=1.0, extend=LEASE)
+    for epoch in range(1, 9):
+        said = driver.report(promising, epoch=epoch, metrics={"f1": 0.9}, seconds=float(epoch), extend=LEASE)
+        assert said == (Verdict.GO_ON, "")
+    driver.fail(promising, outcome=Outcome.ERRORED, reason="disk", seconds=8.0, log_tail="")
+    if is_old:  # it ended before rungs were set aside at an end
+        row = f"({promising.trial_id}, 'completed_rung_0', '0.9')"
+        db.write(sql(f"INSERT INTO trial_system_attributes (trial_id, key, value_json) VALUES {row}"))
+    trial_control.retry_trials(db, "toy", [promising.number], who="anna@box", limit=why_not_again)
+    again = driver.claim(holder())
+    assert again is not None
+    assert again.number == promising.number
+    said = driver.report(again, epoch=1, metrics={"f1": 0.1}, seconds=1.0, extend=LEASE)
+    assert said == (Verdict.PRUNE, "f1 0.1 at epoch 1 is rank 4 of 4 there (best 0.5)")
+
+
+def test_a_trial_whose_checkpoints_were_lost_is_judged_again_from_where_it_goes_on(db: Database) -> None:
+    toy_study(db, budget={"trials": 12}, training={"epochs": 9})
+    driver = StudyDriver(db, name="toy")
+    *others, promising = [lease for _ in range(4) if (lease := driver.claim(holder())) is not None]
+    for lease in others[:2]:
+        for epoch in (1, 2):
+            driver.report(lease, epoch=epoch, metrics={"f1": 0.5}, seconds=float(epoch), extend=LEASE)
+    for epoch in range(1, 9):
+        driver.report(promising, epoch=epoch, metrics={"f1": 0.9}, seconds=float(epoch), extend=LEASE)
+    leases.lose(db, promising, reason="killed", seconds=8.0)
+    again = driver.claim(holder())
+    assert again is not None
+    assert again.number == promising.number
+    low = {"f1": 0.1}
+    # It was judged after its first epoch, which is not forgotten; of the second there is only what it says now.
+    assert driver.report(again, epoch=1, metrics=low, seconds=1.0, extend=LEASE) == (Verdict.GO_ON, "")
+    said = driver.report(again, epoch=2, metrics=low, seconds=2.0, extend=LEASE)
+    assert said == (Verdict.PRUNE, "f1 0.1 at epoch 2 is rank 3 of 3 there (best 0.5)")

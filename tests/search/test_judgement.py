@@ -7,6 +7,7 @@ import pytest
 
 from tests.store.toy import toy_space
 from tuner.search.judgement import Judgement
+from tuner.store.optuna_rows import RUNGS
 from tuner.study.spec import SearchSpec
 
 RECIPES = 2
@@ -37,6 +38,27 @@ def test_a_recipe_is_not_stopped_after_its_first_epoch() -> None:
 @pytest.mark.parametrize("epochs", [2, 4, 8])
 def test_a_recipe_is_never_stopped_where_epochs_are_few(epochs: int) -> None:
     assert set(stops(epochs, [0.5, 0.1, 0.2, 0.8])) <= {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("pruner", "options", "later"),
+    [
+        ("auto", {}, [2, 3]),  # rungs at 1, 2, 4 and 8 epochs
+        ("patient", {}, [2, 3]),
+        ("successive_halving", {"reduction_factor": 3, "min_early_stopping_rate": 1}, [0, 1, 2, 3]),
+        ("hyperband", {"min_resource": 2, "max_resource": 3}, [1, 2, 3]),  # one bracket
+        ("median", {}, []),
+    ],
+)
+def test_rungs_after_an_epoch_are_known(pruner: str, options: dict[str, int], later: list[int]) -> None:
+    study = optuna.create_study(study_name="toy", direction="maximize")
+    search = SearchSpec.model_validate({"pruner": {"name": pruner, "options": options}})
+    judgement = Judgement(study, space=toy_space(), search=search, epochs=9)
+    trial_id = study._storage.create_new_trial(study._study_id)
+    study._storage.set_trial_system_attr(trial_id, "other", 1)
+    for rung in range(4):
+        study._storage.set_trial_system_attr(trial_id, f"{RUNGS}{rung}", 0.5)
+    assert judgement.rungs_after(trial_id, epoch=2) == [f"{RUNGS}{rung}" for rung in later]
 
 
 def test_others_are_compared_with_the_recipes() -> None:

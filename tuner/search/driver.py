@@ -28,11 +28,10 @@ from tuner.search.budget import (
 from tuner.search.confirm import choose_finalists, find_fallen, fresh_seeds
 from tuner.search.judgement import Judgement
 from tuner.search.teacher import plan_teacher
-from tuner.store import confirmation, events, leases, studies
+from tuner.store import confirmation, events, leases, optuna_rows, studies
 from tuner.store.database import Database
 from tuner.store.leases import Holder, Lease
 from tuner.store.metrics import last_value, store_missing, store_report
-from tuner.store.optuna_rows import STATE_OF_OUTCOME
 from tuner.store.queries import load_snapshot
 from tuner.store.records import EXHAUSTED, BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.transactions import plain_cause
@@ -166,6 +165,8 @@ class StudyDriver:
             peak_memory=peak_memory,
         )
         if reason := self._aims.why_out_of_bounds(lease):
+            # Its end may be told much later, after an outage; until then it must stop nobody.
+            self._db.write(lambda tx: optuna_rows.set_aside_rungs(tx, lease.trial_id))
             return Verdict.PRUNE, reason
         spec = self.study.spec
         if epoch >= (lease.epochs or spec.training.epochs):
@@ -178,9 +179,16 @@ class StudyDriver:
             reason = self._aims.why_dominated(lease, epoch=epoch)
             return (Verdict.PRUNE, reason) if reason else (Verdict.GO_ON, "")
         with _translated(self._db):
+            if lease.attempt > 1:
+                self._forget_rungs(lease, after=epoch)
             if self._judgement.loses(lease.trial_id, is_recipe=lease.is_tried_first, epoch=epoch):
                 return Verdict.PRUNE, self._why_pruned(epoch=epoch, value=value)
         return Verdict.GO_ON, ""
+
+    def _forget_rungs(self, lease: Lease, *, after: int) -> None:
+        """Let a run be judged again that goes on from an earlier epoch than its last attempt had reached, as where checkpoints were lost."""
+        if later := self._judgement.rungs_after(lease.trial_id, epoch=after):
+            self._db.write(lambda tx: optuna_rows.set_aside_rungs(tx, lease.trial_id, only=later))
 
     def recall(self, lease: Lease, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Store what an earlier attempt measured, if it was never stored: the database was gone then.
@@ -358,7 +366,7 @@ class StudyDriver:
             exhausted = self._judgement.end(
                 lease.trial_id,
                 number=lease.number,
-                state=STATE_OF_OUTCOME[outcome],
+                state=optuna_rows.STATE_OF_OUTCOME[outcome],
                 value=value if values is None else values,
             )
         if exhausted:

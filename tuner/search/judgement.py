@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.search.pruners import FEW_EPOCHS, make_pruner
+from tuner.search.pruners import FEW_EPOCHS, later_rungs, make_pruner
 from tuner.search.samplers import make_sampler
-from tuner.search.settled import why_settled
+from tuner.search.settled import is_violated, why_settled
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.space import Recipe, SearchSpace
 from tuner.study.spec import ChoiceSpec, SearchSpec
@@ -95,6 +95,15 @@ class Judgement:
         )  # asked for recipes, too: others are compared with them
         return loses and not (is_recipe and (trial.last_step or 0) <= self._spared)
 
+    def rungs_after(self, trial_id: int, *, epoch: int) -> list[str]:
+        """The system attributes in which halving keeps what a trial scored after an epoch; it judges nobody again on a rung that it has.
+
+        Args:
+            trial_id: The trial.
+            epoch: What it has reported: what is later is of an attempt that does not count.
+        """
+        return later_rungs(self._study.pruner, self._study, self._trial(trial_id), epoch=epoch)
+
     def end(self, trial_id: int, *, number: int, state: TrialState, value: float | Sequence[float] | None) -> bool:
         """Give the sampler its word before a trial's end, as `Study.tell` does.
 
@@ -132,11 +141,11 @@ class Judgement:
         return trial.intermediate_values[trial.last_step] if trial.last_step is not None else None
 
     def values_at(self, epoch: int) -> list[float]:
-        """The objective of all trials that reported an epoch."""
+        """The objective of all trials that reported an epoch, without those whose end makes them no measure of others."""
         return [
             trial.intermediate_values[epoch]
             for trial in self._study.get_trials(deepcopy=False)
-            if epoch in trial.intermediate_values
+            if epoch in trial.intermediate_values and trial.state is not TrialState.FAIL and not is_violated(trial)
         ]
 
     def _trial(self, trial_id: int) -> FrozenTrial:

@@ -11,9 +11,11 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
 
 from tuner.errors import ConfigurationError
 from tuner.search.samplers import Options, construct
+from tuner.store.optuna_rows import RUNGS
 from tuner.study.names import did_you_mean
 from tuner.study.spec import ChoiceSpec
 
@@ -37,6 +39,38 @@ def make_pruner(choice: ChoiceSpec, *, epochs: int) -> BasePruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return make(choice.options, epochs)
+
+
+def later_rungs(pruner: BasePruner, study: optuna.Study, trial: FrozenTrial, *, epoch: int) -> list[str]:
+    """The system attributes in which halving keeps what a trial scored on its rungs after an epoch.
+
+    Args:
+        pruner: Of the study.
+        study: The study.
+        trial: The trial.
+        epoch: Counted from 1.
+    """
+    halving = _halving(pruner, study, trial)
+    least = None if halving is None else halving._min_resource  # noqa: SLF001 - Optuna has no public read of where rungs are
+    if halving is None or least is None:  # none, or it has not found out yet
+        return []
+    factor, rate = halving._reduction_factor, halving._min_early_stopping_rate  # noqa: SLF001 - as above
+    rungs = {key: int(key.removeprefix(RUNGS)) for key in trial.system_attrs if key.startswith(RUNGS)}
+    return [key for key, rung in rungs.items() if least * factor ** (rate + rung) > epoch]
+
+
+def _halving(
+    pruner: BasePruner | None, study: optuna.Study, trial: FrozenTrial
+) -> optuna.pruners.SuccessiveHalvingPruner | None:
+    """The halving that judges a trial; None where there is none."""
+    if isinstance(pruner, optuna.pruners.PatientPruner):
+        return _halving(pruner._wrapped_pruner, study, trial)  # noqa: SLF001 - as above
+    if isinstance(pruner, optuna.pruners.HyperbandPruner):
+        if not pruner._pruners:  # noqa: SLF001 - it makes its brackets when it is first asked
+            pruner._try_initialization(study)  # noqa: SLF001 - as above
+        brackets = pruner._pruners  # noqa: SLF001 - as above
+        return brackets[pruner._get_bracket_id(study, trial)] if brackets else None  # noqa: SLF001 - as above
+    return pruner if isinstance(pruner, optuna.pruners.SuccessiveHalvingPruner) else None
 
 
 def _plain(cls: type[BasePruner], name: str) -> Callable[[Options, int], BasePruner]:

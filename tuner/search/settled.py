@@ -78,8 +78,13 @@ def _scores(study: optuna.Study) -> list[float]:
     return [score for *_, score in sorted(ended)]
 
 
+def is_violated(trial: FrozenTrial) -> bool:
+    """Whether a trial breaks a constraint, or could not run."""
+    return any(violation > 0.0 for violation in trial.constraints.values())
+
+
 def _score(trial: FrozenTrial) -> float | None:
-    if any(violation > 0.0 for violation in trial.constraints.values()):
+    if is_violated(trial):
         return None
     if trial.state is TrialState.COMPLETE:
         return trial.value

@@ -166,7 +166,7 @@ def tell_optuna(
     """Give Optuna's trial its state, and its dashboard our words for a bad end: it has fewer of them."""
     optuna_rows.set_state(tx, trial_id, outcome, values=values, bounds=bounds)
     said: dict[str, Any] = {"tuner:reason": reason[:2000]} if reason else {}
-    if outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED):
+    if outcome in optuna_rows.NO_ANSWER:
         said["tuner:outcome"] = outcome.value
     if said:
         optuna_rows.set_user_attributes(tx, trial_id, said)

@@ -12,11 +12,10 @@ from tuner.store import optuna_rows
 from tuner.store.database import Database
 from tuner.store.events import RETRIED
 from tuner.store.leases import Lease, guard
-from tuner.store.records import Outcome
 from tuner.store.tables import attempts, db_now, events, metrics, runs
 from tuner.store.upsert import upsert
 
-_NO_ANSWER = [outcome.value for outcome in (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED)]
+_NO_ANSWER = [outcome.value for outcome in optuna_rows.NO_ANSWER]
 
 
 def store_report(

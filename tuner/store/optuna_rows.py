@@ -17,7 +17,7 @@ from typing import Any
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, literal, select, update
 from sqlalchemy.engine import Connection
 
 from tuner.store.records import Outcome
@@ -49,6 +49,12 @@ VIOLATED: Mapping[Outcome, str] = {Outcome.INFEASIBLE: "runs", Outcome.DIVERGED:
 """The constraint that such an end violates. Samplers never look at a failed trial, so they would propose the same again; a pruned one whose
 constraint is violated counts as worse than all others (TPE, the default). Those that learn from complete trials alone (GP, NSGA,
 CMA-ES) cannot be told."""
+
+NO_ANSWER = (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED)
+"""Ends of trials that are no measure of others."""
+
+RUNGS = "completed_rung_"
+"""Where `SuccessiveHalvingPruner` keeps what a trial scored on each rung; it compares with trials of every state."""
 
 _STEPS = 100_000  # more than a trial has epochs
 
@@ -199,12 +205,32 @@ def set_state(
     for name, excess in violated.items():
         row = {"trial_id": trial_id, "key": f"{_VIOLATION}{name}", "value_json": json.dumps(excess)}
         upsert(connection, _system_attributes, [row], key=("trial_id", "key"))
-    if outcome is Outcome.WAITING:  # whatever it violated, it gets another chance; a worker may not delete
-        connection.execute(
-            update(_system_attributes)
-            .where(_system_attributes.c.trial_id == trial_id, _system_attributes.c.key.like(f"{_VIOLATION}%"))
-            .values(key=f"tuner:forgiven:{uuid.uuid4().hex}")
-        )
+    if outcome is Outcome.WAITING:  # whatever it violated, it gets another chance
+        _set_aside(connection, trial_id, _system_attributes.c.key.startswith(_VIOLATION))
+    if outcome in NO_ANSWER:
+        set_aside_rungs(connection, trial_id)
+
+
+def set_aside_rungs(connection: Connection, trial_id: int, *, only: Sequence[str] | None = None) -> None:
+    """Let halving compare no other trial with what this one has scored until now, and judge it as if it had scored nothing yet.
+
+    Where it ends, this must be in the transaction of its end: Optuna's cache never reads a trial again that it has seen ended.
+
+    Args:
+        connection: Of the caller's transaction.
+        trial_id: The trial.
+        only: The rungs, by their attributes; None: all.
+    """
+    key = _system_attributes.c.key
+    _set_aside(connection, trial_id, key.startswith(RUNGS, autoescape=True) if only is None else key.in_(only))
+
+
+def _set_aside(connection: Connection, trial_id: int, which: ColumnElement[bool]) -> None:
+    """Give system attributes names that mean nothing to Optuna: a worker may not delete."""
+    aside = literal(f"tuner:aside:{uuid.uuid4().hex}:") + _system_attributes.c.key
+    connection.execute(
+        update(_system_attributes).where(_system_attributes.c.trial_id == trial_id, which).values(key=aside)
+    )
 
 
 def set_intermediate(connection: Connection, trial_id: int, *, step: int, value: float) -> None:
@@ -217,8 +243,10 @@ def set_intermediate(connection: Connection, trial_id: int, *, step: int, value:
 def set_aside_intermediates(connection: Connection, trial_id: int, *, attempt: int) -> None:
     """Give what a trial reported until now steps below 0, another range for each attempt: it begins anew, and a worker may not delete.
 
-    Samplers and pruners look at the last step, or at the same step of others, and find what the trial says from now on.
+    Samplers and pruners look at the last step, or at the same step of others, and find what the trial says from now on. Halving keeps its
+    own record of what a trial has scored, and would not judge it again where it had.
     """
+    set_aside_rungs(connection, trial_id)
     its = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step > 0)
     step = _intermediates.c.step - _STEPS * attempt
     connection.execute(update(_intermediates).where(its).values(step=step))
