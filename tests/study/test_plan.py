@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,7 @@ TEACHERS = (
     ),
 )
 TEST = TestScore(metrics={"loss": 0.5}, confusion=CONFUSION, predictions=(0, 1), truth=(0, 0))
+WITH_ROWS = replace(TEST, by_row=(0.4, 0.6))
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
@@ -55,7 +57,7 @@ def test_plan_of_a_study_without_a_teacher_need_not_name_one() -> None:
     assert TrialPlan.from_json(data) == plan
 
 
-@pytest.mark.parametrize("test", [None, TEST])
+@pytest.mark.parametrize("test", [None, TEST, WITH_ROWS])
 @pytest.mark.parametrize("confusion", [None, CONFUSION])
 def test_result_survives_json(test: TestScore | None, confusion: Confusion | None) -> None:
     result = TrialResult(
@@ -73,3 +75,21 @@ def test_result_survives_json(test: TestScore | None, confusion: Confusion | Non
         notes=("cut",),
     )
     assert TrialResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_result_of_a_version_that_kept_no_parts_by_row_is_read() -> None:
+    result = TrialResult(
+        ended_by="epochs",
+        epochs=1,
+        best_epoch=1,
+        metrics={"loss": 0.5},
+        trainable_params=1,
+        total_params=1,
+        peak_memory=1,
+        seconds=1.0,
+        device="cpu",
+        held_back=WITH_ROWS,
+    )
+    data = json.loads(json.dumps(result.to_json()))
+    del data["held_back"]["by_row"]
+    assert TrialResult.from_json(data) == replace(result, held_back=TEST)

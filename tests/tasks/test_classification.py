@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from tuner.tasks import TASKS
-from tuner.tasks.classification import one_against_rest_auc, score
+from tuner.tasks.classification import auc_by_row, by_row, one_against_rest_auc, score
 
 LABELS = ("a", "b", "c", "d")
 
@@ -90,3 +90,37 @@ def test_every_declared_metric_is_reported() -> None:
     declared = {metric.name for metric in TASKS["text-classification"].info.metrics}
     found = score(np.eye(2, dtype=np.float32), np.array([0, 1]), labels=("x", "y"))
     assert found.metrics.keys() == declared
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 60), classes=st.integers(2, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_parts_of_the_rows_have_the_metric_as_their_mean(seed: int, rows: int, classes: int) -> None:
+    draw = np.random.default_rng(seed)
+    logits = draw.integers(-2, 3, size=(rows, classes)).astype(np.float32)  # with ties
+    targets = np.append(np.arange(2), draw.integers(0, classes, size=rows - 2))
+    found = score(logits, targets, labels=LABELS[:classes]).metrics
+    for metric in ("auc", "loss"):
+        parts = by_row(logits, targets, metric=metric)
+        assert len(parts) == rows
+        assert np.mean(parts) == pytest.approx(found[metric], abs=1e-3)
+    assert by_row(logits, targets, metric="accuracy") == ()
+
+
+def test_an_auc_of_one_class_has_no_parts() -> None:
+    assert by_row(np.zeros((3, 2), dtype=np.float32), np.zeros(3, dtype=np.int64), metric="auc") == ()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_parts_of_an_auc_vary_as_it_does_over_drawn_rows(classes: int) -> None:
+    """The variance of two models' difference, against a bootstrap of the rows with scikit-learn's figures."""
+    draw = np.random.default_rng(3)
+    targets = draw.choice(classes, size=300, p=[0.7, 0.3] if classes == 2 else [0.5, 0.3, 0.2])
+    shared = draw.normal(size=(300, classes))
+    models = [softmax(np.eye(classes)[targets] + shared + 0.7 * draw.normal(size=(300, classes))) for _ in range(2)]
+    parts = [auc_by_row(model, targets) for model in models]
+    differences = []
+    for _ in range(400):
+        rows = draw.integers(0, 300, size=300)
+        first, second = (one_against_rest_auc(model[rows], targets[rows]) for model in models)
+        differences.append(first - second)
+    assert np.var(parts[0] - parts[1], ddof=1) / 300 == pytest.approx(np.var(differences), rel=0.25)

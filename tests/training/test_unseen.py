@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,22 @@ def test_a_finalist_is_scored_on_both_once_and_chooses_its_epoch_without_them(tm
     assert turned.test == result.test
     assert turned.held_back.truth == result.held_back.truth
     assert turned.held_back.metrics["loss"] != result.held_back.metrics["loss"]
+
+
+@pytest.mark.parametrize("metric", ["loss", "auc", "macro_f1"])
+def test_what_each_row_contributes_is_kept_where_classes_do_not_tell_it(tmp_path: Path, metric: str) -> None:
+    spec = study(
+        tmp_path, data={"validation": 0.4}, confirm=SHARE, training={"epochs": 1}, objective={"metric": metric}
+    )
+    result = run(plan(spec, tmp_path / "run", score_test=True))
+    assert result.test is not None
+    assert result.held_back is not None
+    for score in (result.test, result.held_back):
+        if metric == "macro_f1":
+            assert score.by_row == ()
+        else:
+            assert len(score.by_row) == len(score.truth)
+            assert statistics.fmean(score.by_row) == pytest.approx(score.metrics[metric], abs=1e-3)
 
 
 def test_rows_that_are_held_back_are_no_others_whoever_asks(tmp_path: Path) -> None:

@@ -157,12 +157,15 @@ class TestScore:
         confusion: Counts on these rows.
         predictions: Predicted class index of each row, in the order of the file.
         truth: True class index of each row, in the order of the file.
+        by_row: Each row's part in the study's metric, in the order of the file, where predicted classes do not tell it (``auc``,
+            ``loss``): their mean is the metric. Empty for other metrics, and in results of older versions.
     """
 
     metrics: Mapping[str, float]
     confusion: Confusion
     predictions: tuple[int, ...]
     truth: tuple[int, ...]
+    by_row: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +245,7 @@ def _score_from_json(data: Mapping[str, Any] | None) -> TestScore | None:
         confusion=confusion,
         predictions=tuple(data["predictions"]),
         truth=tuple(data["truth"]),
+        by_row=tuple(data.get("by_row", ())),
     )
 
 

@@ -23,11 +23,13 @@ class Scores:
         metrics: A finite number for every metric of the task.
         confusion: Rows counted by true and predicted class.
         predictions: Predicted class index of each row.
+        by_row: As :meth:`Task.by_row` gives it; empty where nobody asked.
     """
 
     metrics: dict[str, float]
     confusion: Confusion
     predictions: tuple[int, ...]
+    by_row: tuple[float, ...] = ()
 
 
 class Task(ABC):
@@ -62,6 +64,20 @@ class Task(ABC):
             targets: True classes, (rows,).
             labels: Class names by index.
         """
+
+    def by_row(self, logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], *, metric: str) -> tuple[float, ...]:
+        """What each row contributes to a metric that predicted classes do not determine: what other rows would do to it follows.
+
+        Args:
+            logits: As in :meth:`score`.
+            targets: As in :meth:`score`.
+            metric: The study's metric.
+
+        Returns:
+            A number a row, whose mean is the metric; empty where classes tell all, or where the task cannot say. A study whose
+            finalists are chosen by such a metric keeps the default recipe then.
+        """
+        return ()
 
     def mass(self, targets: Tensor, *, weights: Tensor | None) -> float | Tensor:
         """What the summed loss of a batch is divided by: the number of its rows, or the sum of their weights."""

@@ -51,3 +51,9 @@ class TextClassification(Task):
         from tuner.tasks.classification import score
 
         return score(logits, targets, labels=labels)
+
+    def by_row(self, logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], *, metric: str) -> tuple[float, ...]:
+        """See :func:`tuner.tasks.classification.by_row`."""
+        from tuner.tasks.classification import by_row
+
+        return by_row(logits, targets, metric=metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,9 @@ def evaluate(
     labels: Sequence[str],
     compute: Compute,
     moves: Callable[[], object] = _nothing,
+    by_row: str = "",
 ) -> Scores | None:
-    """All metrics of the task; the arguments are those of :func:`predict`.
+    """All metrics of the task; the arguments are those of :func:`predict`, and a metric whose parts by row are kept, too.
 
     Returns:
         None if a logit is not finite: the run has diverged, and no metric means anything.
@@ -67,4 +69,6 @@ def evaluate(
     logits = predict(model, examples=examples, compute=compute, moves=moves)
     if not torch.isfinite(logits).all():
         return None
-    return task.score(logits.numpy(), examples.targets.cpu().numpy(), labels=labels)
+    answers, targets = logits.numpy(), examples.targets.cpu().numpy()
+    scores = task.score(answers, targets, labels=labels)
+    return replace(scores, by_row=task.by_row(answers, targets, metric=by_row)) if by_row else scores

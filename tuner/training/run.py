@@ -369,10 +369,10 @@ def _result(
     released: Released,
 ) -> TrialResult:
     """Keep what must be kept, score the rows that the search never sees if asked, and say how it went."""
-    kept, scores = "", dict[str, TestScore | None]()
+    kept, scores, metric = "", dict[str, TestScore | None](), trial.plan.spec.lead.metric
     if ended_by in {"epochs", "patience"} and trial.plan.checkpoint_dir:
         kept = _keep_best(run, history)
-        scores = {name: _score_unseen(run, rows, released=released) for name, rows in unseen.items()}
+        scores = {name: _score_unseen(run, rows, metric=metric, released=released) for name, rows in unseen.items()}
     elif ended_by == Verdict.PRUNE.value:
         run.checkpoints.clear()
     return TrialResult(
@@ -421,7 +421,7 @@ def _keep_best(run: Run, history: History) -> str:
     return run.checkpoints.finish(state=run.state(history), weights=trainable_state(model, names=run.trained))
 
 
-def _score_unseen(run: Run, rows: Examples, *, released: Released) -> TestScore | None:
+def _score_unseen(run: Run, rows: Examples, *, metric: str, released: Released) -> TestScore | None:
     objective = run.objective
     scores = evaluate(
         objective.model,
@@ -430,6 +430,7 @@ def _score_unseen(run: Run, rows: Examples, *, released: Released) -> TestScore 
         labels=run.labels,
         compute=objective.compute,
         moves=released,
+        by_row=metric,
     )
     if scores is None:
         return None
@@ -438,4 +439,5 @@ def _score_unseen(run: Run, rows: Examples, *, released: Released) -> TestScore 
         confusion=scores.confusion,
         predictions=scores.predictions,
         truth=tuple(rows.targets.tolist()),
+        by_row=scores.by_row,
     )
