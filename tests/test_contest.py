@@ -169,3 +169,11 @@ def test_one_seed_is_told_as_it_is() -> None:
     assert contest.expect(1, choosing={1: (0.9,)}, reported={1: (0.9,)}) == contest.Estimate(
         value=0.9, low=None, high=None
     )
+
+
+def test_where_the_luck_of_the_rows_is_not_known_the_favourite_stays() -> None:
+    scores = {0: (0.80, 0.81, 0.80), 1: (0.99, 0.98, 0.99)}
+    assert contest.order(scores, favourite=0) == [1, 0]
+    assert contest.order(scores, favourite=0, can_lose=False) == [0, 1]
+    one_seed = {number: row[:1] for number, row in scores.items()}
+    assert contest.order(one_seed, favourite=0, can_lose=False) == [1, 0]

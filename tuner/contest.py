@@ -218,6 +218,7 @@ def order(
     favourite: int | None = None,
     row_variance: Mapping[int, float] | None = None,
     rows: int = 0,
+    can_lose: bool = True,
 ) -> list[int]:
     """The competitors, best first; equal ones as they stand in ``scores``, the favourite before all others.
 
@@ -226,13 +227,15 @@ def order(
         favourite: Who wins a tie: first is the best of those that beat it with a probability of :data:`TRUST`, or it itself.
         row_variance: Of each one's difference from the favourite, the variance that comes from which rows were drawn.
         rows: How many were drawn.
+        can_lose: Whether the favourite may lose. It may not where rows were drawn and their variance is not known: seeds that all see
+            the same rows agree on what is luck. With one seed there is no favourite.
     """
     ranked = sorted(scores, key=lambda number: (-statistics.fmean(scores[number]), number != favourite))
     if favourite is None or favourite not in scores or len(scores[favourite]) < 2:
         return ranked
     field = list(scores.values())
     for number in ranked:
-        if number == favourite:
+        if number == favourite or not can_lose:
             continue
         drawn = (row_variance or {}).get(number, 0.0)
         ahead = lead(

@@ -99,3 +99,19 @@ def test_a_block_is_the_mean_of_its_fold() -> None:
     assert score.on_fold(2) == pytest.approx(statistics.fmean((0.9, 0.7)))
     assert score.on_fold(4) is None
     assert {fold_of(spec_of(folds=3), seed=seed) for seed in score.seeds} == {2, 3}
+
+
+def test_the_mean_that_is_told_is_the_one_that_decided() -> None:
+    """Three seeds on fold 2 and two on fold 3: the mean of all scores is 0.728, that of the folds 0.71, and it wins by that."""
+    steady, wild = (0.80, 0.62) * 2 + (0.80,), (0.90, 0.50) * 2 + (0.90,)
+    snapshot = snapshot_of(
+        make_finalist(1, rank=1, validation=wild), make_finalist(0, rank=2, validation=steady), folds=3
+    )
+    summary = summarise(snapshot)
+    assert summary.winner is not None and summary.winner.score is not None
+    assert summary.winner.trial.number == 0
+    assert summary.winner.score.mean == pytest.approx(0.71)
+    assert summary.winner.score.sd == pytest.approx(statistics.stdev((0.80, 0.62)))
+    text = " ".join(summary.sentences)
+    assert "has the best mean validation score over 2 folds that judged no trial, with 5 fresh seeds," in text
+    assert "it scores macro_f1 0.7100 (mean of 2 folds, 5 seeds, standard deviation 0.1273)." in text

@@ -10,7 +10,7 @@ from tests.report.samples import cut_short, make_finalist, make_spec, make_study
 from tuner.cli.verdict import verdict_document, verdict_lines
 from tuner.report import summarise
 from tuner.report.verdict import choose_winner, score_finalists
-from tuner.store.records import OUT_OF_THE_RACE, FinalistRecord, Outcome, StudySnapshot
+from tuner.store.records import OUT_OF_THE_RACE, FinalistRecord, Outcome, StudySnapshot, StudyState
 
 RECIPE = make_trial(0, strategy="full", values=(0.80,), is_recipe=True)
 LORA = make_trial(1, values=(0.95,))
@@ -28,6 +28,11 @@ def snapshot_of(*finalists: FinalistRecord) -> StudySnapshot:
     return StudySnapshot(
         study=make_study(spec=make_spec(test=False), trials=trials), trials=trials, finalists=finalists
     )
+
+
+def minimised(snapshot: StudySnapshot) -> StudySnapshot:
+    """The same study with a metric of which less is better."""
+    return replace(snapshot, study=replace(snapshot.study, maximize=False))
 
 
 def dropped(number: int, *, rank: int, validation: tuple[float, ...], planned: int = 3) -> FinalistRecord:
@@ -217,3 +222,123 @@ def test_the_rows_widen_what_the_seeds_alone_would_say() -> None:
     assert estimate.low is not None
     assert estimate.high is not None
     assert estimate.high - estimate.low > 2 * 1.9 * (0.9 * 0.1 / 200) ** 0.5
+
+
+def test_one_that_left_the_race_ahead_of_the_recipe_is_named_and_tied() -> None:
+    """Two others were better still and went on; both fell behind the recipe."""
+    trials = (RECIPE, LORA, BITFIT, LAST)
+    finalists = (
+        make_finalist(1, rank=1, validation=(0.84, 0.835, 0.76, 0.75, 0.76)),
+        make_finalist(2, rank=2, validation=(0.835, 0.84, 0.77, 0.76, 0.75)),
+        dropped(3, rank=3, validation=(0.830, 0.831), planned=5),
+        make_finalist(0, rank=4, validation=(0.80, 0.802, 0.80, 0.80, 0.80), is_baseline=True),
+    )
+    summary = summarise(replace(snapshot_of(*finalists), trials=trials))
+    assert summary.headline.startswith("The default recipe of full was not beaten by any that finished the race: ")
+    text = " ".join(summary.sentences)
+    assert "no other finalist that finished the race did better with fresh seeds." in text
+    said = "Trial 3 (bitfit) left the race for others; by the 2 seeds that it has it is +0.0295 against the recipe."
+    assert said in text
+    assert "Tied with it or better at 95 %: " in text
+    assert "trial 3 (bitfit) (clearly better by the 2 seeds that it has)" in text
+    assert 3 in [score.trial.number for score in summary.standing.tied]
+    assert "tied with it or better: " in " ".join(verdict_lines(summary))
+    assert summary.standing.cheapest is not None
+    assert summary.standing.cheapest.trial.number != 3
+
+
+def test_one_that_left_the_race_behind_the_recipe_is_not_said_to_be_ahead() -> None:
+    out = dropped(3, rank=3, validation=(0.70, 0.71))
+    base = make_finalist(0, rank=4, validation=(0.95, 0.96, 0.95), is_baseline=True)
+    for snapshot in (snapshot_of(BEST, NEAR, out, base),):
+        summary = summarise(snapshot)
+        assert summary.headline.startswith("The default recipe of full was not beaten: ")
+        assert "left the race" not in " ".join(summary.sentences)
+    less = make_finalist(0, rank=4, validation=(0.60, 0.61, 0.60), is_baseline=True)
+    summary = summarise(minimised(snapshot_of(BEST, NEAR, out, less)))
+    assert summary.headline.startswith("The default recipe of full was not beaten: ")
+    assert "left the race" not in " ".join(summary.sentences)
+
+
+def test_a_tie_with_a_minimised_metric_is_one_with_the_lower_mean() -> None:
+    noisy = make_finalist(1, rank=1, validation=(0.30, 0.40, 0.31))
+    base = make_finalist(0, rank=4, validation=(0.35, 0.34, 0.36), is_baseline=True)
+    tied, best = choose_winner(minimised(snapshot_of(noisy, base))), choose_winner(snapshot_of(noisy, base))
+    assert tied is not None and best is not None
+    assert (tied.trial, tied.is_tie) == (RECIPE, True)
+    assert (best.trial, best.is_tie) == (RECIPE, False)
+
+
+def test_the_weights_of_a_minimised_metric_are_those_of_the_lowest_score() -> None:
+    kept = replace(BEST, runs=tuple(replace(run, checkpoint=f"folder/{run.seed}") for run in BEST.runs))
+    winner = choose_winner(minimised(snapshot_of(kept)))
+    assert winner is not None
+    assert (winner.weights, winner.weights_seed) == ("folder/1001", 1001)
+
+
+def test_the_best_mean_of_a_minimised_metric_is_the_lowest() -> None:
+    low = make_finalist(1, rank=1, validation=(0.30, 0.31, 0.30))
+    high = make_finalist(2, rank=2, validation=(0.41, 0.40, 0.40))
+    base = make_finalist(0, rank=4, validation=(0.80, 0.81, 0.79), is_baseline=True)
+    summary = summarise(minimised(snapshot_of(low, high, base)))
+    assert summary.winner is not None
+    assert summary.winner.trial is LORA
+    assert "has the best mean validation score over 3 fresh seeds" in summary.sentences[0]
+
+
+def test_rows_are_drawn_over_the_seeds_that_two_share() -> None:
+    """The dropped one has two seeds; on the third the winner errs on rows of its own, which is nothing to that pair."""
+    best = with_held_back(BEST, right=(90, 90, 50))
+    out = dropped(3, rank=3, validation=(0.90, 0.89))
+    scored = with_held_back(make_finalist(3, rank=3, validation=(0.90, 0.89, 0.0)), right=(80, 80, 80))
+    runs = tuple(
+        replace(run, held_back=held.held_back) if run.metrics else run
+        for run, held in zip(out.runs, scored.runs, strict=True)
+    )
+    standing = summarise(snapshot_of(best, replace(out, runs=runs))).standing
+    comparison = standing.against(3)
+    assert comparison is not None
+    assert (comparison.seed_pairs, comparison.rows) == (2, 200)
+    assert comparison.low is not None and comparison.high is not None
+    alone = summarise(
+        snapshot_of(
+            replace(best, runs=best.runs[:2]),
+            replace(scored, runs=scored.runs[:2]),
+        )
+    ).standing.comparisons[0]
+    assert alone.low is not None
+    assert comparison.difference == pytest.approx(0.1)
+    assert comparison.low == pytest.approx(alone.low)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_study_that_searches_again_says_so(count: int) -> None:
+    snapshot = snapshot_of(BEST, BASE)
+    counts = {**snapshot.study.counts, "running": count}
+    study = replace(snapshot.study, state=StudyState.SEARCHING, counts=counts, finished_at=None)
+    summary = summarise(replace(snapshot, study=study))
+    assert summary.headline == "lora leads so far, the search goes on: macro_f1 0.9100 on validation, fresh seeds"
+    under_way = ": 2 trials under way" if count else ""
+    said = f"Provisional: the search goes on after this confirmation{under_way}; what it finds is compared with these."
+    assert said in summary.sentences
+    assert verdict_lines(summary)[0] == "the search goes on: what it finds is compared with this"
+    assert "the search goes on" not in " ".join(summarise(snapshot).sentences)
+
+
+def test_a_recipe_that_leads_a_confirmation_is_called_the_recipe() -> None:
+    leader = make_finalist(1, rank=1, validation=(0.91, 0.92, 0.90))
+    base = cut_short(
+        make_finalist(0, rank=4, validation=(0.90, 0.93, 0.0), is_baseline=True), kept=2, outcome=Outcome.WAITING
+    )
+    snapshot = snapshot_of(leader, base)
+    summary = summarise(replace(snapshot, study=replace(snapshot.study, state=StudyState.CONFIRMING)))
+    assert summary.headline == "The default recipe of full leads; the confirmation has not ended"
+
+
+def test_with_one_seed_in_common_the_winner_is_told_by_all_that_it_has() -> None:
+    """Without a recipe to defend the one common seed ranks them; what is told is no score that was picked alone."""
+    first = cut_short(make_finalist(1, rank=1, validation=(0.91, 0.80, 0.0)), kept=2)
+    second = cut_short(make_finalist(2, rank=2, validation=(0.50, 0.0, 0.0)), kept=1)
+    estimate = summarise(snapshot_of(first, second)).standing.estimate
+    assert estimate is not None
+    assert estimate.value == pytest.approx(0.855)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.report.samples import cut_short, make_finalist, make_spec, make_study, make_trial
+from tuner.report import summarise
 from tuner.report.verdict import Basis, choose_winner, rank_trials, score_finalists
 from tuner.store.records import FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 
@@ -206,3 +207,85 @@ def test_weights_are_those_of_the_best_retraining_by_the_validation_rows() -> No
     searched = choose_winner(snapshot_of(replace(SOLID, checkpoint="folder/search"), finalists=(whole,)))
     assert searched is not None
     assert (searched.weights, searched.weights_seed) == ("folder/search", None)
+
+
+def with_seeds(number: int, *, rank: int, scores: dict[int, float], planned: int) -> FinalistRecord:
+    """A finalist of which the re-trainings with these places gave a score, the others ended in errors; number 0 is the recipe."""
+    whole = make_finalist(
+        number, rank=rank, validation=tuple(scores.get(at, 0.0) for at in range(planned)), is_baseline=number == 0
+    )
+    failed = cut_short(whole, kept=0, outcome=Outcome.ERRORED, reason="disk").runs
+    return replace(whole, runs=tuple(whole.runs[at] if at in scores else failed[at] for at in range(planned)))
+
+
+@pytest.mark.parametrize(
+    ("best", "recipe", "hopeless"),
+    [
+        ({0: 0.91, 1: 0.80}, {0: 0.90, 1: 0.90}, {0: 0.5}),
+        ({0: 0.91, 1: 0.80, 2: 0.80}, {0: 0.90, 2: 0.90}, {0: 0.5, 1: 0.5}),
+        ({0: 0.91, 1: 0.80, 2: 0.90, 3: 0.90, 4: 0.90}, {0: 0.91, 1: 0.91}, {2: 0.5, 3: 0.5, 4: 0.5}),
+        ({0: 0.91, 1: 0.80, 2: 0.90}, {0: 0.90, 1: 0.90, 2: 0.91}, {2: 0.5, 3: 0.5, 4: 0.5}),
+    ],
+)
+def test_a_hopeless_finalist_does_not_take_the_default_recipe_out_of_the_comparison(
+    best: dict[int, float], recipe: dict[int, float], hopeless: dict[int, float]
+) -> None:
+    planned = 1 + max({*best, *recipe, *hopeless})
+    finalists = (
+        with_seeds(1, rank=1, scores=best, planned=planned),
+        with_seeds(2, rank=2, scores=hopeless, planned=planned),
+        with_seeds(0, rank=3, scores=recipe, planned=planned),
+    )
+    for chosen in (finalists, finalists[::-1]):
+        winner = choose_winner(snapshot_of(RECIPE, LUCKY, SOLID, finalists=chosen))
+        assert winner is not None
+        assert (winner.trial, winner.basis) == (RECIPE, Basis.INCOMPLETE)
+
+
+def test_a_recipe_with_one_seed_of_five_defends_nothing() -> None:
+    finalists = (
+        with_seeds(1, rank=1, scores=dict.fromkeys(range(5), 0.90), planned=5),
+        with_seeds(2, rank=2, scores={2: 0.5, 3: 0.5, 4: 0.5}, planned=5),
+        with_seeds(0, rank=3, scores={0: 0.91}, planned=5),
+    )
+    assert [
+        score.trial.number for score in score_finalists(snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists))
+    ] == [
+        1,
+        2,
+        0,
+    ]
+
+
+def test_at_the_start_of_a_confirmation_the_first_seed_ranks_all() -> None:
+    finalists = (
+        with_seeds(1, rank=1, scores={0: 0.80, 1: 0.80}, planned=5),
+        with_seeds(2, rank=2, scores={0: 0.85}, planned=5),
+        with_seeds(0, rank=3, scores={0: 0.70}, planned=5),
+    )
+    scores = score_finalists(snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists, state=StudyState.CONFIRMING))
+    assert [score.trial.number for score in scores] == [2, 1, 0]
+
+
+def test_a_recipe_with_two_seeds_leads_until_another_has_two_of_them() -> None:
+    finalists = (
+        with_seeds(1, rank=1, scores={0: 0.95}, planned=2),
+        with_seeds(0, rank=2, scores={0: 0.90, 1: 0.90}, planned=2),
+    )
+    snapshot = snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists)
+    assert [score.trial.number for score in score_finalists(snapshot)] == [0, 1]
+    said = "leads while no other of 2 finalists has enough fresh seeds in common with it."
+    assert summarise(snapshot).sentences[0].endswith(said)
+
+
+def test_one_that_lost_most_of_its_seeds_does_not_cost_the_best_one_its_evidence() -> None:
+    """Four seeds that it shares with the recipe show that it is better, the two that all three share do not."""
+    recipe = {0: 0.80, 1: 0.80, 2: 0.80, 3: 0.80}
+    best = {at: 0.82 + 0.01 * (at % 2) for at in range(10)}
+    short = {0: 0.70, 1: 0.74}
+    finalists = tuple(
+        with_seeds(number, rank=rank, scores=scores, planned=10)
+        for rank, (number, scores) in enumerate([(2, short), (1, best), (0, recipe)], start=1)
+    )
+    scores = score_finalists(snapshot_of(RECIPE, LUCKY, SOLID, finalists=finalists))
+    assert [score.trial.number for score in scores] == [1, 0, 2]

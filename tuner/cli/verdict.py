@@ -7,6 +7,7 @@ from typing import Any
 from tuner.report.facts import name_trial
 from tuner.report.formats import format_difference, format_probability
 from tuner.report.summary import Summary
+from tuner.store.records import StudyState
 from tuner.study.names import count_noun
 
 
@@ -17,11 +18,15 @@ def verdict_lines(summary: Summary) -> list[str]:
         return []
     lines = []
     estimate = standing.estimate
+    if summary.study.state is StudyState.SEARCHING:
+        lines.append("the search goes on: what it finds is compared with this")
     if estimate.low is not None and estimate.high is not None:
         rows = " over the folds" if standing.split == "folds" else " on the validation rows"
         if standing.rows:
             rows = f" on {count_noun(standing.rows, f'{standing.split} row')}"
         span = f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}"
+        if standing.rows and not standing.is_row_luck_counted:
+            span += " over seeds, on these same rows"
         lines.append(f"expect {summary.study.metric} {estimate.value:.4f}{rows} ({span})")
     if standing.optimism is not None and winner.claimed is not None:
         lines.append(f"its value in the search less that: {format_difference(winner.claimed - estimate.value)}")
@@ -35,8 +40,13 @@ def verdict_lines(summary: Summary) -> list[str]:
             lines.append(f"better than the runner-up, {name}, with probability {format_probability(probability)}")
     others = [score for score in standing.tied if score.trial.number != winner.trial.number]
     if others:
-        names = ", ".join(f"{name_trial(each.trial)}{' (the default recipe)' * each.is_baseline}" for each in others)
-        lines.append(f"statistically tied with it: {names}")
+        better = {each.other for each in standing.comparisons if each.is_worse}
+        names = ", ".join(
+            f"{name_trial(each.trial)}{' (the default recipe)' * each.is_baseline}"
+            f"{' (better)' * (each.trial.number in better)}"
+            for each in others
+        )
+        lines.append(f"{'tied with it or better' if better else 'statistically tied with it'}: {names}")
         if summary.cheaper is not None:
             left = " that finished the race" if any(each.why_out for each in standing.tied) else ""
             lines.append(f"the cheapest of these{left}: {name_trial(summary.cheaper.trial)}")

@@ -3,7 +3,8 @@
 Two things vary: the seed that a run was trained with, and which rows it is judged by. What the seeds do is measured over the fresh
 seeds that two finalists share (:mod:`tuner.contest`); what the rows do by a bootstrap in which the models stay as they are and the same
 rows are drawn for all of them. The variances are added, as Bouthillier et al. 2021 (https://arxiv.org/abs/2103.03098) ask for; what both
-share is counted twice, which errs on the careful side. Rows on which all runs agree in truth and prediction are exchangeable, so
+share is counted twice, which errs on the careful side. A metric of probabilities (``auc``, ``loss``) is the mean of what its rows
+contribute, and needs no bootstrap: the variance of such a mean is that of its parts. Rows on which all runs agree in truth and prediction are exchangeable, so
 counts of distinct patterns are drawn from a multinomial instead of the rows themselves: the same distribution, much faster.
 """
 
@@ -75,24 +76,30 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RowBootstrap:
+class RowLuck:
     """What drawing other rows would do to each finalist's mean score, its runs staying as they are.
 
     Attributes:
         rows: Rows that were drawn from.
-        replicates: For each trial number, its mean score over its runs in every replicate; shape (replicates,).
+        values: For each trial number, its mean score over its runs in every replicate; or what each row contributes to that.
+        averaged: Of how many of these values a score is the mean: 1 for replicates, the rows for what they contribute.
     """
 
     rows: int
-    replicates: Mapping[int, Floats]
+    values: Mapping[int, Floats]
+    averaged: int = 1
+
+    def holds(self, *numbers: int) -> bool:
+        """Whether it knows these finalists."""
+        return all(number in self.values for number in numbers)
 
     def variance(self, number: int, *, other: int | None = None) -> float:
         """Variance of a finalist's mean score, or of its difference from another one's on the same rows."""
-        drawn = self.replicates[number]
-        return float(np.var(drawn if other is None else drawn - self.replicates[other], ddof=1))
+        drawn = self.values[number]
+        return float(np.var(drawn if other is None else drawn - self.values[other], ddof=1)) / self.averaged
 
 
-def bootstrap_rows(
+def find_row_luck(
     finalists: Sequence[FinalistRecord],
     *,
     metric: str,
@@ -100,7 +107,7 @@ def bootstrap_rows(
     seeds: frozenset[int] | None = None,
     draws: int = REPLICATES,
     seed: int = 0,
-) -> RowBootstrap | None:
+) -> RowLuck | None:
     """Draw the rows again, the same ones for all finalists.
 
     Args:
@@ -112,22 +119,18 @@ def bootstrap_rows(
         seed: Seed of the resampling, so that the same study always gives the same report.
 
     Returns:
-        The replicates, or None if the metric cannot be had from predictions (``auc``, ``loss``) or if the runs were
-        not scored on the same rows.
+        None if the runs were not scored on the same rows, or if what was kept of the rows does not tell the metric: predicted
+        classes do not tell ``auc`` and ``loss``, for which older versions kept nothing else.
     """
-    scored = {
-        finalist.number: [
-            rows
-            for run in finalist.runs
-            if run.outcome is Outcome.COMPLETE and (seeds is None or run.seed in seeds) and (rows := _rows(run, split))
-        ]
-        for finalist in finalists
-    }
-    scored = {number: runs for number, runs in scored.items() if runs}
+    scored = _scored(finalists, split=split, seeds=seeds)
     flat = [run for runs in scored.values() for run in runs]
-    score = SCORES.get(metric)
-    if score is None or not flat or not flat[0].truth or any(run.truth != flat[0].truth for run in flat):
+    if not _tells_rows(flat, metric=metric):
         return None
+    rows = len(flat[0].truth)
+    score = SCORES.get(metric)
+    if score is None:
+        parts = {number: np.mean([run.by_row for run in runs], axis=0) for number, runs in scored.items()}
+        return RowLuck(rows=rows, values=parts, averaged=rows)
     truth, predictions, weights = _draw_rows(flat, np.random.default_rng(seed), draws=draws)
     classes = 1 + int(max(truth.max(), predictions.max()))
     scores = np.stack(
@@ -137,7 +140,36 @@ def bootstrap_rows(
     for number, runs in scored.items():
         replicates[number] = np.asarray(scores[start : start + len(runs)].mean(axis=0), dtype=np.float64)
         start += len(runs)
-    return RowBootstrap(rows=len(flat[0].truth), replicates=replicates)
+    return RowLuck(rows=rows, values=replicates)
+
+
+def knows_row_luck(finalists: Sequence[FinalistRecord], *, metric: str, split: str) -> bool:
+    """Whether :func:`find_row_luck` can tell what other rows would do."""
+    scored = _scored(finalists, split=split, seeds=None)
+    return _tells_rows([run for runs in scored.values() for run in runs], metric=metric)
+
+
+def _scored(
+    finalists: Sequence[FinalistRecord], *, split: str, seeds: frozenset[int] | None
+) -> dict[int, list[TestScore]]:
+    """The scores of each finalist that has any."""
+    scored = {
+        finalist.number: [
+            rows
+            for run in finalist.runs
+            if run.outcome is Outcome.COMPLETE and (seeds is None or run.seed in seeds) and (rows := _rows(run, split))
+        ]
+        for finalist in finalists
+    }
+    return {number: runs for number, runs in scored.items() if runs}
+
+
+def _tells_rows(runs: Sequence[TestScore], *, metric: str) -> bool:
+    """Whether all runs were scored on the same rows, of which the predictions or the parts in the metric are kept."""
+    truth = runs[0].truth if runs else ()
+    if not truth or any(run.truth != truth for run in runs):
+        return False
+    return metric in SCORES or all(len(run.by_row) == len(truth) for run in runs)
 
 
 def _rows(run: ConfirmationRecord, split: str) -> TestScore | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.report.comparison import Savings
 from tuner.report.evidence import Comparison
-from tuner.report.formats import format_value
+from tuner.report.formats import format_difference, format_score, format_value
 from tuner.report.standing import Standing
 from tuner.report.verdict import FinalistScore, Winner
 from tuner.store.records import StudySnapshot, TrialRecord
@@ -36,6 +36,25 @@ class Facts:
     def metric(self) -> str:
         """The objective's metric."""
         return self.snapshot.study.metric
+
+    def own(self, difference: float) -> str:
+        """A difference that is positive where the winner is better, as one of the metric: below zero where less is better."""
+        return format_difference(difference if self.snapshot.study.maximize else -difference)
+
+    def ahead(self, difference: float) -> str:
+        """How far the winner is ahead: ``+0.0560``, or where less is better ``0.0560 lower``."""
+        if self.snapshot.study.maximize:
+            return format_difference(difference)
+        return f"{format_score(abs(difference))} {'higher' if difference < 0.0 else 'lower'}"
+
+    def ahead_of(self, difference: float, who: str, *, word: str = "against") -> str:
+        """The same with whom it is ahead of: ``+0.0560 over the default recipe``, ``0.0560 lower than the default recipe``."""
+        return f"{self.ahead(difference)} {word if self.snapshot.study.maximize else 'than'} {who}"
+
+    def ends(self, low: float, high: float) -> str:
+        """The ends of such a difference's interval, the lower one first."""
+        low, high = (low, high) if self.snapshot.study.maximize else (high, low)
+        return f"{self.own(low)} to {self.own(high)}"
 
 
 def describe_params(params: Mapping[str, Value]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from tuner.contest import TRUST
 from tuner.report.evidence import Comparison
 from tuner.report.facts import NO_MOVE, Facts, name_trial
-from tuner.report.formats import format_count, format_difference, format_probability
+from tuner.report.formats import format_count, format_probability
 from tuner.report.troubles import why_no_recipe
-from tuner.report.verdict import Basis, FinalistScore, Winner
+from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds
 from tuner.store.records import TrialRecord
 from tuner.study.names import count_noun
 
@@ -25,14 +26,7 @@ def against_baseline(facts: Facts, winner: Winner) -> list[str]:
             return [
                 "It is the default recipe itself: no other finalist did better with the one seed, which cannot tell."
             ]
-        if winner.is_tie:
-            return [
-                (
-                    "It is the default recipe itself: another has a better mean with fresh seeds, but it is "
-                    f"better with less than {100 * TRUST:g} % probability, and a tie goes to the recipe."
-                )
-            ]
-        return ["It is the default recipe itself: no other finalist did better with fresh seeds."]
+        return [_what_the_recipe_withstood(facts, winner), *_left_ahead(facts)]
     if winner.baseline is None:
         if not is_settled and any(score.is_baseline for score in facts.finalists):
             return ["It cannot be compared with the default recipe, which has no score with a fresh seed."]
@@ -41,16 +35,17 @@ def against_baseline(facts: Facts, winner: Winner) -> list[str]:
     if comparison is None:
         return [f"It cannot be compared with {recipe}: they have no fresh seed in common."]
     common = "" if is_settled else f" with {count_noun(comparison.seed_pairs, 'fresh seed')} in common"
-    difference = format_difference(comparison.difference)
     lead = facts.standing.expected_lead(comparison)
-    what = "that is"
+    what = f"that is {facts.ahead(comparison.difference)}"
     if abs(lead - comparison.difference) > NO_MOVE:
-        what = f"expect {format_difference(lead)}; the means differ by"
-    sentence = f"Against {recipe}, {what} {difference}{common}{_interval(comparison)}."
+        what = f"expect {facts.ahead(lead)}; the means differ by {facts.own(comparison.difference)}"
+    sentence = f"Against {recipe}, {what}{common}{_interval(facts, comparison)}."
     if comparison.seed_pairs < 2:
         return [sentence, _ONE_SEED]
     if comparison.probability is None:
         return [sentence, "The seeds do not differ in score, so nothing can be said about how sure that is."]
+    if comparison.is_worse and comparison.split != "test":
+        return [sentence, "By the seeds that both have the recipe is clearly better."]
     if comparison.is_worse:
         prefer = ": prefer the default recipe" if is_settled else ""
         return [sentence, f"Validation chose it, the test rows disagree{prefer}."]
@@ -63,16 +58,58 @@ def against_baseline(facts: Facts, winner: Winner) -> list[str]:
 _ONE_SEED = "One seed cannot tell how much of that is the luck of the seed: nothing can be said about how sure that is."
 
 
-def _interval(comparison: Comparison) -> str:
+def _what_the_recipe_withstood(facts: Facts, winner: Winner) -> str:
+    itself = "It is the default recipe itself"
+    if winner.is_tie and winner.is_row_luck_unknown:
+        return (
+            f"{itself}: another has a better mean with fresh seeds, but what other held back rows would do to {facts.metric} is not known, "
+            "since its parts by row were not kept; seeds alone, which all see the same rows, do not beat the recipe."
+        )
+    if winner.is_tie:
+        return (
+            f"{itself}: another has a better mean with fresh seeds, but it is better with less than {100 * TRUST:g} % probability, "
+            "and a tie goes to the recipe."
+        )
+    finished = " that finished the race" if any(score.why_out for score in facts.finalists) else ""
+    return f"{itself}: no other finalist{finished} did better with fresh seeds."
+
+
+def ahead_when_they_left(facts: Facts) -> list[tuple[FinalistScore, float]]:
+    """Who left the race with a better mean than the winner has with the same seeds, and by how much; signed so that more is better.
+
+    They were sent away for others that were better still, and those fell behind in the end.
+    """
+    mine = None if facts.winner is None else facts.winner.score
+    sign = 1.0 if facts.snapshot.study.maximize else -1.0
+    found = []
+    for score in facts.finalists:
+        seeds = sorted(common_seeds([score, mine])) if mine is not None and score.why_out and score.seeds else []
+        if mine is None or not seeds:
+            continue
+        its, own = (statistics.fmean(each.in_blocks(each.judged, seeds=seeds)) for each in (score, mine))
+        if sign * (its - own) > NO_MOVE:
+            found.append((score, sign * (its - own)))
+    return found
+
+
+def _left_ahead(facts: Facts) -> list[str]:
+    return [
+        f"T{name_trial(score.trial)[1:]} left the race for others; by the {count_noun(len(score.seeds), 'seed')} that it has it is "
+        f"{facts.ahead_of(lead, 'the recipe')}."
+        for score, lead in ahead_when_they_left(facts)
+    ]
+
+
+def _interval(facts: Facts, comparison: Comparison) -> str:
     """The interval in brackets, over what it is taken, and the probability; empty where nothing can be said."""
     if comparison.low is None or comparison.high is None:
         return ""
-    where = "over folds" if comparison.split == "folds" else f"over seeds on the {comparison.split} rows"
+    where = "over folds" if comparison.split == "folds" else f"over seeds, on these same {comparison.split} rows"
     if comparison.rows:
         where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
     if comparison.claims > 1:
         where += f", corrected for {comparison.claims} comparisons"
-    text = f" (95 % interval {format_difference(comparison.low)} to {format_difference(comparison.high)} {where})"
+    text = f" (95 % interval {facts.ends(comparison.low, comparison.high)} {where})"
     if comparison.probability is None:
         return text
     alone = "taken alone, " if comparison.claims > 1 else ""
@@ -84,7 +121,7 @@ def against_runner_up(facts: Facts, winner: Winner) -> list[str]:
     comparison = facts.runner_up
     sentences = []
     if comparison is not None and winner.runner_up is not None:
-        sentences += _compare_runner_up(comparison, winner, runner_up=winner.runner_up)
+        sentences += _compare_runner_up(facts, comparison, runner_up=winner.runner_up)
     sentences += _tied(facts, winner)
     return sentences
 
@@ -97,11 +134,18 @@ def _tied(facts: Facts, winner: Winner) -> list[str]:
         return []
     if not others:
         return [f"Of {count_noun(len(facts.finalists), 'finalist')}, none is tied with it."]
-    names = ", ".join(_name_tied(each) for each in others)
+    better = {each.other for each in standing.comparisons if each.is_worse}
+    how = (
+        "clearly better"
+        if standing.is_row_luck_counted or not winner.is_row_luck_unknown
+        else "better, rows not counted"
+    )
+    names = ", ".join(_name_tied(each, how=how if each.trial.number in better else "") for each in others)
     corrected = (
         f" (Holm's correction for {len(standing.comparisons)} comparisons)" if len(standing.comparisons) > 1 else ""
     )
-    sentence = f"Statistically tied with it at 95 %: {names}{corrected}."
+    tied = "Tied with it or better at 95 %" if better else "Statistically tied with it at 95 %"
+    sentence = f"{tied}: {names}{corrected}."
     if facts.cheaper is None:
         return [sentence]
     cheap = name_trial(facts.cheaper.trial)
@@ -114,29 +158,39 @@ def _tied(facts: Facts, winner: Winner) -> list[str]:
     ]
 
 
-def _name_tied(score: FinalistScore) -> str:
+def _name_tied(score: FinalistScore, *, how: str) -> str:
     """With what makes it less than an equal: few seeds cannot tell a finalist apart, however far behind it is."""
     name = f"{name_trial(score.trial)}{', the default recipe' * score.is_baseline}"
-    return f"{name} (by the {count_noun(len(score.seeds), 'seed')} that it has)" if score.why_out else name
+    seeds = f"by the {count_noun(len(score.seeds), 'seed')} that it has" if score.why_out else ""
+    more = " ".join(part for part in (how, seeds) if part)
+    return f"{name} ({more})" if more else name
 
 
 def _who_finished(tied: Sequence[FinalistScore]) -> str:
     return " that finished the race" if any(score.why_out for score in tied) else ""
 
 
-def _compare_runner_up(comparison: Comparison, winner: Winner, *, runner_up: TrialRecord) -> list[str]:
-    name = name_trial(runner_up)
+def _compare_runner_up(facts: Facts, comparison: Comparison, *, runner_up: TrialRecord) -> list[str]:
+    name, winner = name_trial(runner_up), facts.winner
+    assert winner is not None
     if winner.baseline is not None and winner.baseline.number == runner_up.number:
         return []  # said of the default recipe already
     if comparison.seed_pairs < 2:
-        difference = f"{format_difference(comparison.difference)} with one seed in common"
-        return [f"Against the runner-up, {name}, it is {difference}{_interval(comparison)}: one seed cannot tell."]
+        difference = f"{facts.ahead(comparison.difference)} with one seed in common"
+        return [
+            f"Against the runner-up, {name}, it is {difference}{_interval(facts, comparison)}: one seed cannot tell."
+        ]
     if comparison.probability is None:
         return []
     probability = format_probability(comparison.probability)
     tail = ": the two cannot be told apart"
     if comparison.is_clear or comparison.is_worse:
-        tail = "" if comparison.is_clear else ": validation chose it, the test rows disagree"
+        tail = (
+            ": validation chose it, the test rows disagree"
+            if comparison.split == "test"
+            else " by the seeds that both have"
+        )
+        tail = "" if comparison.is_clear else tail
     if comparison.difference < 0.0:
         return [_behind_runner_up(comparison, name=name, tail=tail)]
     pairs = count_noun(comparison.seed_pairs, "common fold" if comparison.split == "folds" else "common seed")

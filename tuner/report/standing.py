@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tuner import contest
 from tuner.contest import Estimate, Lead
-from tuner.report.evidence import Comparison, RowBootstrap, bootstrap_rows
+from tuner.report.evidence import Comparison, RowLuck, find_row_luck
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import Outcome, StudySnapshot
 
@@ -20,6 +20,8 @@ class Standing:
         comparisons: The winner against each other finalist that has a fresh seed in common with it, best first.
         split: ``test``, ``held-back``, ``folds`` or ``validation``: the rows that the number which is told comes from.
         rows: How many they are, 0 where that is not known.
+        is_row_luck_counted: Whether the intervals contain the luck of which rows were drawn, which needs predictions, or each row's
+            part in the metric; else they are over seeds, on these same rows.
         estimate: What to expect of the winner on such rows, free of the luck that it was chosen for; None without a score.
         tied: The winner and the finalists that cannot be told from it, best first; those that left the race are among them unless
             they are clearly behind. Empty while the confirmation goes on, and where one seed, or seeds that do not differ, cannot tell.
@@ -32,6 +34,7 @@ class Standing:
     comparisons: tuple[Comparison, ...] = ()
     split: str = "validation"
     rows: int = 0
+    is_row_luck_counted: bool = False
     estimate: Estimate | None = None
     tied: tuple[FinalistScore, ...] = ()
     cheapest: FinalistScore | None = None
@@ -70,6 +73,7 @@ def find_standing(snapshot: StudySnapshot, winner: Winner | None, *, finalists: 
         comparisons=comparisons,
         split=split,
         rows=_count_rows(snapshot, split),
+        is_row_luck_counted=bootstrap is not None,
         estimate=estimate,
         tied=tied,
         cheapest=_cheapest(tied),
@@ -87,11 +91,11 @@ def _best_split(finalists: Sequence[FinalistScore]) -> str:
     return "held-back" if all(score.held_back for score in scored) else "validation"
 
 
-def _bootstrap(snapshot: StudySnapshot, *, split: str, seeds: frozenset[int] | None = None) -> RowBootstrap | None:
+def _bootstrap(snapshot: StudySnapshot, *, split: str, seeds: frozenset[int] | None = None) -> RowLuck | None:
     """What the drawn rows do; None on the validation rows, whose predictions are not kept, and where each seed has a fold of its own."""
     if split in ("validation", "folds"):
         return None
-    return bootstrap_rows(snapshot.finalists, metric=snapshot.study.metric, split=split, seeds=seeds)
+    return find_row_luck(snapshot.finalists, metric=snapshot.study.metric, split=split, seeds=seeds)
 
 
 def _compare_all(
@@ -100,7 +104,7 @@ def _compare_all(
     *,
     finalists: Sequence[FinalistScore],
     split: str,
-    bootstrap: RowBootstrap | None,
+    bootstrap: RowLuck | None,
 ) -> list[tuple[Comparison, Lead]]:
     """The winner against every other finalist, each on the fresh seeds that both have."""
     sign = 1.0 if snapshot.study.maximize else -1.0
@@ -118,7 +122,7 @@ def _compare_all(
             if common <= frozenset(score.seeds)
         )
         numbers = (winner.trial.number, other.trial.number)
-        has_rows = drawn is not None and all(number in drawn.replicates for number in numbers)
+        has_rows = drawn is not None and drawn.holds(*numbers)
         rows = drawn.rows if drawn is not None and has_rows else 0
         variance = drawn.variance(numbers[0], other=numbers[1]) if drawn is not None and has_rows else 0.0
         ahead = contest.lead(mine, theirs, field=field, row_variance=variance, rows=rows)
@@ -163,16 +167,16 @@ def _estimate(
     *,
     finalists: Sequence[FinalistScore],
     split: str,
-    bootstrap: RowBootstrap | None,
+    bootstrap: RowLuck | None,
 ) -> Estimate | None:
     """What to expect of the winner on the rows of a split, in the metric's own sign."""
     sign = 1.0 if snapshot.study.maximize else -1.0
     racing = comparable(finalists)
     seeds = sorted(common_seeds(racing))
-    if winner not in racing or not seeds:
+    if winner not in racing or len(seeds) < min(contest.FIRST_SEEDS, len(winner.seeds)):
         racing, seeds = [winner], sorted(winner.seeds)
     number = winner.trial.number
-    drawn = bootstrap if bootstrap is not None and number in bootstrap.replicates else None
+    drawn = bootstrap if bootstrap is not None and bootstrap.holds(number) else None
     found = contest.expect(
         number,
         choosing={
@@ -199,10 +203,10 @@ def _signed(score: FinalistScore, *, split: str, seeds: Sequence[int], sign: flo
 def _tied(
     winner: Winner, *, finalists: Sequence[FinalistScore], comparisons: Sequence[Comparison]
 ) -> tuple[FinalistScore, ...]:
-    """The winner and those that it cannot be told from."""
+    """The winner and those that are not clearly behind it: one that left the race may even have been ahead."""
     if winner.basis is not Basis.CONFIRMED or all(comparison.p_value is None for comparison in comparisons):
         return ()
-    apart = {comparison.other for comparison in comparisons if comparison.is_settled}
+    apart = {comparison.other for comparison in comparisons if comparison.is_clear}
     return tuple(each for each in finalists if each.seeds and each.trial.number not in apart)
 
 

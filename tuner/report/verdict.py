@@ -3,7 +3,7 @@
 Among the finalists still in the race the winner is the one with the best *mean score over the fresh seeds that all of them
 have*, on the validation rows that were held back from the search where there are any, else on the validation rows. The default
 recipe is given up only to one that is better with a probability of 97.5 %, over seeds and, where they were held back, over rows: less
-is a tie, which the recipe wins. While some have no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and
+is a tie, which the recipe wins; so is any lead on held back rows of which too little was kept to tell what others would do. While some have no score yet, those with one are ranked and nothing is settled. The score that made a trial a finalist is the largest of many noisy ones and
 so too good (the winner's curse); the test rows only report and never choose.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tuner import contest
-from tuner.report.evidence import RowBootstrap, bootstrap_rows
+from tuner.report.evidence import RowLuck, find_row_luck, knows_row_luck
 from tuner.store.records import ConfirmationRecord, FinalistRecord, Outcome, StudySnapshot, StudyState, TrialRecord
 from tuner.study.folds import fold_of, in_blocks
 
@@ -73,13 +73,17 @@ class FinalistScore:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the scores that choose, None before the first one."""
-        return statistics.fmean(self.judged) if self.judged else None
+        """Mean of the scores that choose, or of the folds' means; None before the first one."""
+        return statistics.fmean(self._blocks) if self.judged else None
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation of these scores over the seeds, None below two."""
-        return statistics.stdev(self.judged) if len(self.judged) > 1 else None
+        """Standard deviation of what ``mean`` is the mean of, None below two."""
+        return statistics.stdev(self._blocks) if len(self._blocks) > 1 else None
+
+    @property
+    def _blocks(self) -> list[float]:
+        return self.in_blocks(self.judged, seeds=self.seeds)
 
     def on(self, split: str) -> tuple[float, ...]:
         """The scores on ``test``, ``held-back`` or ``validation`` rows, or of ``folds``, one for each of ``seeds``."""
@@ -130,6 +134,8 @@ class Winner:
         weights: Where the weights lie: of its best re-training by the validation rows, else of the search; empty if none are kept.
         weights_seed: The fresh seed that they were trained with; None for those of the search.
         is_tie: Whether another finalist's mean is better, by too little for it to win over the default recipe.
+        is_row_luck_unknown: Whether held back rows chose, of which too little was kept to tell what others would do: then seeds alone
+            do not beat the default recipe.
     """
 
     trial: TrialRecord
@@ -144,6 +150,7 @@ class Winner:
     weights: str = ""
     weights_seed: int | None = None
     is_tie: bool = False
+    is_row_luck_unknown: bool = False
 
 
 def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
@@ -173,6 +180,7 @@ def score_finalists(snapshot: StudySnapshot) -> tuple[FinalistScore, ...]:
         favourite=favourite,
         row_variance=_row_variance(drawn, favourite=favourite),
         rows=drawn.rows if drawn is not None else 0,
+        can_lose=not _is_row_luck_unknown(snapshot, held=held),
     )
     ranked = [by_number[number] for number in order]
     by_mean = sorted(scores, key=lambda score: -sign * (score.mean or 0.0))
@@ -185,32 +193,51 @@ def comparable(finalists: Sequence[FinalistScore]) -> list[FinalistScore]:
     """Those in the race that are compared by the seeds that all of them have, in their order.
 
     One that lost most of its re-trainings, to errors or to the budget, is not among them: with it, a seed or two would decide
-    what the others have many for. The default recipe is while two seeds are left, for the winner is held against it.
+    what the others have many for. The default recipe is while two seeds are left, for the winner is held against it: it comes first, and
+    who shares fewer than two seeds with it, or fewer than half of its own, waits or is left out. Without it half the seeds of the one
+    with most will do where two leave nobody to compare, as at the start of a confirmation; if these do, too, all with most count.
     """
     racing = [score for score in finalists if score.seeds and not score.why_out]
-    most = max((len(score.seeds) for score in racing), default=0)
-    chosen: list[FinalistScore] = []
-    for score in sorted(racing, key=lambda score: -len(score.seeds)):
-        least = contest.FIRST_SEEDS if score.is_baseline else most / 2
-        if len(score.seeds) == most or len(common_seeds([*chosen, score])) >= least:
-            chosen.append(score)
+    ranked = sorted(racing, key=lambda score: -len(score.seeds))
+    recipe = next((score for score in racing if score.is_baseline and len(score.seeds) >= contest.FIRST_SEEDS), None)
+    if recipe is not None:
+        most = len(ranked[0].seeds)
+        ranked = [recipe, *(score for score in ranked if score is not recipe and 2 * len(score.seeds) >= most)]
+    most = len(ranked[0].seeds) if ranked else 0
+    chosen = _sharing(ranked, least=max(contest.FIRST_SEEDS, most / 2))
+    if len(chosen) < 2 and recipe is None:
+        chosen = _sharing(ranked, least=most / 2)
+    if len(chosen) < 2 and recipe is None:
+        chosen = [score for score in ranked if len(score.seeds) == most]
     return [score for score in racing if score in chosen]
 
 
-def _draw_rows(
-    snapshot: StudySnapshot, racing: Sequence[FinalistScore], *, seeds: frozenset[int]
-) -> RowBootstrap | None:
+def _sharing(ranked: Sequence[FinalistScore], *, least: float) -> list[FinalistScore]:
+    """The first, and each further one that has so many seeds in common with all before it."""
+    chosen: list[FinalistScore] = []
+    for score in ranked:
+        if not chosen or len(common_seeds([*chosen, score])) >= least:
+            chosen.append(score)
+    return chosen
+
+
+def _is_row_luck_unknown(snapshot: StudySnapshot, *, held: bool) -> bool:
+    """Whether held back rows choose, and nothing was kept of them that tells what others would do."""
+    return held and not knows_row_luck(snapshot.finalists, metric=snapshot.study.metric, split="held-back")
+
+
+def _draw_rows(snapshot: StudySnapshot, racing: Sequence[FinalistScore], *, seeds: frozenset[int]) -> RowLuck | None:
     """What other held back rows would have done to those in the race; None where that cannot be told."""
     numbers = {score.trial.number for score in racing}
     finalists = [finalist for finalist in snapshot.finalists if finalist.number in numbers]
-    return bootstrap_rows(finalists, metric=snapshot.study.metric, split="held-back", seeds=seeds, draws=_DRAWS)
+    return find_row_luck(finalists, metric=snapshot.study.metric, split="held-back", seeds=seeds, draws=_DRAWS)
 
 
-def _row_variance(drawn: RowBootstrap | None, *, favourite: int | None) -> dict[int, float]:
+def _row_variance(drawn: RowLuck | None, *, favourite: int | None) -> dict[int, float]:
     """Of each finalist's difference from the favourite."""
-    if drawn is None or favourite is None or favourite not in drawn.replicates:
+    if drawn is None or favourite is None or not drawn.holds(favourite):
         return {}
-    return {number: drawn.variance(number, other=favourite) for number in drawn.replicates if number != favourite}
+    return {number: drawn.variance(number, other=favourite) for number in drawn.values if number != favourite}
 
 
 def common_seeds(finalists: Sequence[FinalistScore]) -> frozenset[int]:
@@ -260,6 +287,7 @@ def choose_winner(snapshot: StudySnapshot) -> Winner | None:
             weights=scored[0].trial.checkpoint if kept is None else kept.checkpoint,
             weights_seed=None if kept is None else kept.seed,
             is_tie=scored[0].is_baseline and _is_ahead(comparable(scored), scored[0], maximize=snapshot.study.maximize),
+            is_row_luck_unknown=_is_row_luck_unknown(snapshot, held=_is_held_back(snapshot)),
         )
     if not ranked or ranked[0].value is None:
         return None

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from tuner.report.comparison import Savings
 from tuner.report.facts import NO_MOVE, Facts, describe_params, name_trial
 from tuner.report.folds import count_folds, describe_folds, describe_rounds
-from tuner.report.formats import format_difference, format_score, format_seconds
-from tuner.report.rivals import against_baseline, against_runner_up
+from tuner.report.formats import format_score, format_seconds
+from tuner.report.rivals import against_baseline, against_runner_up, ahead_when_they_left
 from tuner.report.troubles import list_troubles
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
-from tuner.store.records import StudySnapshot, StudyState
+from tuner.store.records import StudyRecord, StudySnapshot, StudyState
 from tuner.study.names import count_noun
 
 _FEW_SEEDS = 5
@@ -32,11 +32,18 @@ def write_headline(facts: Facts) -> str:
         lead = f"{name} leads with {facts.metric} {format_score(winner.claimed)} on validation"
         return f"{lead}, not confirmed" if study.state is StudyState.FINISHED else f"{lead} so far, not confirmed"
     if winner.basis is Basis.CONFIRMING:
-        return f"{name} leads; the confirmation has not ended"
+        return f"{_who(winner)} leads; the confirmation has not ended"
     if winner.basis is Basis.INCOMPLETE:
-        who = f"The default recipe of {name}" if winner.score and winner.score.is_baseline else name
-        return f"{who} leads, not settled: {count_retrainings(winner)}"
+        return f"{_who(winner)} leads, not settled: {count_retrainings(winner)}"
+    if study.state is StudyState.SEARCHING:
+        score = f"{facts.metric} {format_score(_told(facts, winner))} {_on_rows(facts)}"
+        return f"{_who(winner)} leads so far, the search goes on: {score}"
     return _settled_headline(facts, winner)
+
+
+def _who(winner: Winner) -> str:
+    name = winner.trial.strategy
+    return f"The default recipe of {name}" if winner.score is not None and winner.score.is_baseline else name
 
 
 def _settled_headline(facts: Facts, winner: Winner) -> str:
@@ -44,29 +51,28 @@ def _settled_headline(facts: Facts, winner: Winner) -> str:
     assert winner.score is not None
     score = f"{facts.metric} {format_score(_told(facts, winner))} {_on_rows(facts)}"
     if len(winner.score.seeds) == 1:
-        who = f"The default recipe of {name}" if winner.score.is_baseline else name
         over = ""
         if facts.baseline is not None and winner.baseline is not None:
             recipe = f"the default recipe of {winner.baseline.strategy}"
-            over = f", {format_difference(facts.standing.expected_lead(facts.baseline))} against {recipe}"
-        return f"{who} scores best with one seed, which cannot tell: {score}{over}"
+            over = f", {facts.ahead_of(facts.standing.expected_lead(facts.baseline), recipe)}"
+        return f"{_who(winner)} scores best with one seed, which cannot tell: {score}{over}"
     if winner.score.is_baseline:
         clearly = " clearly" if winner.is_tie else ""
-        return f"The default recipe of {name} was not{clearly} beaten: {score}"
+        left = " by any that finished the race" if ahead_when_they_left(facts) else ""
+        return f"The default recipe of {name} was not{clearly} beaten{left}: {score}"
     if facts.baseline is None or winner.baseline is None:
         return f"{name} wins: {score}"
     recipe = f"the default recipe of {winner.baseline.strategy}"
     lead = facts.standing.expected_lead(facts.baseline)
-    difference = format_difference(lead)
     if facts.baseline.is_clear:
-        return f"{name} wins: {score}, {difference} over {recipe}"
+        return f"{name} wins: {score}, {facts.ahead_of(lead, recipe, word='over')}"
     if facts.baseline.probability is None:
-        return f"{name} scores best, how surely cannot be told: {score}, {difference} against {recipe}"
+        return f"{name} scores best, how surely cannot be told: {score}, {facts.ahead_of(lead, recipe)}"
     if facts.baseline.is_worse:
-        return f"{name} wins on validation, but {recipe} is better on test: {score}, {difference}"
+        return f"{name} wins on validation, but {recipe} is better on test: {score}, {facts.ahead(lead)}"
     if lead < 0:
-        return f"{name} leads on validation, and cannot be told from {recipe} on test: {score}, {difference}"
-    return f"{name} wins, but not clearly: {score}, {difference} against {recipe}"
+        return f"{name} leads on validation, and cannot be told from {recipe} on test: {score}, {facts.ahead(lead)}"
+    return f"{name} wins, but not clearly: {score}, {facts.ahead_of(lead, recipe)}"
 
 
 def write_sentences(facts: Facts) -> tuple[str, ...]:
@@ -120,6 +126,8 @@ def _what_won(facts: Facts, winner: Winner) -> str:
     among = f"among the {len(compared)} of {finalists} that can be compared"
     seeds = sorted(common_seeds(compared))
     rows = "score on the held back rows" if winner.score.held_back else "validation score"
+    if len(compared) == 1 and winner.score.is_baseline:
+        return f"{what} leads while no other of {finalists} has enough fresh seeds in common with it."
     if not seeds:
         return f"{what} has the best mean {rows} {among}, but they have no fresh seed in common."
     common = f"over the {count_noun(len(seeds), 'fresh seed')} in common"
@@ -156,12 +164,10 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
         sentences.append("It is the strategy's default recipe: the search has not improved on it.")
     elif winner.baseline is not None and winner.baseline.value is not None and winner.claimed is not None:
         sign = 1.0 if study.maximize else -1.0
-        gain = format_difference(sign * (winner.claimed - winner.baseline.value))
-        sentences.append(f"That is {gain} against the best default recipe, {name_trial(winner.baseline)}.")
+        recipe = f"the best default recipe, {name_trial(winner.baseline)}"
+        sentences.append(f"That is {facts.ahead_of(sign * (winner.claimed - winner.baseline.value), recipe)}.")
     if study.state is StudyState.SEARCHING:
-        open_trials = study.counts.get("running", 0) + study.counts.get("waiting", 0)
-        under_way = f": {count_noun(open_trials, 'trial')} under way" if open_trials else ""
-        sentences.append(f"The search is still running{under_way}.")
+        sentences.append(f"The search is still running{_under_way(study)}.")
     elif study.state in (StudyState.PAUSED, StudyState.STOPPED):
         sentences.append(f"The study is {study.state.value}: {study.state_reason or 'no reason was given'}.")
     elif study.state is StudyState.FINISHED and winner.planned:
@@ -173,6 +179,11 @@ def _unconfirmed(facts: Facts, winner: Winner) -> list[str]:
         f"{'lower' if study.maximize else 'higher'} one on new data. Only fresh seeds can tell by how much."
     )
     return sentences
+
+
+def _under_way(study: StudyRecord) -> str:
+    open_trials = study.counts.get("running", 0) + study.counts.get("waiting", 0)
+    return f": {count_noun(open_trials, 'trial')} under way" if open_trials else ""
 
 
 def _incomplete(winner: Winner) -> str:
@@ -190,6 +201,11 @@ def _how_good(facts: Facts, winner: Winner) -> list[str]:
         sentences.append(f"Provisional: {ended} of {count_noun(planned, 're-training')} have ended.")
     if winner.basis is Basis.INCOMPLETE:
         sentences.append(_incomplete(winner))
+    if facts.snapshot.study.state is StudyState.SEARCHING:
+        where = _under_way(facts.snapshot.study)
+        sentences.append(
+            f"Provisional: the search goes on after this confirmation{where}; what it finds is compared with these."
+        )
     missing = score.planned - len(score.seeds) - (score.open if winner.basis is Basis.CONFIRMING else 0)
     if missing:
         sentences.append(f"{count_noun(missing, 're-training')} of it gave no score; the mean is over the others.")
@@ -221,11 +237,11 @@ def _on_rows(facts: Facts) -> str:
 
 def _fresh_scores(facts: Facts, score: FinalistScore) -> str:
     """What the re-trainings gave, and on which rows."""
-    values = score.on(facts.standing.split)
-    if not values:
-        values = score.judged
+    values = score.in_blocks(score.on(facts.standing.split) or score.judged, seeds=score.seeds)
     spread = f", standard deviation {format_score(statistics.stdev(values))}" if len(values) > 1 else ""
     seeds = count_noun(len(score.seeds), "seed")
+    if len(values) < len(score.seeds):  # those of a fold are one block, and its mean is what counts
+        seeds = f"{count_noun(len(values), 'fold')}, {seeds}"
     mean = format_score(statistics.fmean(values))
     if facts.standing.split == "test":
         where = f"On {count_noun(facts.test_rows, 'test row')}, which the search never saw, it scores"
@@ -259,8 +275,9 @@ def _expected(facts: Facts, winner: Winner) -> list[str]:
         )
     if estimate.low is None or estimate.high is None:
         return [f"{number}."] if moved else []
-    over = "test rows and seeds" if facts.standing.split == "test" else "rows and seeds"
-    over = {"validation": "seeds, on these same rows", "folds": "folds"}.get(facts.standing.split, over)
+    over = "folds" if facts.standing.split == "folds" else "seeds, on these same rows"
+    if facts.standing.is_row_luck_counted:
+        over = "test rows and seeds" if facts.standing.split == "test" else "rows and seeds"
     is_few = len(set(score.folds or score.seeds)) < _FEW_SEEDS
     few = f": few {'folds' if score.folds else 'seeds'} make it wide" if is_few else ""
     return [f"{number} (95 % interval {format_score(estimate.low)} to {format_score(estimate.high)} over {over}{few})."]
