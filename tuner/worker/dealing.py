@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuner.errors import LeaseLost, TrialError, UnavailableError
+from tuner.errors import ConfigurationError, LeaseLost, TrialError, UnavailableError
 from tuner.source import this_code
 from tuner.store import fits, leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
+from tuner.store.rows import first_rows
 from tuner.study.plan import TrialResult, Verdict
 from tuner.worker import protocol
 from tuner.worker.events import EpochReported, Event, Notice, RunEnded, RunProgress
@@ -42,6 +43,7 @@ class Desk:
         outage: Whether the database can be reached.
         health: Of the devices.
         room: Whether there is room for what runs write.
+        refuse: Takes the name of a study that this worker shall serve no more, and why; None serves it whatever its rows are.
     """
 
     db: Database
@@ -50,6 +52,7 @@ class Desk:
     outage: Outage
     health: Health
     room: Room
+    refuse: Callable[[str, ConfigurationError], None] | None = None
 
 
 def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool) -> None:
@@ -67,7 +70,9 @@ def deal(desk: Desk, slot: Slot, message: protocol.Message, *, is_draining: bool
             slot.failed_starts = 0
         case protocol.Started(key=key) | protocol.Fit(key=key) | protocol.Recall(key=key) if _is_of(job, key):
             assert job is not None
-            _store_or_keep(desk, slot, job=job, message=message)
+            verdict = _store_or_keep(desk, slot, job=job, message=message)
+            if verdict is not Verdict.GO_ON and job.stop_asked_at is None:
+                interrupt(slot, job, verdict)
         case protocol.Progress(key=key, epoch=epoch, fraction=fraction) if _is_of(job, key):
             assert job is not None
             desk.show(
@@ -214,7 +219,7 @@ def catch_up(desk: Desk, slot: Slot) -> None:
         verdict = _store(desk, slot, job=job, message=job.backlog[0])
         job.backlog.popleft()
         if verdict is not Verdict.GO_ON and job.stop_asked_at is None:
-            interrupt(slot, job, Verdict.STOP)
+            interrupt(slot, job, verdict if verdict is Verdict.RELEASE else Verdict.STOP)
 
 
 def interrupt(slot: Slot, job: Job, verdict: Verdict) -> None:
@@ -255,6 +260,7 @@ def _store(
             return _judge(desk, slot, job=job, message=message)
         case protocol.Started(facts=facts):
             _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, {**facts, "code": this_code()}))
+            return _compare_rows(desk, job, rows=facts.get("data", ""))
         case protocol.Fit(micro_batch=micro_batch):
             job.micro_batch = micro_batch
             if slot.device:
@@ -263,6 +269,24 @@ def _store(
         case protocol.Recall(epoch=epoch, metrics=metrics):
             _unless_lost(job, lambda: job.driver.recall(job.lease, epoch=epoch, metrics=metrics))
     return Verdict.GO_ON
+
+
+def _compare_rows(desk: Desk, job: Job, *, rows: str) -> Verdict:
+    """Give a run back, and its study up, whose rows here are not those that the study's first trial has: their scores cannot be compared."""
+    study = job.driver.study
+    if desk.refuse is None or job.is_lost or not rows or (study.spec.data.folds and job.lease.purpose != "search"):
+        return Verdict.GO_ON
+    number, first = first_rows(desk.db, job.lease)
+    if first in ("", rows):
+        return Verdict.GO_ON
+    error = ConfigurationError(
+        f"the rows of {study.spec.data.train} or of its validation are others here than those of trial {number}",
+        why=f"digest {first[:12]} there, {rows[:12]} here",
+        fix="put the old file back, or create a study for the new rows",
+    )
+    job.release_reason = str(error)
+    desk.refuse(study.name, error)
+    return Verdict.RELEASE
 
 
 def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Verdict:
