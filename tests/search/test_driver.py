@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from tests.store.toy import LEASE, holder, score, sql, toy_result, toy_space, toy_study, train
 from tuner.errors import TrialError
-from tuner.search.budget import why_not_again
+from tuner.search.budget import least_limits, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
-from tuner.store import leases, trial_control
+from tuner.store import control, leases, trial_control
+from tuner.store.control import Wishes
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
@@ -216,3 +217,20 @@ def test_a_trial_whose_checkpoints_were_lost_is_judged_again_from_where_it_goes_
     assert driver.report(again, epoch=1, metrics=low, seconds=1.0, extend=LEASE) == (Verdict.GO_ON, "")
     said = driver.report(again, epoch=2, metrics=low, seconds=2.0, extend=LEASE)
     assert said == (Verdict.PRUNE, "f1 0.1 at epoch 2 is rank 3 of 3 there (best 0.5)")
+
+
+def test_a_run_is_judged_by_the_budget_that_stands_now(db: Database) -> None:
+    """Nothing else reads the study after the driver was made."""
+    toy_study(db, training={"epochs": 9}, search={"pruner": "none"})
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+
+    def why_stopped(*, epoch: int, gpu_hours: float) -> str:
+        wishes = Wishes(gpu_hours=gpu_hours)
+        control.change(db, "toy", wishes=wishes, who="anna@box", quota=why_no_new_trial, least=least_limits)
+        return driver.report(lease, epoch=epoch, metrics={"f1": 0.5}, seconds=600.0 * epoch, extend=LEASE)[1]
+
+    assert why_stopped(epoch=4, gpu_hours=0.5) == "budget of 0.5 device hours is used"  # it had none before
+    assert why_stopped(epoch=5, gpu_hours=1.0) == ""
+    assert driver.time_left(lease) == ("", 600.0)

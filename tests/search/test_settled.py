@@ -123,6 +123,25 @@ def test_a_study_that_settled_says_so_to_its_end_and_goes_on_when_it_is_resumed(
             control.resume(db, "toy", who="anna@box")
 
 
+def test_an_early_end_that_was_taken_back_is_nobodys_reason_to_end_the_search_again(tmp_path: Path) -> None:
+    with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
+        search = {"stop_when": {"gain": 0.05, "trials": 3}, "pruner": "none"}
+        toy_study(db, search=search, budget={"trials": 9})
+        other = StudyDriver(db, name="toy")  # of another worker, which has read the study before
+        driver = StudyDriver(db, name="toy")
+        for _ in range(6):
+            lease = driver.claim(holder())
+            assert lease is not None
+            driver.finish(lease, result=toy_result(0.5, epochs=3))
+        assert driver.advance().state is StudyState.FINISHED
+        control.resume(db, "toy", who="anna@box")
+        for _ in range(3):
+            lease = other.claim(holder())
+            assert lease is not None
+            other.finish(lease, result=toy_result(0.5, epochs=3))
+        assert other.advance().state_reason == "budget of 9 trials is used"
+
+
 def test_advice_for_more_names_the_limit_that_ended_the_search(tmp_path: Path) -> None:
     with Database.open(f"sqlite:///{tmp_path / 'tuner.db'}", create=True) as db:
         toy_study(db, budget={"trials": 40, "epochs": 6}, search={"pruner": "none"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from tests.store.toy import estrange, holder, toy_study, train
@@ -13,7 +14,8 @@ from tuner.errors import ConfigurationError
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
 from tuner.store.past import load_past
-from tuner.store.studies import find_study, list_studies, list_unreadable
+from tuner.store.studies import budget_now, find_study, list_studies, list_unreadable, read_budget
+from tuner.store.tables import studies
 
 
 @pytest.fixture
@@ -61,3 +63,12 @@ def test_a_study_that_cannot_be_read_can_be_deleted(db: Database, sqlite_url: st
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("deleted study strange with 0 trials from ")
     assert not list_unreadable(db)
+
+
+def test_a_budget_that_cannot_be_read_is_named_in_one_line_and_one_that_is_gone_is_none(db: Database) -> None:
+    estrange(db, "toy", section="budget")
+    toy = db.read(lambda tx: tx.execute(select(studies.c.study_id).where(studies.c.name == "toy")).scalar_one())
+    with pytest.raises(ConfigurationError, match=r'^study "toy" cannot be read - .*: budget\.invented: [^\n]*$'):
+        db.read(lambda tx: read_budget(tx, toy))
+    assert db.read(lambda tx: budget_now(tx, toy, uid="of another")) is None
+    assert db.read(lambda tx: budget_now(tx, toy + 1)) is None

@@ -70,13 +70,13 @@ def toy_study(db: Database, name: str = "toy", *, space: SearchSpace | None = No
     return studies.create_study(db, spec=toy_spec(name, **changes), space=space or toy_space(), maximize=True)
 
 
-def estrange(db: Database, name: str) -> None:
+def estrange(db: Database, name: str, *, section: str = "search") -> None:
     """Let a study be one that a newer code made, with a key that this one does not know."""
 
     def _change(tx: Connection) -> None:
         is_it = studies_table.c.name == name
         spec = json.loads(tx.execute(select(studies_table.c.spec).where(is_it)).scalar_one())
-        spec["search"]["invented"] = 1
+        spec[section]["invented"] = 1
         tx.execute(update(studies_table).where(is_it).values(spec=json.dumps(spec), code="9.0.0/abc"))
 
     db.write(_change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.store.toy import holder, toy_study
+from tuner.errors import ConfigurationError
 from tuner.search.budget import least_limits, why_no_new_trial
 from tuner.search.driver import StudyDriver
 from tuner.store import control
@@ -16,6 +17,10 @@ from tuner.worker.showing import Showing
 ANNA = "anna@box"
 
 
+def _nobody(name: str, error: ConfigurationError) -> None:
+    raise AssertionError(name) from error
+
+
 def test_a_run_of_a_paused_study_hears_of_its_new_budget(sqlite_url: str) -> None:
     with Database.open(sqlite_url, create=True) as db:
         toy_study(db, budget={"gpu_hours": 1.0}, search={"pruner": {"name": "none"}})
@@ -23,7 +28,7 @@ def test_a_run_of_a_paused_study_hears_of_its_new_budget(sqlite_url: str) -> Non
         lease = driver.claim(holder())
         assert lease is not None
         drivers, busy = {"toy": driver}, [driver]
-        showing = Showing(db, drivers=drivers, show=lambda _: None, is_busy=lambda one: one in busy)
+        showing = Showing(db, drivers=drivers, show=lambda _: None, is_busy=lambda one: one in busy, refuse=_nobody)
         control.pause(db, "toy", who=ANNA)
         showing.show_studies()
         assert drivers == {"toy": driver}
@@ -43,7 +48,7 @@ def test_that_a_study_was_deleted_is_told_once(sqlite_url: str) -> None:
     with Database.open(sqlite_url, create=True) as db:
         toy_study(db)
         drivers, said = {"toy": StudyDriver(db, name="toy")}, list[Event]()
-        showing = Showing(db, drivers=drivers, show=said.append, is_busy=lambda _: False)
+        showing = Showing(db, drivers=drivers, show=said.append, is_busy=lambda _: False, refuse=_nobody)
         delete_study(db, "toy")
         for _ in range(2):
             showing.hurry()

@@ -15,7 +15,7 @@ from dataclasses import replace
 import optuna
 from optuna.storages._rdb import models as optuna_models
 
-from tuner.errors import LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
+from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
 from tuner.search.aims import Aims
 from tuner.search.budget import (
     has_clock,
@@ -74,6 +74,7 @@ class StudyDriver:
 
         Raises:
             LeaseLost: If another worker took the run over while its values were proposed, or the study was deleted.
+            ConfigurationError: If a newer tuner has changed the study, and this one cannot read it.
             UnavailableError: If the database cannot be reached.
         """
         lease, self._unproposed = self._unproposed, None
@@ -213,11 +214,22 @@ class StudyDriver:
 
     def time_left(self, lease: Lease) -> tuple[str, float]:
         """Why a run must stop where it is, or an empty string, and in how many seconds there may be a reason."""
+        self._see_budget()
         if not self.has_clock:
             return "", math.inf
         used = self._db.read(lambda tx: studies.budget_use(tx, lease.study_id))
         spec, in_search = self.study.spec, lease.purpose == "search"
         return why_run_must_stop(spec, used, in_search=in_search), seconds_until_stop(spec, used, in_search=in_search)
+
+    def _see_budget(self) -> None:
+        """Judge by the budget as it is now: people change it while a run goes on, and may do so from a newer tuner.
+
+        What this code cannot read it does not judge by; the worker serves such a study no more.
+        """
+        with contextlib.suppress(ConfigurationError):
+            budget = self._db.read(lambda tx: studies.budget_now(tx, self.study.study_id, uid=self.study.uid))
+            if budget is not None:
+                self.study = replace(self.study, spec=with_budget(self.study.spec, budget))
 
     def cut(self, lease: Lease, *, reason: str, seconds: float) -> None:
         """Store the end of a run whose process was ended for its budget before it could answer.
@@ -277,7 +289,7 @@ class StudyDriver:
         with _translated(self._db):
             reason = self._judgement.why_settled(metric=self.study.metric)
         if reason:
-            studies.end_search(self._db, lease.study_id, reason=reason)
+            studies.end_settled_search(self._db, lease.study_id, reason=reason)
 
     def fail(self, lease: Lease, *, outcome: Outcome, reason: str, seconds: float, log_tail: str) -> None:
         """Store the end of a run that cannot succeed: infeasible, diverged or errored.

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -157,15 +157,22 @@ def read_settings(row: Row[Any]) -> tuple[StudySpec, SearchSpace]:
     Raises:
         ConfigurationError: If this code does not understand it: a newer one made the study.
     """
-    try:
+    with _told_if_unreadable(row.name, code=row.code):
         return StudySpec.model_validate(json.loads(row.spec)), SearchSpace.from_json(json.loads(row.space))
+
+
+@contextlib.contextmanager
+def _told_if_unreadable(name: str, *, code: str, section: str = "") -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, TypeError) as error:
-        why = f"it was made by tuner {row.code or 'of another version'}, this is {this_code()}"
+        why = f"it was made by tuner {code or 'of another version'}, this is {this_code()}"
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            why += f": {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            place = ".".join(str(part) for part in (section, *first["loc"]) if part != "")
+            why += f": {place}: {first['msg']}"
         raise ConfigurationError(
-            f'study "{row.name}" cannot be read', why=why, fix="install that tuner here, or serve the study where it is"
+            f'study "{name}" cannot be read', why=why, fix="install that tuner here, or serve the study where it is"
         ) from error
 
 
@@ -304,17 +311,28 @@ def lock_study(tx: Connection, study_id: int, *, uid: str | None = None) -> Stud
 
 def end_search(db: Database, study_id: int, *, reason: str) -> None:
     """Let no new trial start, whatever is left of the budget; the open ones go on."""
+    db.write(lambda tx: _end_search(tx, study_id, reason=reason))
+
+
+def end_settled_search(db: Database, study_id: int, *, reason: str) -> None:
+    """As :func:`end_search`, because the study asks for an early end; nothing where somebody has taken that back by now."""
 
     def _end(tx: Connection) -> None:
-        ended = tx.execute(
-            update(studies)
-            .where(studies.c.study_id == study_id, studies.c.search_over == "")
-            .values(search_over=reason)
-        )
-        if ended.rowcount == 1:
-            events.record(tx, "search_over", reason, study_id=study_id)
+        lock_study(tx, study_id)
+        spec = tx.execute(select(studies.c.spec).where(studies.c.study_id == study_id)).scalar_one_or_none()
+        # Not as a whole: a newer code may have written it.
+        if spec is not None and json.loads(spec).get("search", {}).get("stop_when") is not None:
+            _end_search(tx, study_id, reason=reason)
 
     db.write(_end)
+
+
+def _end_search(tx: Connection, study_id: int, *, reason: str) -> None:
+    ended = tx.execute(
+        update(studies).where(studies.c.study_id == study_id, studies.c.search_over == "").values(search_over=reason)
+    )
+    if ended.rowcount == 1:
+        events.record(tx, "search_over", reason, study_id=study_id)
 
 
 def why_search_is_over(tx: Connection, study_id: int) -> str:
@@ -337,9 +355,36 @@ def pause_study(db: Database, study_id: int, *, reason: str) -> bool:
 
 
 def read_budget(tx: Connection, study_id: int) -> BudgetSpec:
-    """A study's budget as it is now: people change it while it runs."""
-    spec = tx.execute(select(studies.c.spec).where(studies.c.study_id == study_id)).scalar_one()
-    return BudgetSpec.model_validate(json.loads(spec)["budget"])
+    """A study's budget as it is now: people change it while it runs.
+
+    Raises:
+        ConfigurationError: If this code does not understand it: a newer one changed it.
+    """
+    budget = budget_now(tx, study_id)
+    assert budget is not None, "the study's lock is held"
+    return budget
+
+
+def budget_now(tx: Connection, study_id: int, *, uid: str | None = None) -> BudgetSpec | None:
+    """As :func:`read_budget`, of a study that may be gone.
+
+    Args:
+        tx: The transaction.
+        study_id: The study.
+        uid: Its uid, where another study may have got its id.
+
+    Returns:
+        The budget, or None if the study was deleted.
+
+    Raises:
+        ConfigurationError: If this code does not understand it.
+    """
+    query = select(studies.c.name, studies.c.uid, studies.c.code, studies.c.spec).where(studies.c.study_id == study_id)
+    row = tx.execute(query).first()
+    if row is None or uid not in (None, row.uid):
+        return None
+    with _told_if_unreadable(row.name, code=row.code, section="budget"):
+        return BudgetSpec.model_validate(json.loads(row.spec)["budget"])
 
 
 def budget_use(tx: Connection, study_id: int) -> BudgetUse:

@@ -55,6 +55,7 @@ class Claiming:
         drivers: Of the studies that are served, by name.
         served: Names of all studies that were served so far.
         refused: Studies that this worker cannot serve; each was told of once.
+        refusal: Why the last of the studies that the worker was told to serve is refused; None while there is one left.
         is_draining: Whether the worker is about to end.
         is_idle: Whether the last look found nothing to do.
     """
@@ -75,6 +76,7 @@ class Claiming:
         self.drivers: dict[str, StudyDriver] = {}
         self.served: set[str] = set()
         self.refused: set[str] = set()
+        self.refusal: ConfigurationError | None = None
         self.is_draining = False
         self.is_idle = False
         self._db = db
@@ -126,7 +128,6 @@ class Claiming:
         """Claim for each free slot, until there is nothing to do.
 
         Raises:
-            ConfigurationError: If a named study's settings are wrong.
             UnavailableError: If the database cannot be reached.
         """
         now = time.monotonic()
@@ -179,7 +180,7 @@ class Claiming:
                     del self.drivers[name]
                     break
                 except ConfigurationError as error:  # another code changed it meanwhile
-                    self._refuse(name, error)
+                    self.refuse(name, error)
                     break
         return False
 
@@ -190,22 +191,18 @@ class Claiming:
                 refuse_other_code(driver.study, allow=self._options.allow_skew)
                 self.drivers[name] = driver
             except ConfigurationError as error:
-                self._refuse(name, error)
+                self.refuse(name, error)
                 return None
             except NotFoundError:
                 return None  # deleted a moment ago
             self.served.add(name)
         return self.drivers[name]
 
-    def _refuse(self, name: str, error: ConfigurationError) -> None:
-        """Serve a study no more, and say why.
-
-        Raises:
-            ConfigurationError: If the worker was told to serve this one.
-        """
-        if self._options.studies:
-            raise error
+    def refuse(self, name: str, error: ConfigurationError) -> None:
+        """Serve a study no more, and say why; what runs of it here goes on."""
         self.refused.add(name)
+        if self._options.studies and self.refused.issuperset(self._options.studies):
+            self.refusal = error
         self.drivers.pop(name, None)
         self._show(Notice(level="error", text=f'study "{name}" is not served: {error}'))
 

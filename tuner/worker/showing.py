@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tuner.errors import NotFoundError
+from tuner.errors import ConfigurationError, NotFoundError
 from tuner.search.budget import used_share
 from tuner.search.driver import StudyDriver
 from tuner.store.database import Database
@@ -25,6 +25,7 @@ class Showing:
         drivers: dict[str, StudyDriver],
         show: Callable[[Event], None],
         is_busy: Callable[[StudyDriver], bool],
+        refuse: Callable[[str, ConfigurationError], None],
     ) -> None:
         """Nothing is shown before :meth:`show_studies`.
 
@@ -34,11 +35,13 @@ class Showing:
                 serves study after study keeps none of their histories.
             show: Takes the events.
             is_busy: Whether a run of this driver goes on here, as in a study that was paused: its budget may change.
+            refuse: Takes the name of a study that this code cannot read any more, and why; it takes the study out and tells it.
         """
         self._db = db
         self._drivers = drivers
         self._show = show
         self._is_busy = is_busy
+        self._refuse = refuse
         self._next = 0.0
 
     def hurry(self) -> None:
@@ -61,6 +64,9 @@ class Showing:
             except NotFoundError:
                 del self._drivers[name]
                 self._show(Notice(level="warning", text=f"study {name} was deleted; what ran of it here is dropped"))
+                continue
+            except ConfigurationError as error:  # a newer code changed it
+                self._refuse(name, error)
                 continue
             study = progress.study
             if study.uid == self._drivers[name].study.uid:

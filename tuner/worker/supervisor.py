@@ -128,7 +128,13 @@ class Supervisor:
             shelf=self._shelf,
             show=display.show,
         )
-        self._showing = Showing(db, drivers=self._claiming.drivers, show=display.show, is_busy=self._is_busy)
+        self._showing = Showing(
+            db,
+            drivers=self._claiming.drivers,
+            show=display.show,
+            is_busy=self._is_busy,
+            refuse=self._claiming.refuse,
+        )
         self._ended = 0
         self._signals = StopSignals()
         self._draining_since: float | None = None
@@ -166,6 +172,8 @@ class Supervisor:
                     why="the runs keep their last checkpoints; other workers take them over",
                     fix="start this worker again when the database is back",
                 )
+            if self._claiming.refusal is not None and not self._signals.count:
+                raise self._claiming.refusal
             return self._summary()
         finally:
             heartbeat.close()
@@ -397,7 +405,7 @@ class Supervisor:
                 return True
             since = self._draining_since
             return since is not None and time.monotonic() - since > _DRAIN_SECONDS + 5.0
-        if self._draining_since is not None or self._claiming.has_reached_limit:
+        if self._draining_since is not None or self._claiming.has_reached_limit or self._claiming.refusal is not None:
             return True
         if not self._options.until_done or not self._claiming.is_idle:
             return False
