@@ -85,12 +85,17 @@ def _check(study: PathLike | Mapping[str, Any], *, storage: str | None) -> tuple
         with Database.open(location.storage_url(storage)) as database:
             return teacher.find_trial(database, name=name)
 
+    from tuner.search.choices import find_wrong_choices
+
     known = catalogue()
     if isinstance(study, Mapping):
         spec = file.validate_study(study, catalogue=known)
-        return spec, check.check_study(spec, catalogue=known, read_hub=_read_hub, probe=_probe, find_trial=find_trial)
-    spec = file.load_study_file(os.fspath(study), catalogue=known)
+    else:
+        spec = file.load_study_file(os.fspath(study), catalogue=known)
     found = check.check_study(spec, catalogue=known, read_hub=_read_hub, probe=_probe, find_trial=find_trial)
+    found = replace(found, problems=(*found.problems, *find_wrong_choices(spec, space=found.space)))
+    if isinstance(study, Mapping):
+        return spec, found
     return spec, replace(
         found,
         problems=file.locate(found.problems, path=os.fspath(study)),

@@ -16,8 +16,9 @@ from optuna.samplers import BaseSampler
 
 from tuner.errors import ConfigurationError
 from tuner.study.domains import Fixed
+from tuner.study.messages import shown
 from tuner.study.names import did_you_mean
-from tuner.study.space import SearchSpace
+from tuner.study.space import SearchSpace, absolute_name
 from tuner.study.spec import ChoiceSpec
 
 Options = Mapping[str, Any]
@@ -49,11 +50,38 @@ def construct(cls: type[Any], *, what: str, options: Options, defaults: Options)
     for option in options:
         if option not in known:
             raise ConfigurationError(f'{what}: unknown option "{option}"{did_you_mean(option, known)}')
+    _check_types(cls, what=what, options=options)
     chosen = {name: value for name, value in defaults.items() if name in known} | dict(options)
     try:
         return cls(**chosen)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{what}: {error}") from error
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "None": (type(None),),
+}
+_NAMES = {"bool": "true or false", "int": "an integer", "float": "a number", "str": "text"}
+
+
+def _check_types(cls: type[Any], *, what: str, options: Options) -> None:
+    """Refuse what Optuna would take and stumble over later, or understand as something else: its classes check few values."""
+    parameters = inspect.signature(cls).parameters
+    for option, value in options.items():
+        annotation = parameters[option].annotation
+        kinds = [kind.strip() for kind in str(getattr(annotation, "__name__", annotation)).split("|")]
+        if not set(kinds) <= set(_KINDS):
+            continue  # a function or an object, which no study file can give
+        fits = isinstance(value, tuple(kind for name in kinds for kind in _KINDS[name]))
+        if not fits or (isinstance(value, bool) and "bool" not in kinds):
+            wanted = " or ".join(_NAMES[kind] for kind in kinds if kind != "None")
+            raise ConfigurationError(f"{what}: {option} must be {wanted}, got {shown(value)}")
+        if isinstance(value, int) and value < 0:
+            raise ConfigurationError(f"{what}: {option} must not be negative, got {value}")
 
 
 def _plain(cls: type[BaseSampler], name: str) -> Callable[[Options, SearchSpace, int | None], BaseSampler]:
@@ -92,10 +120,11 @@ def _enumerate(name: str) -> Callable[[Options, SearchSpace, int | None], BaseSa
         for block in space.strategies:
             for knob, domain in block.domains.items():
                 if not isinstance(domain, Fixed) and getattr(domain, "step", None) is None and not _is_finite(domain):
+                    known_as = absolute_name(knob, block)
                     raise ConfigurationError(
-                        f'sampler {name}: "{knob}" of strategy {block.strategy} is a range without a step',
+                        f'sampler {name}: "{known_as}" of strategy {block.strategy} is a range without a step',
                         why="a grid needs a finite space",
-                        fix=f"give it choices, as in {knob}: [..], or a step",
+                        fix=f"give it choices, as in {known_as}: [..], or a step",
                     )
         sampler: BaseSampler = construct(
             optuna.samplers.BruteForceSampler, what=f"sampler {name}", options=options, defaults={"seed": seed}
