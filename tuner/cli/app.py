@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from tuner import __version__
 from tuner.cli import crash, dashboard, db, demo, doctor, launch, study, trial, worker
 from tuner.cli.output import message
+from tuner.cli.usage import usage_words
 from tuner.errors import StudyFileError, TunerError
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ class RootGroup(TyperGroup):
         """The commands in the order in which a new user meets them."""
         return [name for name in ORDER if name in self.commands]
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read what stands before the command.
+
+        Raises:
+            typer.Exit: If there is a mistake in it, after its line was printed.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            _refuse(error, ctx=ctx)
+
     def invoke(self, ctx: Context) -> object:
         """Run the chosen command.
 
@@ -86,8 +98,10 @@ class RootGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
         except Exception as error:
-            if isinstance(error, typer.TyperException | typer.Exit):
+            if isinstance(error, typer.Exit):
                 raise
+            if isinstance(error, typer.TyperException):
+                _refuse(error, ctx=ctx)
             if debug:
                 message(crash.traceback_of(error).rstrip())
                 raise typer.Exit(1) from error
@@ -95,6 +109,20 @@ class RootGroup(TyperGroup):
             message(f"error: unexpected {type(error).__name__}; details without passwords are in {path}")
             message("run it again with 'tuner --debug ...' to see the traceback here")
             raise typer.Exit(1) from error
+
+
+def _refuse(error: typer.TyperException, *, ctx: Context) -> NoReturn:
+    """Say what is wrong with the command in one line.
+
+    Raises:
+        typer.TyperException: As it is, if it is a page of its own.
+        typer.Exit: With the status of the error.
+    """
+    words = usage_words(error, ctx=ctx)
+    if words is None:
+        raise error
+    message(f"error: {words}")
+    raise typer.Exit(error.exit_code) from error
 
 
 def _show(error: TunerError) -> None:

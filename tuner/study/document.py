@@ -230,6 +230,7 @@ def _place(error: yaml.MarkedYAMLError, text: str) -> tuple[int, int]:
 
 
 _UNCLOSED = ("expected ',' or", "found unexpected end of stream")
+_ENDS = "the file ends within a value; close its [ or {"
 _PLAIN = {
     "could not find expected ':'": 'this line has no colon after its key; write "key: value"',
     "expected <block end>, but found '<block mapping start>'": "this line is indented differently from the lines around it",
@@ -241,6 +242,17 @@ _PLAIN = {
     "but found another document": "there is a second document (---) in the file; keep one",
     "found undefined alias": "an alias (*) names no anchor (&) before it",
     "found duplicate anchor": "an anchor (&) is given twice",
+    "expected the node content, but found '<stream end>'": _ENDS,
+    "expected the node content, but found ','": "a value is missing before the comma",
+    "expected the node content, but found ']'": "a value is missing before the ]",
+    "expected the node content, but found '}'": "a value is missing before the }",
+    "expected '<document start>', but found '<block mapping start>'": "this line starts further left than the first key; start both alike",
+    "sequence entries are not allowed here": "a list item stands beside its key; write it into the next line, or the list as [a, b]",
+    "expected <block end>, but found": "the text before this has ended the value; put the whole value in quotes",
+    "found unknown escape character": "a backslash in double quotes means more than itself; use single quotes",
+    "expected alphabetic or numeric character": "* and & begin a name of YAML's own; put the value in quotes",
+    "expected a comment or a line break": "| and > begin a text of several lines; put the value in quotes",
+    "expected chomping or indentation indicators": "| and > begin a text of several lines; put the value in quotes",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import DataError
-from tuner.study.names import listed, nearest
+from tuner.study.names import count_noun, listed, nearest
 from tuner.study.sources import is_hub, local_path
 
 FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".parquet")
@@ -130,6 +130,48 @@ def _missing(name: str, *, source: str, known: Sequence[str], used: Sequence[str
     return MissingColumn(f'{source}:{line}: no column "{name}"{guess}', column=name)
 
 
+_OTHER_SEPARATORS = {
+    ";": "save it as CSV with commas",
+    "|": "save it as CSV with commas",
+    "\t": "let its name end in .tsv",
+    ",": "let its name end in .csv",
+}
+
+
+def _separator(names: Sequence[str], *, source: str, line: int, delimiter: str) -> None:
+    """Refuse a header that is one cell only because something else separates its cells."""
+    for sign, cure in _OTHER_SEPARATORS.items():
+        if len(names) == 1 and sign in names[0] and sign != delimiter:
+            shown = {"\t": "tabs", ",": "commas"}.get(sign, f'"{sign}"')
+            raise DataError(f"{source}:{line}: the cells seem to be separated by {shown}", fix=cure)
+
+
+_JSON_MISTAKES = {
+    "Expecting value": "a value is missing or has no double quotes {at}",
+    "Expecting property name": "a name in double quotes is expected {at}",
+    "Expecting ',' delimiter": "a comma is missing {at}",
+    "Expecting ':' delimiter": "a colon is missing after the name {at}",
+    "Extra data": "something stands behind the object {at}; write one object in each line",
+    "Unterminated string": "the double quote {at} is not closed",
+    "Invalid control character": "a tab or line break stands in the text {at}; write \\t or \\n",
+    "Invalid \\escape": "a lone backslash {at}; write two",
+}
+
+
+def _json_mistake(text: str, error: json.JSONDecodeError) -> str:
+    """Where a line stops being JSON, and why: in plain words where there are some, else in the parser's."""
+    at = f"at column {error.colno}"
+    rest = text[error.pos :].strip()
+    if not rest:
+        return "the line ends within the object"
+    if rest.startswith("}") and text[: error.pos].rstrip().endswith(","):
+        return f"there is a comma too many before column {error.colno}"
+    if rest.startswith("'"):
+        return f"single quotes {at}; JSON has double quotes"
+    plain = next((words for start, words in _JSON_MISTAKES.items() if error.msg.startswith(start)), error.msg + " {at}")
+    return plain.format(at=at)
+
+
 _Rows = Iterator[tuple[int, Mapping[str, str]]]
 
 
@@ -176,6 +218,7 @@ def _separated(path: Path, source: str, columns: Sequence[str], *, delimiter: st
             places = {name: index for index, name in reversed(list(enumerate(names)))}
             for name in columns:
                 if name not in places:
+                    _separator(names, source=source, line=line, delimiter=delimiter)
                     raise _missing(name, source=source, known=names, used=columns, line=line)
                 if names.count(name) > 1:
                     raise DataError(
@@ -184,7 +227,7 @@ def _separated(path: Path, source: str, columns: Sequence[str], *, delimiter: st
         elif records > headers:
             if len(row) != len(names):
                 raise DataError(
-                    f"{source}:{line}: {len(row)} cells, but the header has {len(names)}",
+                    f"{source}:{line}: {count_noun(len(row), 'cell')}, but the header has {len(names)}",
                     fix="put cells that contain the separator in double quotes",
                 )
             yield line, {name: row[places[name]] for name in columns}
@@ -200,7 +243,7 @@ def _jsonl_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
         try:
             row = json.loads(text)
         except json.JSONDecodeError as error:
-            raise DataError(f"{source}:{line}: not JSON", why=f"{error.msg} at column {error.colno}") from None
+            raise DataError(f"{source}:{line}: not JSON", why=_json_mistake(text, error)) from None
         except (RecursionError, ValueError):
             raise DataError(
                 f"{source}:{line}: not JSON that can be read", why="it nests too deeply or has a huge number"
