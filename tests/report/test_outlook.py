@@ -10,6 +10,7 @@ import pytest
 from tests.report.samples import make_spec, make_study, make_trial
 from tuner.report.outlook import foresee_end, spending_words
 from tuner.store.records import BudgetUse, Outcome, StudySnapshot, StudyState, TrialRecord, WorkerRecord
+from tuner.study.spec import StopWhenSpec
 
 
 def running(
@@ -173,3 +174,15 @@ def test_a_trial_that_was_resumed_tells_the_pace_of_its_last_attempt() -> None:
     once, twice = (low_and_high(running(trials, planned=40)) for trials in (plain, lost))
     assert once[1] < twice[1] < 4.0 * once[1]  # what was lost once may be lost again
     assert foresee_end(running(many(4, values=values[:2], resumed_at=2), planned=40)) is None
+
+
+def test_a_search_that_may_end_early_may_cost_nothing_more() -> None:
+    """Whatever is left of its budget: with ``stop_when`` the next trial may be the last."""
+    whole = running(many(10), planned=30)
+    search = whole.study.spec.search.model_copy(update={"stop_when": StopWhenSpec(gain=0.01, trials=5)})
+    spec = whole.study.spec.model_copy(update={"search": search})
+    early = replace(whole, study=replace(whole.study, spec=spec))
+    (low, high), (low_early, high_early) = low_and_high(whole), low_and_high(early)
+    assert low_early == pytest.approx(whole.study.used.gpu_seconds)
+    assert low_early < low
+    assert high_early == high
