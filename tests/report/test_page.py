@@ -188,10 +188,10 @@ def test_a_minimised_metric_without_test_scores_has_a_page() -> None:
     assert "loss" in render_page(replace(snapshot, study=study, trials=trials, finalists=()))
 
 
-def words_of(*finalists: FinalistRecord) -> str:
+def words_of(*finalists: FinalistRecord, maximize: bool = True, state: StudyState = StudyState.FINISHED) -> str:
     """What a page shows of a study of two trials with these finalists."""
     trials = (make_trial(0, strategy="full", values=(0.80,), is_recipe=True), make_trial(1, values=(0.95,)))
-    study = make_study(spec=make_spec(), trials=trials)
+    study = make_study(spec=make_spec(), trials=trials, maximize=maximize, state=state)
     page = render_page(StudySnapshot(study=study, trials=trials, finalists=finalists))
     return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<main>") : page.index("</main>")]).split())
 
@@ -208,6 +208,42 @@ def test_a_page_of_an_incomplete_confirmation_settles_nothing() -> None:
     findings = words[: words.index("claim of the search")]  # the glossary explains what a winner is
     for settled in ("winner", "was not beaten", " wins"):
         assert settled not in findings
+
+
+def test_a_page_of_a_minimised_metric_tells_leads_below_zero() -> None:
+    words = words_of(
+        make_finalist(1, rank=1, validation=(0.30, 0.31)),
+        make_finalist(0, rank=2, validation=(0.40, 0.41), is_baseline=True),
+        maximize=False,
+    )
+    assert "0.1000 lower than the default recipe of full" in words
+    assert "Against full by default -0.1000" in words
+    assert "lead (less is better)" in words
+    assert "+0.1000" not in words
+
+
+def test_a_page_says_what_its_intervals_are_over_and_by_what_the_recipe_is_defended() -> None:
+    base = make_finalist(0, rank=2, validation=(0.40, 0.41, 0.42), accuracy=(0.5, 0.51, 0.5), is_baseline=True)
+    words = words_of(make_finalist(1, rank=1, validation=(0.9, 0.9, 0.91), accuracy=(0.9, 0.9, 0.91)), base)
+    assert "95 %: 0." in words
+    assert "95 % over seeds: " not in words
+    assert "one that is better with a probability of 97.5 %" in words
+    plain = words_of(
+        make_finalist(1, rank=1, validation=(0.9, 0.9, 0.91)),
+        make_finalist(0, rank=2, validation=(0.40, 0.41, 0.42), is_baseline=True),
+    )
+    assert plain.count("95 % over seeds: ") == 2
+
+
+def test_a_page_of_a_study_that_searches_again_has_a_leader_and_no_winner() -> None:
+    finalists = (
+        make_finalist(1, rank=1, validation=(0.9, 0.9)),
+        make_finalist(0, rank=2, validation=(0.8, 0.81), is_baseline=True),
+    )
+    again = words_of(*finalists, state=StudyState.SEARCHING)
+    assert "lora leads so far, the search goes on" in again
+    assert "lora leads 0.9500" in again and "lead so far" in again
+    assert "lora winner" in words_of(*finalists)
 
 
 def test_a_page_of_one_seed_is_never_clear() -> None:

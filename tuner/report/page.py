@@ -22,6 +22,7 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from tuner.contest import TRUST
 from tuner.errors import ConflictError, UnavailableError
 from tuner.report import formats
 from tuner.report.comparison import OUTCOMES, TrialRow
@@ -34,7 +35,7 @@ from tuner.report.curves import (
     trace_best,
     trace_learning,
 )
-from tuner.report.facts import name_trial
+from tuner.report.facts import NO_MOVE, name_trial
 from tuner.report.figures import (
     Drawing,
     draw_best,
@@ -127,6 +128,7 @@ def render_page(snapshot: StudySnapshot) -> str:
         comparisons={comparison.other: comparison for comparison in summary.comparisons},
         outcomes=[outcome.value for outcome in OUTCOMES],
         Basis=Basis,
+        sign=1.0 if summary.study.maximize else -1.0,
         sheet=sheet,
         script=script,
         plotly=get_plotlyjs(),
@@ -218,7 +220,7 @@ def _environment() -> jinja2.Environment:
         "fact": lambda value, name: show_fact(name, value),
         "moment": _moment,
     }
-    environment.globals |= {"share": formats.format_share, "noun": count_noun}
+    environment.globals |= {"share": formats.format_share, "noun": count_noun, "TRUST": TRUST, "NO_MOVE": NO_MOVE}
     return environment
 
 
