@@ -93,7 +93,7 @@ def test_a_sampler_gives_every_worker_other_values_but_the_same_for_the_same_his
             ChoiceSpec(name="tpe", options={"n_startup": 5}),
             'sampler tpe: unknown option "n_startup"; did you mean "n_startup_trials"?',
         ),
-        (ChoiceSpec(name="grid"), 'sampler grid: "learning_rate_decades" of strategy lora is a range without a step'),
+        (ChoiceSpec(name="grid"), 'sampler grid: "learning_rate" of strategy lora is a range without a step'),
     ],
 )
 def test_a_wrong_sampler_is_named(choice: ChoiceSpec, message: str) -> None:

@@ -30,7 +30,7 @@ OutageBudget = Annotated[
     typer.Option("--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"),
 ]
 AllowSkew = Annotated[
-    bool, typer.Option("--allow-skew", help="serve studies that other code made, too (as after an edit to a strategy)")
+    bool, typer.Option("--allow-skew", help="serve studies that other code made, or whose rows are others by now, too")
 ]
 
 app = typer.Typer(

@@ -26,7 +26,7 @@ class WorkerOptions:
         heartbeat: Seconds between two heartbeats.
         hang_after: Seconds of silence of a runner that are never held against it.
         outage: Seconds for which a database that is gone is waited for.
-        allow_skew: Serve studies that other code made, too.
+        allow_skew: Serve studies that other code made, too, and those whose rows are others here than those of their first trial.
         runner: The module that trains, run as a child process for each slot.
         checker: The module that checks a device, likewise.
 

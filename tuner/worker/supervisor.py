@@ -109,14 +109,6 @@ class Supervisor:
         self._shelf = Shelf(
             options.checkpoint_place, files=options.files, worker=self.identity.worker, show=display.show
         )
-        self._desk = Desk(
-            db=db,
-            show=display.show,
-            lease=options.lease,
-            outage=self._outage,
-            health=self._health,
-            room=self._room,
-        )
         self._beats = Beats()
         self._claiming = Claiming(
             db,
@@ -127,6 +119,15 @@ class Supervisor:
             room=self._room,
             shelf=self._shelf,
             show=display.show,
+        )
+        self._desk = Desk(
+            db=db,
+            show=display.show,
+            lease=options.lease,
+            outage=self._outage,
+            health=self._health,
+            room=self._room,
+            refuse=None if options.allow_skew else self._claiming.refuse,
         )
         self._showing = Showing(
             db,
