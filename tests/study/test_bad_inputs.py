@@ -79,6 +79,23 @@ ONE_LINE = {
     "key is a number": (STUDY + "1: x\n", "study.yaml:13:1: a key must be text; put it in quotes"),
     "endless number": (changed("12", "9" * 5000), "study.yaml:12:18: the number is too long"),
     # Fields
+    "key of another section": (
+        STUDY + "epochs: 3\n",
+        'study.yaml:13:1: unknown key "epochs"; it belongs to another section, write training: {epochs: ...}',
+    ),
+    "searched key of another section": (
+        STUDY + "lr: 3\n",
+        'study.yaml:13:1: unknown key "lr"; it belongs to another section, write space: {learning_rate: ...}',
+    ),
+    "other name": (STUDY + "space: {lr: 3}\n", 'study.yaml:13:9: unknown key "lr"; did you mean "learning_rate"?'),
+    "other name in a block": (
+        STUDY + "space: {lora: {rank: 3}}\n",
+        'study.yaml:13:16: unknown key "rank"; did you mean "r"?',
+    ),
+    "other name outside its block": (
+        STUDY + "space: {rank: 3}\n",
+        'study.yaml:13:9: unknown key "rank"; it belongs to a strategy, write lora: {r: ...}',
+    ),
     "unknown key": (changed("epochs", "epoch"), 'study.yaml:11:12: unknown key "epoch"; did you mean "epochs"?'),
     "misspelt required key": (
         changed("strategies", "strategy"),

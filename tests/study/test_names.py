@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from tuner.study.names import combinations, components, count_noun, did_you_mean, joined, stages
+import pytest
+
+from tuner.study.names import combinations, components, count_noun, did_you_mean, joined, nearest, stages
 
 
 def test_near_word_is_suggested() -> None:
@@ -9,6 +11,25 @@ def test_near_word_is_suggested() -> None:
 
 def test_case_and_hyphens_do_not_hide_a_near_word() -> None:
     assert did_you_mean("Text_Classification", ["text-classification"]) == '; did you mean "text-classification"?'
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("lr", ["lora", "learning_rate"], "learning_rate"),
+        ("rank", ["r", "alpha_ratio", "rank_stabilized"], "r"),
+        ("N-Trials", ["epochs", "trials"], "trials"),
+        ("params", ["space", "strategies"], "space"),
+        ("lr", ["lora", "head"], "lora"),  # what it means elsewhere is not known here
+        ("mgn", ["max_grad_norm"], "max_grad_norm"),
+    ],
+)
+def test_what_people_call_a_name_elsewhere_leads_to_it(word: str, known: list[str], meant: str) -> None:
+    assert nearest(word, known) == meant
+
+
+def test_a_list_names_nothing_twice() -> None:
+    assert did_you_mean("xyz", ["head", "lora", "head"]) == "; known: head, lora"
 
 
 def test_far_word_gets_the_list() -> None:

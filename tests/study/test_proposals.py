@@ -116,9 +116,10 @@ def test_the_strategy_is_named_where_there_are_several() -> None:
         choose_strategy(space_of(one, two), "lroa")
 
 
-def test_a_knob_is_known_by_its_last_word() -> None:
-    with pytest.raises(UsageError, match=r'unknown parameter "r"; did you mean "lora\.r"\?'):
-        as_proposal(block(), {"r": 8})
+@pytest.mark.parametrize("name", ["r", "rank", "lora_r"])
+def test_a_knob_is_known_by_its_last_word_and_by_what_others_call_it(name: str) -> None:
+    with pytest.raises(UsageError, match=rf'unknown parameter "{name}"; did you mean "lora\.r"\?'):
+        as_proposal(block(), {name: 8})
 
 
 def test_a_parameter_is_known_by_its_initials() -> None:

@@ -10,7 +10,8 @@ from tuner.errors import Problem, StudyFileError
 from tuner.study.catalogue import Catalogue
 from tuner.study.domains import Domain, Fixed, Hyperparameter, Range, Value
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE, SHARED_HYPERPARAMETERS
-from tuner.study.names import COMBINE, THEN, components, did_you_mean, stages
+from tuner.study.messages import home_of
+from tuner.study.names import COMBINE, THEN, components, did_you_mean, nearest, stages, synonyms
 from tuner.study.ranges import Findings, read_domain
 from tuner.study.space import SearchSpace, StrategySpace, learning_rate_prior
 from tuner.study.spec import StudySpec
@@ -27,8 +28,9 @@ LEARNING_RATE = Hyperparameter(
 """What a study file may say instead of the relative learning rate; the default comes from the strategy's prior."""
 
 _SHARED = {knob.name: knob for knob in SHARED_HYPERPARAMETERS}
-_IN_BLOCKS = {name: knob for name, knob in _SHARED.items() if name != RELATIVE_LEARNING_RATE} | {
-    LEARNING_RATE.name: LEARNING_RATE
+_IN_BLOCKS = {
+    LEARNING_RATE.name: LEARNING_RATE,
+    **{name: knob for name, knob in _SHARED.items() if name != RELATIVE_LEARNING_RATE},
 }
 
 
@@ -220,25 +222,35 @@ def _refuse_knob(
     if len(parts) > 1 and owners:
         findings.refuse_key(key, f"{name} belongs to {owners[0]}; write it in the block {owners[0]}")
         return
-    findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
+    _refuse_unknown(name, key=key, known=known, findings=findings)
+
+
+def _refuse_unknown(name: str, *, key: str, known: Sequence[str], findings: Findings) -> None:
+    """Say which key was meant, or to which other section it belongs."""
+    hint = "" if nearest(name, known) in synonyms(name) else home_of(name)
+    findings.refuse_key(key, f'unknown key "{name}"{hint or did_you_mean(name, known)}')
 
 
 def _refuse_name(name: str, *, catalogue: Catalogue, strategies: Sequence[str], findings: Findings) -> None:
     """Say what was probably meant by a name that is neither a hyperparameter nor a strategy."""
     key = f"space.{name}"
     strategy, _, knob = name.partition(".")
-    owners = [part for part in catalogue.strategies if f"{part}.{name}" in {own.name for own in _own(part, catalogue)}]
+    own = {inner.name for part in catalogue.strategies for inner in _own(part, catalogue)}
+    owners = [
+        (part, meant) for meant in (name, *synonyms(name)) for part in catalogue.strategies if f"{part}.{meant}" in own
+    ]
     if knob and strategy in catalogue.strategies:
         findings.refuse_key(key, f'unknown key "{name}"; write it as a block, {strategy}: {{{knob}: ...}}')
-    elif owners:
-        findings.refuse_key(key, f'unknown key "{name}"; it belongs to a strategy, write {owners[0]}: {{{name}: ...}}')
+    elif owners and not set(synonyms(name)) & set(_IN_BLOCKS):
+        part, meant = next((found for found in owners if found[0] in strategies), owners[0])
+        findings.refuse_key(key, f'unknown key "{name}"; it belongs to a strategy, write {part}: {{{meant}: ...}}')
     elif name == "distill":
         findings.refuse_key(key, "distill is a section of its own; write it beside space, not in it")
     elif COMBINE in name or THEN in name:
         findings.refuse_key(key, f'"{name}" is not among the strategies{did_you_mean(name, strategies)}')
     else:
         known = [LEARNING_RATE.name, *_SHARED, SWITCH, *dict.fromkeys([*strategies, *catalogue.strategies])]
-        findings.refuse_key(key, f'unknown key "{name}"{did_you_mean(name, known)}')
+        _refuse_unknown(name, key=key, known=known, findings=findings)
 
 
 def _own(strategy: str, catalogue: Catalogue) -> tuple[Hyperparameter, ...]:

@@ -10,10 +10,13 @@ from pydantic_core import ErrorDetails
 
 from tuner.errors import Problem
 from tuner.study.document import KeyProblem
-from tuner.study.names import did_you_mean, printable
+from tuner.study.hyperparameters import SHARED_HYPERPARAMETERS
+from tuner.study.names import did_you_mean, nearest, printable, synonyms
 from tuner.study.spec import StudySpec
 
 _TAGS = ("name", "list")  # of what is no section in the unions of :mod:`tuner.study.spec`
+_HOMES = ("data", "training", "space", "budget", "objective", "search", "confirm", "distill")
+"""Sections in the order in which a key is looked for that stands in the wrong one: epochs is rather training's than budget's."""
 _SHOWN = 60  # characters of a wrong value that are repeated
 
 Schema = Mapping[str, Any]
@@ -77,7 +80,9 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
     if kind == "extra_forbidden":
         around = _branches(_walk(path[:-1])[1])
         known = [name for branch in around for name in branch.get("properties", {})]
-        return KeyProblem(key=key, message=f"unknown key {quoted(str(path[-1]))}{did_you_mean(str(path[-1]), known)}")
+        name = str(path[-1])
+        hint = "" if nearest(name, known) in synonyms(name) else home_of(name)
+        return KeyProblem(key=key, message=f"unknown key {quoted(name)}{hint or did_you_mean(name, known)}")
     if kind == "missing" and len(path) == len(error["loc"]):
         return KeyProblem(key=key, message=f"{label} is missing: {schema.get('description', _expected(schema))}")
     if kind == "value_error":
@@ -100,6 +105,24 @@ def _problem(error: ErrorDetails, path: Sequence[str | int], schema: Schema) -> 
         item = ": an item" if key.rpartition(".")[2].isdigit() else ""
         message = f"{label}{item} must be {_expected(schema)}, got {shown(value)}{_quoting(schema, value)}"
     return Problem(key=key, message=message)
+
+
+def home_of(name: str) -> str:
+    """The end of a message about a key that belongs to another section; empty if none has it.
+
+    Args:
+        name: The key, or what people call it elsewhere.
+    """
+    sections = {
+        section: [key for branch in _branches(schema) for key in branch.get("properties", {})]
+        for section, schema in _root()["properties"].items()
+    }
+    sections["space"] = ["learning_rate", *(knob.name for knob in SHARED_HYPERPARAMETERS)]
+    for meant in (name, *synonyms(name)):
+        for section in _HOMES:
+            if meant in sections[section]:
+                return f"; it belongs to another section, write {section}: {{{meant}: ...}}"
+    return ""
 
 
 def _quoting(schema: Schema, value: Any) -> str:

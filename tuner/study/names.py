@@ -35,6 +35,85 @@ COMBINE = "+"
 THEN = ">"
 """Between two strategies of which the second takes over from the first within a run: ``head>lora``."""
 
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "lr": ("learning_rate",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "per_device_train_batch_size": ("batch_size",),
+    "wd": ("weight_decay",),
+    "l2": ("weight_decay",),
+    "rank": ("r",),
+    "lora_r": ("r",),
+    "lora_rank": ("r",),
+    "alpha": ("alpha_ratio",),
+    "lora_alpha": ("alpha_ratio",),
+    "drop": ("dropout",),
+    "lora_dropout": ("dropout",),
+    "modules": ("targets",),
+    "target_modules": ("targets",),
+    "use_rslora": ("rank_stabilized",),
+    "use_dora": ("dora",),
+    "opt": ("optimizer",),
+    "optim": ("optimizer",),
+    "scheduler": ("schedule",),
+    "lr_scheduler": ("schedule",),
+    "lr_scheduler_type": ("schedule",),
+    "warmup": ("warmup_ratio",),
+    "warmup_steps": ("warmup_ratio",),
+    "clip": ("max_grad_norm",),
+    "grad_clip": ("max_grad_norm",),
+    "smoothing": ("label_smoothing",),
+    "epoch": ("epochs",),
+    "n_epochs": ("epochs",),
+    "num_epochs": ("epochs",),
+    "max_epochs": ("epochs",),
+    "num_train_epochs": ("epochs",),
+    "max_len": ("max_length",),
+    "max_seq_len": ("max_length",),
+    "max_seq_length": ("max_length",),
+    "dtype": ("precision",),
+    "early_stopping": ("patience",),
+    "early_stopping_patience": ("patience",),
+    "random_seed": ("seed",),
+    "random_state": ("seed",),
+    "n_trials": ("trials",),
+    "num_trials": ("trials",),
+    "max_trials": ("trials",),
+    "timeout": ("hours",),
+    "cost": ("money",),
+    "price": ("price_per_hour",),
+    "n_seeds": ("seeds",),
+    "num_seeds": ("seeds",),
+    "metric_name": ("metric",),
+    "metric_for_best_model": ("metric",),
+    "direction": ("goal",),
+    "val": ("validation",),
+    "valid": ("validation",),
+    "dev": ("validation",),
+    "val_split": ("validation",),
+    "text_column": ("text",),
+    "label_column": ("label",),
+    "target": ("label",),
+    "base_model": ("model",),
+    "model_name": ("model",),
+    "model_name_or_path": ("model",),
+    "method": ("strategies",),
+    "methods": ("strategies",),
+    "search_space": ("space",),
+    "hyperparameters": ("space",),
+    "f1": ("macro_f1",),
+    "acc": ("accuracy",),
+    "roc_auc": ("auc",),
+    "params": ("trainable_params", "space"),
+    "memory": ("peak_memory",),
+    "bayesian": ("tpe",),
+    "asha": ("successive_halving",),
+    "finetuning": ("full",),
+    "fine_tuning": ("full",),
+    "linear_probe": ("head",),
+}
+"""What people call our names elsewhere, in small letters and with underscores; of several targets the first known one is meant."""
+
 _LISTED = 16  # names shown when none is near; a longer list is no help
 
 
@@ -67,17 +146,29 @@ def combinations(parts: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def synonyms(word: str) -> tuple[str, ...]:
+    """Our names for what people call otherwise elsewhere: ``learning_rate`` for ``lr``; empty if there is none."""
+    return _SYNONYMS.get(_folded(word), ())
+
+
+def _folded(word: str) -> str:
+    return word.strip().casefold().replace("-", "_")
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one is near to, or whose initials it is; None if there is none."""
-    folded = {name.casefold().replace("-", "_"): name for name in known}
-    near = difflib.get_close_matches(word.casefold().replace("-", "_"), folded, n=1, cutoff=0.6)
+    """The known word that another is a synonym of or a misspelling, or whose initials it is; None if there is none."""
+    folded = {_folded(name): name for name in known}
+    meant = next((name for name in synonyms(word) if name in folded), None)
+    if meant is not None:
+        return folded[meant]
+    near = difflib.get_close_matches(_folded(word), folded, n=1, cutoff=0.6)
     if near:
         return folded[near[0]]
     # As people shorten them: lr for learning_rate.
     short = {
         "".join(part[:1] for part in name.split("_")): full for name, full in reversed(folded.items()) if "_" in name
     }
-    return short.get(word.casefold())
+    return short.get(_folded(word))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -96,7 +187,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     Returns:
         ``; did you mean "x"?`` where a known word is near, else ``; known: a, b, c``.
     """
-    names = list(known)
+    names = list(dict.fromkeys(known))
     near = nearest(word, names)
     if near is not None:
         return f'; did you mean "{near}"?'

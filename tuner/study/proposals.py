@@ -9,7 +9,7 @@ from tuner.errors import UsageError
 from tuner.study.domains import Choice, Domain, Fixed, Range, Value
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
 from tuner.study.messages import quoted
-from tuner.study.names import did_you_mean
+from tuner.study.names import did_you_mean, synonyms
 from tuner.study.space import SearchSpace, StrategySpace, absolute_name
 
 _EDGE = 1e-6  # relative: a range's end as people write it, with few digits, is inside
@@ -54,7 +54,7 @@ def as_proposal(block: StrategySpace, values: Mapping[str, Value]) -> dict[str, 
         name = names.get(known_as)
         if name is None:
             # The strategy's own knob by its last word, too, as study files name it inside a block: r for lora.r.
-            own = [full for full in names if full.rpartition(".")[2] == known_as]
+            own = [full for full in names if full.rpartition(".")[2] in (known_as, *synonyms(known_as))]
             hint = f'; did you mean "{own[0]}"?' if own else did_you_mean(known_as, names)
             mistakes.append(f"unknown parameter {quoted(known_as)}{hint}")
             continue
