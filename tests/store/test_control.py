@@ -24,6 +24,7 @@ from tuner.store.records import Asked, Outcome, StudyRecord, StudyState
 from tuner.store.tables import events
 from tuner.store.tables import studies as studies_table
 from tuner.store.workers import Identity, Pulse
+from tuner.study.plan import Verdict
 
 ANNA = "anna@box"
 FREE: dict[str, Any] = {"search": {"pruner": {"name": "none"}}}
@@ -600,6 +601,22 @@ def test_only_what_ended_badly_runs_again(db: Database) -> None:
     with pytest.raises(ConflictError, match="trial 1 is complete - only what ended badly runs again"):
         retry(db, [bad, 1])
     assert load_snapshot(db, "toy").trial(bad).outcome is Outcome.ERRORED  # all or nothing
+
+
+def test_a_trial_that_the_budget_cut_runs_again_once_there_is_more(db: Database) -> None:
+    toy_study(db, budget={"gpu_hours": 5.0 / 3600.0}, confirm={"finalists": 0}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    lease = driver.claim(holder())
+    assert lease is not None
+    verdict, why = driver.report(lease, epoch=1, metrics={"f1": 0.5}, seconds=6.0, extend=LEASE)
+    assert verdict is Verdict.PRUNE
+    driver.cut(lease, reason=why, seconds=6.0)
+    with pytest.raises(ConflictError, match="no room to run trial 0 again - budget of "):
+        retry(db, [0])
+    change(db, gpu_hours=1.0, trials=2)
+    assert retry(db, [0]) is StudyState.SEARCHING
+    run_out(driver)
+    assert [trial.outcome for trial in load_snapshot(db, "toy").trials] == [Outcome.COMPLETE] * 2
 
 
 # Workers

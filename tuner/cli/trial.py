@@ -159,8 +159,8 @@ def retry(
 ) -> None:
     """Run trials again that ended badly: each under its number, with its values, from its beginning.
 
-    Only errored, infeasible and diverged ones. Of a trial that has a result, the re-trainings that ended badly run again. A study that is
-    finished goes on.
+    Only errored, infeasible and diverged ones, and those that the budget cut. Of a trial that has a result, such re-trainings run
+    again. A study that is finished goes on.
 
     With --exact trials that are complete, pruned or diverged are trained once more on this box, with the same seed, values, threads and
     parts of batches, and compared with what was recorded. Nothing of the study changes. The status is 1 if one of them is not the same.

@@ -115,9 +115,8 @@ def _queue(tx: Connection, study_id: int, finalist: Finalist, *, seeds: Sequence
 
 
 def is_cut(row: Row[Any]) -> bool:
-    """Whether a run is a re-training that the budget ended, or kept from its beginning; not what fell out of the race."""
-    is_ended = row.purpose == "confirm" and row.outcome == Outcome.PRUNED.value
-    return is_ended and str(row.reason).startswith(OUT_OF_BUDGET)
+    """Whether the budget ended a run, or kept it from its beginning; not what lost, nor what fell out of the race."""
+    return row.outcome == Outcome.PRUNED.value and str(row.reason).startswith(OUT_OF_BUDGET)
 
 
 def reopen_cut(tx: Connection, study_id: int, *, reason: str) -> int:

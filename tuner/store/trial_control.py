@@ -65,9 +65,9 @@ def stop_trial(db: Database, name: str, number: int, *, who: str, reason: str = 
 
 
 def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, limit: Limit) -> StudyState:
-    """Let trials run again that ended badly: each under its number, with its values, from its beginning.
+    """Let trials run again that ended badly or were cut by the budget: each under its number, with its values, from its beginning.
 
-    Of a trial whose search run has a result, the re-trainings run again that ended badly, or were cut by the budget.
+    Of a trial whose search run has a result, these of its re-trainings run again.
 
     Args:
         db: The database.
@@ -98,7 +98,7 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
             if not again:
                 raise ConflictError(
                     f"trial {number} is {search.outcome}",
-                    why="only what ended badly runs again: " + ", ".join(_words()),
+                    why=f"only what ended badly runs again ({', '.join(_words())}), and what the budget cut",
                 )
             for row in again:
                 _require_room(tx, study, row, limit=limit)
