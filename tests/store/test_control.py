@@ -603,6 +603,17 @@ def test_only_what_ended_badly_runs_again(db: Database) -> None:
     assert load_snapshot(db, "toy").trial(bad).outcome is Outcome.ERRORED  # all or nothing
 
 
+def test_a_finished_study_with_errors_says_how_they_run_again(db: Database) -> None:
+    toy_study(db, budget={"trials": 2}, confirm={"finalists": 0}, **FREE)
+    driver = StudyDriver(db, name="toy")
+    bad = fail(driver)
+    run_out(driver)
+    with pytest.raises(
+        ConflictError, match=f"is finished .*; to run again what errored: tuner trial retry toy {bad}; for more"
+    ):
+        control.resume(db, "toy", who=ANNA)
+
+
 def test_a_trial_that_the_budget_cut_runs_again_once_there_is_more(db: Database) -> None:
     toy_study(db, budget={"gpu_hours": 5.0 / 3600.0}, confirm={"finalists": 0}, **FREE)
     driver = StudyDriver(db, name="toy")

@@ -167,6 +167,12 @@ def _go_on_unsettled(tx: Connection, study: StudyRecord, *, who: str) -> None:
     """
     over, more = why_search_is_over(tx, study.study_id), _larger_budget(study)
     fix = f"for more, raise its budget: tuner study set {study.name} {more}"
+    if study.counts.get(Outcome.ERRORED.value):
+        errored = select(runs.c.number).where(
+            runs.c.study_id == study.study_id, runs.c.purpose == "search", runs.c.outcome == Outcome.ERRORED.value
+        )
+        numbers = [str(number) for number in tx.execute(errored.order_by(runs.c.number).limit(20)).scalars()]
+        fix = f"to run again what errored: tuner trial retry {study.name} {' '.join(numbers)}; {fix}"
     if over == EXHAUSTED:
         fix = "for more, create a study with a wider space"
     elif over and study.spec.search.stop_when is not None:
