@@ -96,6 +96,18 @@ def test_confirmation_without_a_test(folder: Path) -> None:
     ]
 
 
+def test_one_seed_of_the_confirmation(folder: Path) -> None:
+    one = ("budget:", "confirm: {seeds: 1}\nbudget:")
+    assert warnings(check(folder, one)) == [
+        "confirm.seeds: one seed cannot tell how sure the answer is; give 3 or more"
+    ]
+    in_folds = check(folder, one, ("validation: 0.2", "validation: {folds: 5}"))
+    assert [text for text in warnings(in_folds) if text.startswith("confirm.seeds")] == [
+        "confirm.seeds: one seed and one of the 4 folds that judge finalists cannot tell how sure the answer is; give 4 or more"
+    ]
+    assert not warnings(check(folder, ("budget:", "confirm: {finalists: 0, seeds: 1}\nbudget:")))
+
+
 def test_few_validation_rows(folder: Path) -> None:
     write_rows(folder / "train.csv", numbered("ab" * 150))
     assert warnings(check(folder)) == [

@@ -35,6 +35,24 @@ def of(train_rows: int | None = 100, **sections: Any) -> Forecast:
             {"trials": 4, "gpu_hours": 2.0},
             "search: at most 4 trials of up to 3 epochs, 12 epochs in all, 2 device hours",
         ),
+        (
+            {"trials": 4, "gpu_hours": 1.0, "hours": 3.0},
+            "search: at most 4 trials of up to 3 epochs, 12 epochs in all, 1 device hour, 3 hours by the clock",
+        ),
+        (
+            {"money": 2.0, "price_per_hour": 2.5},
+            "search: trials until the budget is used of up to 3 epochs, a cost of 2 (0.8 device hours)",
+        ),
+        (
+            {"money": 2.0, "price_per_hour": 2.5, "gpu_hours": 1.0},
+            "search: trials until the budget is used of up to 3 epochs, 1 device hour, "
+            "a cost of 2 (0.8 device hours, so the money binds)",
+        ),
+        (
+            {"money": 2.0, "price_per_hour": 2.0, "gpu_hours": 0.001},
+            "search: trials until the budget is used of up to 3 epochs, 3.6 device seconds, "
+            "a cost of 2 (1 device hour, so the hours bind)",
+        ),
     ],
 )
 def test_budget_in_words(budget: dict[str, float], line: str) -> None:

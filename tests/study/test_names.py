@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.study.names import combinations, components, count_noun, did_you_mean, joined, nearest, stages
+from tuner.study.names import combinations, components, count_noun, did_you_mean, hours_words, joined, nearest, stages
 
 
 def test_near_word_is_suggested() -> None:
@@ -69,3 +69,24 @@ def test_counts_have_their_noun_in_the_right_number() -> None:
     assert count_noun(2189, "row") == "2,189 rows"
     assert count_noun(1, "strategy", "strategies") == "1 strategy"
     assert count_noun(0, "strategy", "strategies") == "0 strategies"
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (1.0, "1 device hour"),
+        (1.5, "1.5 device hours"),
+        (0.1, "0.1 device hours"),
+        (1 / 60, "1 device minute"),
+        (0.05, "3 device minutes"),
+        (0.001, "3.6 device seconds"),
+        (1 / 3600, "1 device second"),
+    ],
+)
+def test_small_hours_are_minutes_or_seconds(hours: float, words: str) -> None:
+    assert hours_words(hours, kind="device") == words
+
+
+def test_used_hours_have_the_unit_of_their_limit() -> None:
+    assert hours_words(2.0, used=0.5) == "0.50 of 2 hours"
+    assert hours_words(0.001, kind="device", used=0.0005) == "1.80 of 3.6 device seconds"

@@ -19,7 +19,7 @@ from tuner.report.words import count_retrainings
 from tuner.store.fronts import find_front
 from tuner.store.records import Outcome, StudyRecord, StudySnapshot, StudyState, TrialRecord, WorkerRecord
 from tuner.study.domains import Value
-from tuner.study.names import count_noun
+from tuner.study.names import count_noun, hours_words
 from tuner.terminal import duration
 
 _ROOM = 66  # columns beside the labels on a terminal of 80
@@ -56,11 +56,11 @@ def budget_words(study: StudyRecord) -> str:
     if asked.epochs is not None:
         parts.append(f"{used.epochs} of {count_noun(asked.epochs, 'epoch')}")
     if asked.gpu_hours is not None:
-        parts.append(f"{used.gpu_seconds / 3600:.2f} of {asked.gpu_hours:g} device hours")
+        parts.append(hours_words(asked.gpu_hours, kind="device", used=used.gpu_seconds / 3600))
     else:
         parts.append(f"{duration(used.gpu_seconds)} of device time")
     if asked.hours is not None:
-        parts.append(f"{wall_hours(study):.2f} of {asked.hours:g} hours")
+        parts.append(f"{hours_words(asked.hours, used=wall_hours(study))} by the clock")
     if asked.price_per_hour is not None:
         cost = f"cost {used.gpu_seconds / 3600 * asked.price_per_hour:.2f}"
         parts.append(cost if asked.money is None else f"{cost} of {asked.money:g}")

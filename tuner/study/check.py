@@ -28,6 +28,7 @@ _ANY_CLASSES = ("0", "1")  # where the rows cannot be read
 
 _LEAST_MEMORY = 1e6  # bytes; below, a unit was forgotten
 
+_FEW_SEEDS = 3  # the fewest whose scatter says something
 _FEW_ROWS = 200  # validation rows; below, chance moves a share by 7 points and more
 
 
@@ -165,6 +166,12 @@ def _fit(spec: StudySpec, *, model: ModelFacts | None, data: DataFacts | None, f
     if spec.confirm.finalists and not is_unseen:
         findings.warn(
             "confirm", "without data.test the finalists are compared on the validation rows, which the search has seen"
+        )
+    if spec.confirm.finalists and spec.confirm.seeds == 1:
+        which = f" and one of the {spec.data.folds - 1} folds that judge finalists" if spec.data.folds else ""
+        findings.warn(
+            "confirm.seeds",
+            f"one seed{which} cannot tell how sure the answer is; give {max(spec.data.folds - 1, _FEW_SEEDS)} or more",
         )
     if trials is not None and spec.confirm.finalists > trials:
         what = f"is only {trials} trial" if trials == 1 else f"are only {trials} trials"

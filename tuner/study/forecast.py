@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tuner.study.domains import Choice, Domain, Fixed
-from tuner.study.names import count_noun
+from tuner.study.names import count_noun, hours_words
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
 
@@ -26,6 +26,9 @@ class Forecast:
         epochs: Epochs of one trial.
         search_epochs: Epochs of the whole search, None where only hours bound it.
         gpu_hours: Device hours after which the search ends, None without such a bound.
+        hours: Hours by the clock after which it ends, None without such a bound.
+        money: What device hours may cost, None without such a bound.
+        price_per_hour: What one of them costs, None where that is not given.
         confirm_runs: Runs of the finalists with fresh seeds, the baseline's default recipe among them, where none falls out but to make room.
         confirm_epochs: Epochs of these runs.
         confirm_seeds: Fresh seeds of each finalist that finishes the race.
@@ -40,6 +43,9 @@ class Forecast:
     epochs: int
     search_epochs: int | None
     gpu_hours: float | None
+    hours: float | None
+    money: float | None
+    price_per_hour: float | None
     confirm_runs: int
     confirm_epochs: int
     confirm_seeds: int
@@ -52,12 +58,11 @@ class Forecast:
             "trials until the budget is used" if self.trials is None else f"at most {count_noun(self.trials, 'trial')}"
         )
         epochs = "" if self.search_epochs is None else f", {count_noun(self.search_epochs, 'epoch')} in all"
-        hours = "" if self.gpu_hours is None else f", {self.gpu_hours:g} device hours"
         first = "" if self.tried_first == self.strategies else f" (the recipes of {self.tried_first} are tried first)"
         strategies = f"{count_noun(self.strategies, 'strategy', 'strategies')}"
         lines = [
-            f"{strategies}{first}, {self.searched} searched hyperparameters",
-            f"search: {trials} of up to {count_noun(self.epochs, 'epoch')}{epochs}{hours}",
+            f"{strategies}{first}, {count_noun(self.searched, 'searched hyperparameter')}",
+            f"search: {trials} of up to {count_noun(self.epochs, 'epoch')}{epochs}{self._hours()}",
         ]
         if self.steps is not None:
             low, high = self.steps
@@ -70,6 +75,25 @@ class Forecast:
         else:
             lines.append("confirmation: none")
         return tuple(lines)
+
+    def _hours(self) -> str:
+        """The limits of time and money; of device hours and money, which are one quantity, the one that binds."""
+        words = []
+        paid = None if self.money is None or self.price_per_hour is None else self.money / self.price_per_hour
+        if self.gpu_hours is not None:
+            words.append(hours_words(self.gpu_hours, kind="device"))
+        if paid is not None:
+            first = (
+                ""
+                if self.gpu_hours is None
+                else ", so the money binds"
+                if paid < self.gpu_hours
+                else ", so the hours bind"
+            )
+            words.append(f"a cost of {self.money:g} ({hours_words(paid, kind='device')}{first})")
+        if self.hours is not None:
+            words.append(f"{hours_words(self.hours)} by the clock")
+        return "".join(f", {text}" for text in words)
 
 
 def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> Forecast:
@@ -93,6 +117,9 @@ def forecast(spec: StudySpec, *, space: SearchSpace, train_rows: int | None) -> 
         epochs=epochs,
         search_epochs=min(bounds, default=None),
         gpu_hours=budget.gpu_hours,
+        hours=budget.hours,
+        money=budget.money,
+        price_per_hour=budget.price_per_hour,
         confirm_runs=runs,
         confirm_epochs=runs * epochs,
         confirm_seeds=spec.confirm.seeds,

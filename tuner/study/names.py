@@ -203,3 +203,17 @@ def count_noun(number: int, noun: str, plural: str = "") -> str:
         plural: Of several; default: with an s.
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
+def hours_words(hours: float, *, kind: str = "", used: float | None = None) -> str:
+    """A limit of hours, small ones in minutes or seconds: ``1 device hour``, ``0.25 of 3.6 device seconds``.
+
+    Args:
+        hours: How many.
+        kind: Before the unit: ``device``.
+        used: Hours of them that are used, where that is to be said.
+    """
+    size, unit = (1, "hour") if hours >= 0.1 else (60, "minute") if hours * 60 >= 1 else (3600, "second")
+    number = f"{hours:g}" if size == 1 else f"{hours * size:.3g}"
+    of = "" if used is None else f"{used * size:.2f} of "
+    return f"{of}{number} {f'{kind} ' if kind else ''}{unit}{'' if number == '1' else 's'}"
