@@ -342,3 +342,14 @@ def test_with_one_seed_in_common_the_winner_is_told_by_all_that_it_has() -> None
     estimate = summarise(snapshot_of(first, second)).standing.estimate
     assert estimate is not None
     assert estimate.value == pytest.approx(0.855)
+
+
+def test_no_interval_goes_beyond_what_a_metric_can_be() -> None:
+    wild = make_finalist(1, rank=1, validation=(0.99, 0.60))
+    base = make_finalist(0, rank=4, validation=(0.10, 0.50), is_baseline=True)
+    summary = summarise(snapshot_of(wild, base))
+    assert summary.standing.estimate is not None
+    assert (summary.standing.estimate.low, summary.standing.estimate.high) == (0.0, 1.0)
+    comparison = summary.standing.comparisons[0]
+    assert comparison.low == -1.0
+    assert comparison.high == 1.0

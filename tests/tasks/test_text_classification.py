@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
+from tuner.study.catalogue import RANGES
 from tuner.tasks import TASKS
 
 TASK = TASKS["text-classification"]
@@ -28,3 +29,7 @@ def test_loss_is_in_float32_whatever_the_model_computes_in() -> None:
 
 def test_model_class() -> None:
     assert TASK.auto_class().__name__ == "AutoModelForSequenceClassification"
+
+
+def test_every_metric_has_a_range() -> None:
+    assert {metric.name for task in TASKS.values() for metric in task.info.metrics} == set(RANGES)

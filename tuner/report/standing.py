@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from tuner.contest import Estimate, Lead
 from tuner.report.evidence import Comparison, RowLuck, find_row_luck
 from tuner.report.verdict import Basis, FinalistScore, Winner, common_seeds, comparable
 from tuner.store.records import Outcome, StudySnapshot
+from tuner.study.catalogue import RANGES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,13 @@ def find_standing(snapshot: StudySnapshot, winner: Winner | None, *, finalists: 
     split = _best_split(finalists)
     bootstrap = _bootstrap(snapshot, split=split)
     comparisons = _correct(_compare_all(snapshot, winner.score, finalists=finalists, split=split, bootstrap=bootstrap))
+    least, most = RANGES.get(snapshot.study.metric, _ENDLESS)
+    comparisons = tuple(
+        replace(
+            each, low=_within(each.low, least - most, most - least), high=_within(each.high, least - most, most - least)
+        )
+        for each in comparisons
+    )
     estimate = _estimate(snapshot, winner.score, finalists=finalists, split=split, bootstrap=bootstrap)
     tied = _tied(winner, finalists=finalists, comparisons=comparisons)
     return Standing(
@@ -190,10 +199,21 @@ def _estimate(
         row_variance=drawn.variance(number) if drawn is not None else 0.0,
         rows=drawn.rows if drawn is not None else 0,
     )
-    if sign > 0:
-        return found
-    low, high = (None if end is None else -end for end in (found.high, found.low))
-    return replace(found, value=-found.value, low=low, high=high)
+    low, high = (found.low, found.high) if sign > 0 else (_negative(found.high), _negative(found.low))
+    least, most = RANGES.get(snapshot.study.metric, _ENDLESS)
+    return replace(found, value=sign * found.value, low=_within(low, least, most), high=_within(high, least, most))
+
+
+_ENDLESS = (-math.inf, math.inf)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _within(end: float | None, least: float, most: float) -> float | None:
+    """An end of an interval that promises nothing which cannot be: few seeds reach far."""
+    return None if end is None else min(max(end, least), most)
 
 
 def _signed(score: FinalistScore, *, split: str, seeds: Sequence[int], sign: float) -> list[float]:

@@ -6,6 +6,7 @@ the catalogue in: :func:`tuner.catalogue` builds it from the two registries with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,6 +50,13 @@ class MetricInfo:
     name: str
     goal: str
     help: str
+
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("accuracy", "macro_f1", "precision", "recall", "auc"), (0.0, 1.0)),
+    "loss": (0.0, math.inf),
+}
+"""Lowest and highest value of each metric: no interval goes beyond. A test holds it beside the metrics of the tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
