@@ -79,6 +79,14 @@ ONE_LINE = {
     "key is a number": (STUDY + "1: x\n", "study.yaml:13:1: a key must be text; put it in quotes"),
     "endless number": (changed("12", "9" * 5000), "study.yaml:12:18: the number is too long"),
     # Fields
+    "typo in the budget alone": (
+        changed("trials: 12", "gpu_hour: 2"),
+        'study.yaml:12:10: unknown key "gpu_hour"; did you mean "gpu_hours"?',
+    ),
+    "share in percent": (
+        changed("validation: 0.2", "validation: 20%"),
+        'study.yaml:8:15: data.validation: "20%" is no share of the rows; write 0.2',
+    ),
     "key of another section": (
         STUDY + "epochs: 3\n",
         'study.yaml:13:1: unknown key "epochs"; it belongs to another section, write training: {epochs: ...}',
@@ -173,7 +181,8 @@ ONE_LINE = {
     "metric": (
         changed("macro_f1", "rouge"),
         'study.yaml:9:21: objective.metric: text-classification has no metric "rouge"; '
-        "known: macro_f1, accuracy, precision, recall, auc, loss",
+        "known: macro_f1, accuracy, precision, recall, auc, loss; "
+        "for a further objective also trainable_params, seconds, peak_memory",
     ),
     "goal against the metric": (
         changed("macro_f1", "loss, goal: maximize"),
@@ -548,7 +557,8 @@ ONE_LINE = {
     "text in the dark": (
         changed("macro_f1", '"a\\u202eb\\e[31m"'),
         'study.yaml:9:21: objective.metric: text-classification has no metric "a\\u202eb\\x1b[31m"; '
-        "known: macro_f1, accuracy, precision, recall, auc, loss",
+        "known: macro_f1, accuracy, precision, recall, auc, loss; "
+        "for a further objective also trainable_params, seconds, peak_memory",
     ),
 }
 

@@ -103,14 +103,14 @@ def test_labels_that_are_numbers_or_ids(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", [(f"t{index}", str(index)) for index in range(50)])
     _, _, warnings = read(STUDY, tmp_path)
     assert "data.label: 50 different labels in 50 rows; is it a number or an id?" in warnings
-    assert any(line.startswith('data.label: "0", "1", "2" and 47 more has one row only') for line in warnings)
+    assert any(line.startswith('data.label: "0", "1", "2" and 47 more have one row each') for line in warnings)
 
 
 def test_labels_that_training_never_sees(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", numbered("aaaaabbbbb"))
     write_rows(tmp_path / "t.csv", numbered("abcd", start=20))
     problems = read(changed("validation: 0.2", "validation: 0.2\n  test: t.csv"), tmp_path)[1]
-    assert problems == ['data.test: label "c", "d" are not among the training labels']
+    assert problems == ['data.test: labels "c", "d" are not among the training labels']
 
 
 def test_small_share_still_has_every_class(tmp_path: Path) -> None:

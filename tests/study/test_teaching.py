@@ -72,6 +72,12 @@ def test_teacher_is_read_as_any_model_is(tmp_path: Path) -> None:
     ]
 
 
+def test_name_of_a_study_is_no_teacher_but_its_trials_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ((_, _, message),) = told(check(tmp_path, "tickets"), tmp_path)
+    assert message.endswith("; a trial of a study is named with its number, as in tickets/3")
+
+
 def taught(*, task: str = "text-classification", labels: tuple[str, ...] = ("a", "b"), **data: Any) -> TaughtLabels:
     """A trial of a study like the one under test; ``seed`` and what its ``data`` says may differ."""
     spec = parse_study(STUDY, source="s", base=Path("/elsewhere"), catalogue=CATALOGUE)

@@ -15,6 +15,7 @@ from tuner.report.formats import format_count, format_value
 from tuner.study.build import LEARNING_RATE
 from tuner.study.domains import Fixed, Range, domain_to_json
 from tuner.study.hyperparameters import RELATIVE_LEARNING_RATE
+from tuner.study.names import count_noun
 from tuner.study.space import SearchSpace, StrategySpace
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def check_lines(
         lines.append(f"  model       {model.source}")
         lines.append(f"              {model.architecture or model.model_type}, {model.parameters:,} parameters")
     if data is not None:
-        lines += _section("data", (_rows(data), _classes(data.classes)), width=width)
+        lines += _section(
+            "data", (_rows(data), _classes(data.classes, is_sampled=spec.data.train_rows is not None)), width=width
+        )
     names = ", ".join(one.metric for one in spec.objectives)
     lines += _section("objective", (names + ": weighed against each other" * spec.has_front,), width=width)
     lines += _section("constraint", spec.constraints or (), width=width)
@@ -179,10 +182,11 @@ def _rows(data: DataFacts) -> str:
     return words if data.complete else f"{words} (only the first rows were looked at)"
 
 
-def _classes(classes: Mapping[str, int]) -> str:
+def _classes(classes: Mapping[str, int], *, is_sampled: bool) -> str:
     shown = [f"{name} {count:,}" for name, count in list(classes.items())[:4]]
     more = f", {len(classes) - 4} more" if len(classes) > 4 else ""
-    return f"{len(classes)} classes: {', '.join(shown)}{more}"
+    counted = f" (in all {count_noun(sum(classes.values()), 'row')} of the file)" if is_sampled else ""
+    return f"{count_noun(len(classes), 'class', 'classes')}: {', '.join(shown)}{more}{counted}"
 
 
 def shared_lines(space: SearchSpace) -> list[str]:

@@ -82,9 +82,10 @@ class _Aims:
             )
         elif name not in known:
             has = "has a" if self._whose == "no task" else "has no"
-            self._findings.refuse(
-                f"{key}.metric", f"{self._whose} {has} metric {quoted(name)}{did_you_mean(name, known)}"
-            )
+            hint = did_you_mean(name, known)
+            if is_first and "did you mean" not in hint:
+                hint += f"; for a further objective also {', '.join(COSTS)}"
+            self._findings.refuse(f"{key}.metric", f"{self._whose} {has} metric {quoted(name)}{hint}")
         elif goal in ("maximize", "minimize") and goal != known[name]:
             better = "higher" if known[name] == "maximize" else "lower"
             self._findings.refuse(

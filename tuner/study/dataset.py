@@ -158,13 +158,15 @@ def _classes(tables: Mapping[str, Table], *, spec: StudySpec, findings: Findings
             "data.label", f"{_some(few)} {judged}; some folds cannot judge {'it' if len(few) == 1 else 'them'}"
         )
     if rare and len(classes) > 1 and not isinstance(spec.data.validation, str):
-        findings.warn("data.label", f"{_some(rare)} has one row only, which cannot be in training and validation both")
+        has = "has one row only" if len(rare) == 1 else "have one row each"
+        findings.warn("data.label", f"{_some(rare)} {has}, which cannot be in training and validation both")
     for name in ("validation", "test"):
         if name in tables:
             strange = sorted(set(_labels(tables[name], spec)) - set(classes))
             if strange:
-                verb = "is" if len(strange) == 1 else "are"
-                findings.refuse(f"data.{name}", f"label {_some(strange)} {verb} not among the training labels")
+                one = len(strange) == 1
+                what = f"{'label' if one else 'labels'} {_some(strange)} {'is' if one else 'are'}"
+                findings.refuse(f"data.{name}", f"{what} not among the training labels")
             missing = sorted(set(classes) - set(_labels(tables[name], spec)))
             if missing:
                 only = f"has no row of {len(missing)} of the {len(classes)} classes ({_some(missing)})"

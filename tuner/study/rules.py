@@ -6,6 +6,7 @@ is passed over, since its own message says so already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from tuner.study.messages import quoted, shown
 from tuner.study.names import PRUNERS, SAMPLERS, count_noun, did_you_mean
 from tuner.study.ranges import Findings
 from tuner.study.sources import is_hub, is_hub_name, is_package, parse_hub, split_package
-from tuner.study.spec import LIMITS, TrainingSpec
+from tuner.study.spec import LIMITS, BudgetSpec, TrainingSpec
 from tuner.study.table import FORMATS
 from tuner.study.teacher import named_trial
 
 _ANY_SIZE = 1e8  # parameters; where only mistakes are looked for, the size of the model changes nothing
+_PERCENT = re.compile(r"\s*([0-9]{1,2}(?:\.[0-9]{1,6})?)\s*%\s*")
 _PATH_STARTS = ("/", "./", "../", "~")
 
 
@@ -117,6 +119,9 @@ def _source(source: str, *, key: str, findings: Findings) -> None:
     except DataError as error:
         findings.refuse(key, error.message)
         return
+    if key == "data.validation" and (percent := _PERCENT.fullmatch(source)):
+        findings.refuse(key, f"{quoted(source)} is no share of the rows; write {float(percent[1]) / 100:g}")
+        return
     ending = Path(source).suffix.lower()
     if not source.strip() or "\0" in source:
         findings.refuse(key, f"must be a file, got {shown(source)}")
@@ -158,7 +163,7 @@ def _search(data: Mapping[str, Any], *, findings: Findings) -> None:
             key = f"search.{kind}" if short else f"search.{kind}.name"
             findings.refuse(key, f"unknown {kind} {quoted(name)}{did_you_mean(name, known)}")
     if _section(search, "stop_when") and isinstance(data.get("objective"), list) and len(data["objective"]) > 1:
-        findings.refuse("search.stop_when", "several objectives have no one gain; leave it out")
+        findings.refuse("search.stop_when", "looks at the gain of one objective, and there are several; leave it out")
     options = _section(_section(search, "pruner"), "options")
     epochs = _epochs(data)
     for option in ("n_warmup_steps", "min_resource"):
@@ -177,7 +182,10 @@ def _budget(data: Mapping[str, Any], *, findings: Findings) -> None:
     if "budget" not in data:
         return
     budget = data["budget"]
-    if isinstance(budget, Mapping) and all(budget.get(limit) is None for limit in LIMITS):
+    is_known = isinstance(budget, Mapping) and set(budget) <= set(
+        BudgetSpec.model_fields
+    )  # else the typo is told already
+    if is_known and all(budget.get(limit) is None for limit in LIMITS):
         findings.refuse("budget", f"give at least one of {', '.join(LIMITS[:-1])} and {LIMITS[-1]}")
     if isinstance(budget, Mapping) and budget.get("money") is not None and budget.get("price_per_hour") is None:
         findings.refuse("budget.money", "needs price_per_hour: what an hour of one slot costs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.errors import TunerError
@@ -87,6 +87,9 @@ def _model(spec: StudySpec, distill: DistillSpec, *, findings: Findings) -> Teac
     own = Findings()
     asked = spec.model_copy(update={"model": distill.teacher, "revision": distill.revision})
     model = read_model(asked, findings=own)
+    if "/" not in distill.teacher:  # a model without an owner is rare; it may rather be a study
+        hint = f"; a trial of a study is named with its number, as in {distill.teacher}/3"
+        own.problems[:] = [replace(found, message=f"{found.message}{hint}") for found in own.problems]
     findings.take(own, keys={"model": _KEY, "revision": "distill.revision"})
     if model is None or own.problems:
         return None
