@@ -9,7 +9,7 @@ import pytest
 
 from tuner.errors import ConfigurationError, UnavailableError
 from tuner.store.database import Database
-from tuner.store.filesystem import filesystem_of
+from tuner.store.filesystem import filesystem_of, why_refused
 from tuner.store.location import checkpoint_place, files_dir, parse_url, shown, storage_url
 
 
@@ -89,6 +89,45 @@ def test_a_missing_database_is_not_created_by_readers(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"no database at .*; create a study first"):
         Database.open(f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_reader_is_told_of_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        Database.open(f"sqlite:///{tmp_path}/nodir/x.db")
+    assert caught.value.message == (
+        f"no database at {tmp_path}/nodir/x.db - the folder {tmp_path}/nodir does not exist; "
+        "name another with --storage or TUNER_STORAGE"
+    )
+
+
+def test_sqlite_that_may_not_write_beside_its_file_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "x.db"
+    file.touch()
+    (tmp_path / "x.db-journal").mkdir()
+    with pytest.raises(UnavailableError) as caught:
+        Database.open(f"sqlite:///{file}", create=True)
+    assert caught.value.message == (
+        f"database sqlite:///{file}: unable to open database file - "
+        f"{file}-journal is a folder, and SQLite writes a file of that name; rename the folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        ("folder", "the folder {folder} cannot be written to, and SQLite writes beside its file, also to read it"),
+        ("file", "the file cannot be read and written by this user"),
+        ("", ""),
+    ],
+)
+def test_why_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, why: str) -> None:
+    file = tmp_path / "x.db"
+    file.touch()
+    closed = {"folder": tmp_path, "file": file}.get(refused)
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != closed)  # nothing is closed to root
+    found, fix = why_refused(file)
+    assert found == why.format(folder=tmp_path)
+    assert ("copy the file elsewhere" in fix) == bool(refused)
 
 
 @pytest.mark.parametrize(

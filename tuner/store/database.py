@@ -34,7 +34,7 @@ class Database(Transactions):
         database = cls(parse_url(url), read_only=read_only)
         path = sqlite_path(database.url)
         if path is not None:
-            refuse_unusable_path(database.url)
+            refuse_unusable_path(database.url, create=create)
             if not create and not path.exists():
                 raise UnavailableError(
                     f"no database at {path}",

@@ -52,6 +52,9 @@ _WORDS: Mapping[str, Fault] = (
     | dict.fromkeys(("disk is full", "no space left"), Fault.NO_ROOM)
     | dict.fromkeys(("readonly database",), Fault.DENIED)
 )
+SQLITE_REFUSALS = ("unable to open database file", "readonly database")
+"""SQLite's words where it may not read or write its file, or make those beside it."""
+
 # Both drivers tell of a refused server in words, PyMySQL under the number of an unreachable one.
 _DISTRUST = (
     "certificate verify failed",

@@ -18,8 +18,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tuner.errors import ConfigurationError, TunerError, UnavailableError
 from tuner.store.engines import make_engine
-from tuner.store.faults import Fault, fault_of, plain_cause
-from tuner.store.location import shown
+from tuner.store.faults import SQLITE_REFUSALS, Fault, fault_of, plain_cause
+from tuner.store.filesystem import why_refused
+from tuner.store.location import shown, sqlite_path
 from tuner.store.optuna_storage import SharedStorage
 from tuner.store.retries import retried
 
@@ -122,6 +123,11 @@ class Transactions:
 
     def _error(self, error: DBAPIError) -> TunerError:
         text = f"database {self.safe_url}: {plain_cause(error)}"
+        file = sqlite_path(self.url)
+        if file is not None and any(words in text for words in SQLITE_REFUSALS):
+            why, fix = why_refused(file)
+            if why:
+                return UnavailableError(text, why=why, fix=fix)
         match fault_of(error):
             case Fault.UNREACHABLE:
                 return UnavailableError(text, fix="is it running there? see: tuner doctor")
