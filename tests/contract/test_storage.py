@@ -102,7 +102,7 @@ def test_device_hours_end_the_search_and_keep_a_fifth_for_the_confirmation(db: D
         spent += 30.0
     assert spent == 60.0  # a third trial would need more than what is left of the search's 80 s
     assert driver.advance().state is StudyState.CONFIRMING
-    assert "device hours" in driver.study.state_reason
+    assert "budget of 1.67 device minutes" in driver.study.state_reason
 
 
 def test_a_report_beyond_the_device_hours_stops_the_trial(db: Database) -> None:
@@ -112,7 +112,7 @@ def test_a_report_beyond_the_device_hours_stops_the_trial(db: Database) -> None:
     assert lease is not None
     verdict, why = driver.report(lease, epoch=1, metrics={"f1": 0.5}, seconds=2.0, extend=LEASE)
     assert verdict.value == "prune"
-    assert why == "budget of 0.000277778 device hours is used"
+    assert why == "budget of 1 device second is used"
 
 
 def test_a_lost_lease_writes_nothing(db: Database, plain_optuna: Callable[[], optuna.Study]) -> None:
@@ -332,7 +332,7 @@ def test_a_run_that_waits_for_a_used_up_budget_is_ended(db: Database) -> None:
     assert driver.claim(holder()) is None
     assert driver.advance().state is StudyState.FINISHED
     trial = load_snapshot(db, "toy").trial(0)
-    assert (trial.outcome, trial.reason) == (Outcome.PRUNED, "budget of 0.00277778 device hours is used")
+    assert (trial.outcome, trial.reason) == (Outcome.PRUNED, "budget of 10 device seconds is used")
 
 
 def test_a_cut_confirmation_has_compared_every_finalist_with_one_seed(db: Database) -> None:

@@ -54,7 +54,7 @@ def runs(count: int, *, seconds: float, outcome: Outcome = Outcome.COMPLETE, in_
         (
             {"gpu_hours": 1.0},
             use(gpu=2880.0),
-            "budget of 1 device hours is used (a fifth is kept for the confirmation)",
+            "budget of 1 device hour is used (a fifth is kept for the confirmation)",
         ),
         ({"gpu_hours": 1.0}, use(gpu=3000.0, confirm=500.0), ""),
         ({"trials": 5, "gpu_hours": 1.0}, use(trials=5, gpu=1.0), "budget of 5 trials is used"),
@@ -67,7 +67,7 @@ def test_the_first_limit_ends_the_search(budget: dict[str, float], used: BudgetU
 def test_without_a_confirmation_the_search_has_all_hours() -> None:
     spec = toy_spec(budget={"gpu_hours": 1.0}, confirm={"finalists": 0})
     assert why_no_new_trial(spec, use(gpu=3599.0)) == ""
-    assert why_no_new_trial(spec, use(gpu=3600.0)) == "budget of 1 device hours is used"
+    assert why_no_new_trial(spec, use(gpu=3600.0)) == "budget of 1 device hour is used"
 
 
 def test_running_trials_stop_at_their_part_of_the_hours() -> None:
@@ -94,12 +94,12 @@ TEN = runs(10, seconds=300.0)
     [
         (use(gpu=3000.0, groups=(TEN,)), ""),
         (use(gpu=3300.0, groups=(TEN,)), ""),
-        (use(gpu=3310.0, groups=(TEN,)), "budget of 1 device hours has 4.83 min left; a trial needs about 5 min"),
+        (use(gpu=3310.0, groups=(TEN,)), "budget of 1 device hour has 4.83 min left; a trial needs about 5 min"),
         (
             use(gpu=3200.0, groups=(TEN, runs(2, seconds=100.0, outcome=Outcome.RUNNING))),
-            "budget of 1 device hours has 6.67 min left, 6.67 min of them promised to what runs; a trial needs about 5 min",
+            "budget of 1 device hour has 6.67 min left, 6.67 min of them promised to what runs; a trial needs about 5 min",
         ),
-        (use(gpu=3600.0, groups=(TEN,)), "budget of 1 device hours is used"),
+        (use(gpu=3600.0, groups=(TEN,)), "budget of 1 device hour is used"),
     ],
 )
 def test_a_trial_that_could_not_be_finished_is_refused(used: BudgetUse, reason: str) -> None:
@@ -111,7 +111,7 @@ def test_the_search_leaves_what_the_confirmation_needs_and_at_most_a_fifth() -> 
     cheap = runs(30, seconds=100.0)  # three re-trainings of 100 s
     assert not why_run_must_stop(spec, use(gpu=3299.0, groups=(cheap,)), in_search=True)
     assert why_run_must_stop(spec, use(gpu=3300.0, groups=(cheap,)), in_search=True) == (
-        "budget of 1 device hours is used (5 min are kept for the confirmation)"
+        "budget of 1 device hour is used (5 min are kept for the confirmation)"
     )
     dear = runs(9, seconds=320.0)
     assert not why_run_must_stop(spec, use(gpu=2879.0, groups=(dear,)), in_search=True)
@@ -123,7 +123,7 @@ def test_a_retraining_that_could_not_be_finished_is_refused() -> None:
     assert why_no_retraining(spec, use(gpu=3300.0, confirm=300.0, groups=(TEN,)), "lora") == ""
     running = runs(1, seconds=50.0, outcome=Outcome.RUNNING, in_search=False)
     assert why_no_retraining(spec, use(gpu=3300.0, confirm=300.0, groups=(TEN, running)), "lora") == (
-        "budget of 1 device hours has 5 min left, 4.17 min of them promised to what runs; a re-training needs about 5 min"
+        "budget of 1 device hour has 5 min left, 4.17 min of them promised to what runs; a re-training needs about 5 min"
     )
     assert why_no_retraining(toy_spec(), use(gpu=1e9, groups=(TEN,)), "lora") == ""
 
@@ -142,14 +142,14 @@ def test_money_is_device_hours_at_a_price() -> None:
 def test_hours_by_the_clock() -> None:
     spec = toy_spec(budget={"hours": 1.0})
     assert why_no_new_trial(spec, use(wall=3599.0)) == ""
-    assert why_no_new_trial(spec, use(wall=3600.0)) == "budget of 1 hours since the first trial is used"
+    assert why_no_new_trial(spec, use(wall=3600.0)) == "budget of 1 hour since the first trial is used"
     assert why_no_new_trial(spec, use(wall=3400.0, groups=(TEN,))) == (
-        "budget of 1 hours has 3.33 min left; a trial needs about 5 min"
+        "budget of 1 hour has 3.33 min left; a trial needs about 5 min"
     )
     assert used_share(spec, use(wall=1800.0)) == 0.5
     kept = toy_spec(budget={"hours": 1.0}, confirm={"finalists": 1})
     assert why_run_must_stop(kept, use(wall=2880.0), in_search=True) == (
-        "budget of 1 hours since the first trial is used (a fifth is kept for the confirmation)"
+        "budget of 1 hour since the first trial is used (a fifth is kept for the confirmation)"
     )
     assert not why_run_must_stop(kept, use(wall=3599.0), in_search=False)
     assert why_run_must_stop(kept, use(wall=3600.0), in_search=False)

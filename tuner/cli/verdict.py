@@ -23,7 +23,7 @@ def verdict_lines(summary: Summary) -> list[str]:
     if estimate.low is not None and estimate.high is not None:
         rows = " over the folds" if standing.split == "folds" else " on the validation rows"
         if standing.rows:
-            rows = f" on {count_noun(standing.rows, f'{standing.split} row')}"
+            rows = f" on {count_noun(standing.rows, standing.split.replace('-', ' ') + ' row')}"
         span = f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}"
         if standing.rows and not standing.is_row_luck_counted:
             span += " over seeds, on these same rows"

@@ -104,9 +104,10 @@ def _interval(facts: Facts, comparison: Comparison) -> str:
     """The interval in brackets, over what it is taken, and the probability; empty where nothing can be said."""
     if comparison.low is None or comparison.high is None:
         return ""
-    where = "over folds" if comparison.split == "folds" else f"over seeds, on these same {comparison.split} rows"
+    rows = comparison.split.replace("-", " ")
+    where = "over folds" if comparison.split == "folds" else f"over seeds, on these same {rows} rows"
     if comparison.rows:
-        where = f"over {comparison.split} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
+        where = f"over {rows} rows {'and seeds' if comparison.seed_pairs > 1 else 'only'}"
     if comparison.claims > 1:
         where += f", corrected for {comparison.claims} comparisons"
     text = f" (95 % interval {facts.ends(comparison.low, comparison.high)} {where})"

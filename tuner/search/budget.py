@@ -14,7 +14,7 @@ from tuner.store.costs import (
     seconds_reserved,
 )
 from tuner.store.records import BudgetUse, EndedRun
-from tuner.study.names import count_noun
+from tuner.study.names import count_noun, hours_words
 from tuner.study.spec import BudgetSpec, StudySpec
 
 CONFIRM_SHARE = 0.2
@@ -72,7 +72,7 @@ def _why_too_little(
         promised = f", {_span(reserved)} of them promised to what runs" if reserved else ""
         return f"{_device_words(spec.budget)} has {_span(device)} left{promised}; {what} needs about {_span(need)}"
     if wall is not None and wall < need:
-        return f"budget of {spec.budget.hours:g} hours has {_span(wall)} left; {what} needs about {_span(need)}"
+        return f"budget of {hours_words(spec.budget.hours or 0.0)} has {_span(wall)} left; {what} needs about {_span(need)}"
     return ""
 
 
@@ -83,7 +83,7 @@ def why_run_must_stop(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> s
         return f"{_device_words(spec.budget)} is used{_kept_words(spec, used) if in_search else ''}"
     if wall is not None and wall <= 0.0:
         kept = " (a fifth is kept for the confirmation)" if in_search and spec.confirm.finalists else ""
-        return f"budget of {spec.budget.hours:g} hours since the first trial is used{kept}"
+        return f"budget of {hours_words(spec.budget.hours or 0.0)} since the first trial is used{kept}"
     return ""
 
 
@@ -165,9 +165,10 @@ def _wall_left(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> float | 
 
 def _device_words(budget: BudgetSpec) -> str:
     hours = budget.device_hours
-    if hours is None or hours == budget.gpu_hours:
-        return f"budget of {budget.gpu_hours:g} device hours"
-    return f"budget of {budget.money:g} ({hours:g} device hours at {budget.price_per_hour:g})"
+    if hours is None:
+        return "budget of device hours"
+    words = hours_words(hours, kind="device")
+    return f"budget of {words if hours == budget.gpu_hours else f'{budget.money:g} ({words} at {budget.price_per_hour:g})'}"
 
 
 def _kept_words(spec: StudySpec, used: BudgetUse) -> str:
