@@ -196,6 +196,15 @@ def words_of(*finalists: FinalistRecord, maximize: bool = True, state: StudyStat
     return " ".join(re.sub(r"<[^>]+>", " ", page[page.index("<main>") : page.index("</main>")]).split())
 
 
+def test_the_tile_of_the_device_time_counts_what_took_it() -> None:
+    best = make_finalist(1, rank=1, validation=(0.9, 0.9), accuracy=(0.9, 0.9))
+    recipe = make_finalist(0, rank=2, validation=(0.8, 0.81), accuracy=(0.8, 0.8), is_baseline=True)
+    assert re.search(r"2 trials \(\d+ epochs?\), 4 re-trainings", words_of(best, recipe))
+    alone = words_of().partition("Device time")[2][:60]
+    assert "2 trials (" in alone
+    assert "re-training" not in alone
+
+
 def test_a_page_of_an_incomplete_confirmation_settles_nothing() -> None:
     best = cut_short(make_finalist(1, rank=1, validation=(0.9, 0.9), accuracy=(0.9, 0.9)), kept=0, reason="no hours")
     recipe = make_finalist(0, rank=2, validation=(0.8, 0.81), accuracy=(0.8, 0.8), is_baseline=True)

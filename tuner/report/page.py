@@ -119,6 +119,7 @@ def render_page(snapshot: StudySnapshot) -> str:
         study=summary.study,
         spec=summary.study.spec,
         spending=spending_words(snapshot),
+        retrained=sum(run.seconds > 0.0 for finalist in snapshot.finalists for run in finalist.runs),
         drawings=drawings,
         style=style,
         best_names=pick_columns(summary),
