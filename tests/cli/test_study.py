@@ -339,6 +339,13 @@ def test_check_of_a_large_space_fits_a_narrow_terminal(study_file: Path) -> None
         assert sum(line.startswith(f"  {name} ") for line in lines) == 1
 
 
+def test_check_says_which_rows_the_classes_were_counted_in(study_file: Path) -> None:
+    study_file.write_text(STUDY.replace("validation: 0.25", "validation: 0.25, train_rows: 20"), encoding="utf-8")
+    text = "\n".join(check_lines(*api.check_study(study_file)))
+    assert "20 rows to train on, 10 to judge by" in text
+    assert "2 classes: plus 20, minus 20 (in all 40 rows of the file)" in text
+
+
 def test_check_says_what_is_asked_and_what_past_studies_teach(run: Run, study_file: Path) -> None:
     asked = (
         "objective: [{metric: accuracy}, {metric: seconds}]\n"

@@ -173,7 +173,7 @@ def _wrapped(name: str, text: str, width: int | None, *, column: int = 10) -> li
 
 
 def _rows(data: DataFacts) -> str:
-    words = f"{data.train_rows:,} rows to train on, {data.validation_rows:,} to judge by"
+    words = f"{count_noun(data.train_rows, 'row')} to train on, {data.validation_rows:,} to judge by"
     if data.folds:
         words += f" (one of {data.folds} folds; the finalists are judged by the others)"
     if data.held_back_rows:
