@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import typer
 from typer.main import get_command
 
 from tuner.cli.app import app
@@ -18,13 +19,12 @@ def why_refused(words: Sequence[str]) -> str | None:
     """Why ``tuner WORDS`` cannot be parsed; None if it can. Nothing is run, and files need not exist."""
     command = get_command(app)
     _disarm(command)
-    try:
-        command.main(list(words), prog_name="tuner", standalone_mode=False)
-    except typer.TyperException as error:
-        text = str(error.format_message())
-        # A document names the reader's files.
-        return None if "does not exist" in text else text
-    return None
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        status = command.main(list(words), prog_name="tuner", standalone_mode=False)
+    text = said.getvalue()
+    # A document names the reader's files.
+    return None if not status or "does not exist" in text else text or f"status {status}"
 
 
 def tuner_words(line: str) -> list[str] | None:
