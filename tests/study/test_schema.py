@@ -17,7 +17,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 # What a schema cannot say: the YAML itself, and rules that look at two places or at the machine.
 BEYOND_A_SCHEMA = {
     "duplicate key", "key is a number", "budget below one trial", "goal against the metric", "combination twice", "component twice",
-    "warmup beyond the epochs", "ending", "test is train", "label is text", "hub address", "package address", "model",
+    "warmup beyond the epochs", "ending", "share in percent", "test is train", "label is text", "hub address", "package address", "model",
     "revision of a folder", "range upside down", "log of zero", "step and log", "not a number", "endless bound",
     "endless hours", "endless number", "a pair of the same", "package of a model", "file without an ending", "empty file name", "address in the dark", "number beyond floats", "combination that is not asked for", "two kinds of learning rate", "no budget",
     "same stage twice", "component in both stages", "component twice in a stage", "sequence twice", "composed and given",
