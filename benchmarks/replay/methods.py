@@ -244,6 +244,9 @@ METHODS: Mapping[str, Method] = {
     "ours with brackets": _judged(pruner="hyperband"),
     "ours without TPE": _judged(sampler="random"),
     "ours without univariate TPE": _judged(sampler={"name": "auto", "options": {"multivariate": True}}),
+    "ours without recipes and univariate TPE": _judged(
+        recipes=0, sampler={"name": "auto", "options": {"multivariate": True}}
+    ),
     "ours without constant liar": _judged(sampler={"name": "auto", "options": {"constant_liar": False}}),
     "ours without relative rate": _judged(relative=False, needs_arms=True),
     "ours with random third": _judged(random_share=1 / 3),
