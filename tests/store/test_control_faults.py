@@ -107,7 +107,7 @@ def test_a_study_that_a_claim_pauses_is_not_claimed(db: Database) -> None:
 @pytest.mark.parametrize(
     ("budget", "why"),
     [
-        ({"gpu_hours": 1.0}, "budget of 1 device hours has 30 min left; a trial needs about 30 min"),
+        ({"gpu_hours": 1.0}, "budget of 1 device hour has 30 min left; a trial needs about 30 min"),
         ({"epochs": 6}, r"budget of 6 epochs is used \(6 trained, a trial needs 3\)"),
     ],
 )

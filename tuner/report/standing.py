@@ -69,14 +69,14 @@ def find_standing(snapshot: StudySnapshot, winner: Winner | None, *, finalists: 
     split = _best_split(finalists)
     bootstrap = _bootstrap(snapshot, split=split)
     comparisons = _correct(_compare_all(snapshot, winner.score, finalists=finalists, split=split, bootstrap=bootstrap))
-    least, most = RANGES.get(snapshot.study.metric, _ENDLESS)
+    estimate = _estimate(snapshot, winner.score, finalists=finalists, split=split, bootstrap=bootstrap)
+    least, most = _range(snapshot, estimate)
     comparisons = tuple(
         replace(
             each, low=_within(each.low, least - most, most - least), high=_within(each.high, least - most, most - least)
         )
         for each in comparisons
     )
-    estimate = _estimate(snapshot, winner.score, finalists=finalists, split=split, bootstrap=bootstrap)
     tied = _tied(winner, finalists=finalists, comparisons=comparisons)
     return Standing(
         comparisons=comparisons,
@@ -200,11 +200,16 @@ def _estimate(
         rows=drawn.rows if drawn is not None else 0,
     )
     low, high = (found.low, found.high) if sign > 0 else (_negative(found.high), _negative(found.low))
-    least, most = RANGES.get(snapshot.study.metric, _ENDLESS)
-    return replace(found, value=sign * found.value, low=_within(low, least, most), high=_within(high, least, most))
+    found = replace(found, value=sign * found.value, low=low, high=high)
+    least, most = _range(snapshot, found)
+    return replace(found, low=_within(low, least, most), high=_within(high, least, most))
 
 
-_ENDLESS = (-math.inf, math.inf)
+def _range(snapshot: StudySnapshot, estimate: Estimate | None) -> tuple[float, float]:
+    """What the metric can be; endless where that is not known, or where its scores are on another scale, such as per cent."""
+    least, most = RANGES.get(snapshot.study.metric, (-math.inf, math.inf))
+    fits = estimate is not None and least <= estimate.value <= most
+    return (least, most) if fits else (-math.inf, math.inf)
 
 
 def _negative(value: float | None) -> float | None:
