@@ -50,6 +50,7 @@ def test_a_bad_network_costs_only_time(
             crowd.wait_until_over()
             findings = check(url=direct, study="toy", ledger=crowd.ledger, trials=trials)
             exits = [line["status"] for line in crowd.lines("Exited")]
+            said = crowd.tail()
     outcomes = [trial.outcome for trial in load_study("toy", storage=direct).trials]
     what: dict[str, tuple[str, float]] = {
         "slow": ("round trip ms", 1000 * ROUND_TRIP),
@@ -61,5 +62,5 @@ def test_a_bad_network_costs_only_time(
     record(record_property, row=13, database=direct, figures=figures)
     assert findings.wrong == {}
     assert errored == 0
-    assert exits == [0, 0]
+    assert exits == [0, 0], said
     assert fault != "resets" or network.resets > 0
