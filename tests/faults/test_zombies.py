@@ -44,14 +44,14 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_lives_on(
     trials = 6 * STOPS + 6
     make_study(url, trials=trials, epochs=10, pruner="none")
     stopped: list[int] = []
-    living = held = 0
+    living = 0
     with mob(tmp_path, url=url) as crowd:
         pids = [crowd.start(other_box=True) for _ in range(2 * CROWD)]
         while len(stopped) < STOPS:
             sleepers = pids[:CROWD] if len(stopped) // CROWD % 2 else pids[CROWD:]
             _wait_for(crowd, sleepers, event="EpochReported", what="those who will be stopped train")
             _stop_between_writes(url, sleepers)
-            held += _wait_until_taken(crowd, sleepers)
+            _wait_until_taken(crowd, sleepers)
             _signal(sleepers, signal.SIGCONT)
             stopped += sleepers
             _wait_for(crowd, sleepers, event="RunClaimed", what="those who woke up take other runs")
@@ -65,7 +65,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_lives_on(
     record(record_property, row=6, database=url, figures=figures)
     assert findings.wrong == {}
     assert living == len(stopped) >= STOPS
-    assert taken >= held >= 0.8 * STOPS  # a worker may be stopped between two runs
+    assert taken >= 0.9 * STOPS  # a worker may be stopped between two runs, and hold none
     assert exits == [0] * len(pids)
 
 
@@ -75,8 +75,8 @@ def _wait_for(crowd: Mob, pids: list[int], *, event: str, what: str) -> None:
     crowd.wait(lambda: set(pids) <= {line["pid"] for line in crowd.lines(event) if line["at"] > begin}, what=what)
 
 
-def _wait_until_taken(crowd: Mob, pids: list[int]) -> int:
-    """Until others have begun what these workers hold, longer than a lease in any case; how many runs that are."""
+def _wait_until_taken(crowd: Mob, pids: list[int]) -> None:
+    """Until others have begun what these workers hold; longer than a lease in any case."""
     begin = time.time()
     over = {(line["pid"], line["number"]) for line in crowd.lines("RunEnded")}
     held = {line["number"] for line in crowd.lines("RunClaimed") if line["pid"] in pids} - {
@@ -87,7 +87,6 @@ def _wait_until_taken(crowd: Mob, pids: list[int]) -> int:
         what="others take their runs over",
     )
     time.sleep(max(0.0, begin + LEASE + 0.5 - time.time()))
-    return len(held)
 
 
 def _stop_between_writes(url: str, pids: list[int]) -> None:
