@@ -65,7 +65,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_lives_on(
     record(record_property, row=6, database=url, figures=figures)
     assert findings.wrong == {}
     assert living == len(stopped) >= STOPS
-    assert taken >= 0.9 * STOPS  # a worker may be stopped between two runs, and hold none
+    assert taken >= min(STOPS - 1, 0.9 * STOPS)  # a worker may be stopped between two runs, and hold none
     assert exits == [0] * len(pids)
 
 
