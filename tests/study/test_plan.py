@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -57,39 +58,30 @@ def test_plan_of_a_study_without_a_teacher_need_not_name_one() -> None:
     assert TrialPlan.from_json(data) == plan
 
 
+def result_with(**changes: Any) -> TrialResult:
+    known: dict[str, Any] = {
+        "ended_by": "epochs",
+        "epochs": 3,
+        "best_epoch": 2,
+        "metrics": {"loss": 0.25},
+        "trainable_params": 10,
+        "total_params": 100,
+        "peak_memory": 1,
+        "seconds": 2.5,
+        "device": "cpu",
+    }
+    return TrialResult(**known | changes)
+
+
 @pytest.mark.parametrize("test", [None, TEST, WITH_ROWS])
 @pytest.mark.parametrize("confusion", [None, CONFUSION])
 def test_result_survives_json(test: TestScore | None, confusion: Confusion | None) -> None:
-    result = TrialResult(
-        ended_by="epochs",
-        epochs=3,
-        best_epoch=2,
-        metrics={"loss": 0.25},
-        trainable_params=10,
-        total_params=100,
-        peak_memory=1,
-        seconds=2.5,
-        device="cpu",
-        confusion=confusion,
-        test=test,
-        notes=("cut",),
-    )
+    result = result_with(confusion=confusion, test=test, notes=("cut",))
     assert TrialResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 def test_a_result_of_a_version_that_kept_no_parts_by_row_is_read() -> None:
-    result = TrialResult(
-        ended_by="epochs",
-        epochs=1,
-        best_epoch=1,
-        metrics={"loss": 0.5},
-        trainable_params=1,
-        total_params=1,
-        peak_memory=1,
-        seconds=1.0,
-        device="cpu",
-        held_back=WITH_ROWS,
-    )
+    result = result_with(held_back=WITH_ROWS)
     data = json.loads(json.dumps(result.to_json()))
     del data["held_back"]["by_row"]
     assert TrialResult.from_json(data) == replace(result, held_back=TEST)

@@ -73,6 +73,7 @@ def _what(error: typer.TyperException, *, at: Context) -> str:
 
 
 def _quoted(text: str) -> str:
+    """As :func:`tuner.study.messages.quoted`, whose module loads the study file's models: every command starts here."""
     return f'"{printable(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")}"'
 
 

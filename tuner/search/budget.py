@@ -164,9 +164,7 @@ def _wall_left(spec: StudySpec, used: BudgetUse, *, in_search: bool) -> float | 
 
 
 def _device_words(budget: BudgetSpec) -> str:
-    hours = budget.device_hours
-    if hours is None:
-        return "budget of device hours"
+    hours = budget.device_hours or 0.0
     words = hours_words(hours, kind="device")
     return f"budget of {words if hours == budget.gpu_hours else f'{budget.money:g} ({words} at {budget.price_per_hour:g})'}"
 

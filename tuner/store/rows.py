@@ -32,6 +32,8 @@ def first_rows(db: Database, lease: Lease) -> tuple[int, str]:
             runs.c.study_id == lease.study_id,
             runs.c.purpose == "search",
             runs.c.outcome.in_([outcome.value for outcome in _COUNT]),
+            # What was given back need not have trained: where another box had other rows it was given back for these.
+            attempts.c.outcome != Outcome.PREEMPTED.value,
             attempts.c.facts.contains('"data"'),
         )
         .order_by(attempts.c.started_at, attempts.c.run_id)

@@ -219,6 +219,7 @@ def catch_up(desk: Desk, slot: Slot) -> None:
         verdict = _store(desk, slot, job=job, message=job.backlog[0])
         job.backlog.popleft()
         if verdict is not Verdict.GO_ON and job.stop_asked_at is None:
+            # Of a loser the reason is kept with the job; the runner has trained on since and need only end.
             interrupt(slot, job, verdict if verdict is Verdict.RELEASE else Verdict.STOP)
 
 
