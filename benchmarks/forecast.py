@@ -97,11 +97,14 @@ class Measured:
         return sum(self.is_held_by(outlook) for outlook in self.during) / max(1, len(self.during))
 
     def is_held_by(self, outlook: Outlook) -> bool:
-        """Whether an outlook's intervals hold what came, up to the 2 % to which a budget holds."""
-        pairs: list[tuple[Span, float]] = [(outlook.device_hours, self.device_hours), (outlook.hours, self.hours)]
+        """Whether an outlook's intervals hold what came: of what a budget may cut up to the 2 % to which budgets hold."""
+        pairs: list[tuple[Span, float, float]] = [
+            (outlook.device_hours, self.device_hours, 1.02),
+            (outlook.hours, self.hours, 1.0),
+        ]
         if outlook.money is not None and self.money is not None:
-            pairs.append((outlook.money, self.money))
-        return all(span.low <= truth <= 1.02 * span.high for span, truth in pairs)
+            pairs.append((outlook.money, self.money, 1.02))
+        return all(span.low <= truth <= slack * span.high for span, truth, slack in pairs)
 
 
 def run(name: str, *, workers: int, storage: str, folder: Path) -> tuple[StudySnapshot, tuple[Outlook, ...]]:

@@ -61,6 +61,14 @@ def test_more_workers_take_less_time_and_the_same_device_hours() -> None:
     assert four.hours.high > four.device_hours.high / 4  # the last trial is waited for
 
 
+def test_a_slot_waits_for_its_next_trial_where_only_time_ends_the_search() -> None:
+    """Two slots that share 300 s are busy for 150 s, and for longer by the clock the more trials there are."""
+    short = of(budget={"gpu_hours": 300 / 3600}, seen=(past("lora", 1.0, fixed=0.0),), workers=2)
+    long = of(budget={"gpu_hours": 300 / 3600}, seen=(past("lora", 20.0, fixed=0.0),), workers=2)
+    assert short.hours.high * 3600 - 3 * 1.25 > 150 + 10  # a hundred trials and more
+    assert long.hours.high * 3600 - 60 * 1.25 < 150 + 5
+
+
 def test_limits_cut_it_and_a_price_makes_it_money() -> None:
     assert of(budget={"trials": 6, "gpu_hours": 0.2}).device_hours.high == 0.2
     only = of(budget={"gpu_hours": 3.0, "price_per_hour": 2.0})
@@ -109,6 +117,7 @@ def test_what_is_past_its_limit_has_used_what_it_has_used(budget: dict[str, floa
         confirmation=Span(low=0.0, high=50.0),
         longest=20.0,
         trials=3,
+        a_trial=10.0,
         workers=2,
         stands_on="trials",
         spent=1900.0,

@@ -65,7 +65,8 @@ def foresee_end(snapshot: StudySnapshot) -> Outlook | None:
         search=search,
         confirmation=_confirmation(snapshot, whole=whole).times(FASTER, SLOWER),
         longest=dearest,
-        trials=to_come or 0,
+        trials=to_come,
+        a_trial=_short_trial(snapshot.trials, whole=whole),
         workers=max(1, slots, busy),
         busy=busy,
         stands_on=f"{len(past)} {'trial' if len(past) == 1 else 'trials'} of this study",
@@ -137,6 +138,12 @@ def _of_a_trial(trials: Sequence[TrialRecord], *, whole: Mapping[str, Span], spe
     low = _end(at_least, rule=least, to_come=to_come, sign=-1)
     high = _end(at_most, rule=most, to_come=to_come, sign=1)
     return Span(low=min(low, high), high=high)
+
+
+def _short_trial(trials: Sequence[TrialRecord], *, whole: Mapping[str, Span]) -> float:
+    """Device seconds of a short trial: the mean of those that are over, or the cheapest whole training before any is."""
+    over = [one.seconds for one in trials if one.outcome.is_finished and one.outcome in _TELLING]
+    return statistics.mean(over) if over else min(span.low for span in whole.values())
 
 
 _TELLING = (Outcome.RUNNING, Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED)

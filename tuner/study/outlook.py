@@ -116,7 +116,8 @@ def foresee(spec: StudySpec, *, past: Sequence[PastTraining], tried_first: int, 
         search=None if search is None else search.times(FASTER, SLOWER),
         confirmation=_confirmation(spec, whole=whole, dearest=max(every)).times(FASTER, SLOWER),
         longest=max(every) * SLOWER,
-        trials=trials or 0,
+        trials=trials,
+        a_trial=_soonest(spec, costs).low,
         workers=workers,
         stands_on=_words(past),
     )
@@ -174,7 +175,8 @@ def conclude(
     search: Span | None,
     confirmation: Span,
     longest: float,
-    trials: int,
+    trials: int | None,
+    a_trial: float,
     workers: int,
     stands_on: str,
     busy: int | None = None,
@@ -188,7 +190,8 @@ def conclude(
         search: Device seconds to come in the search; None if only time ends it.
         confirmation: Device seconds to come in the confirmation.
         longest: Device seconds of the longest training: the last of each stage is waited for.
-        trials: Trials to come.
+        trials: Trials to come; None if only time ends the search.
+        a_trial: Device seconds of a short trial, which says how many there may be where only time ends the search.
         workers: Slots that serve the study.
         stands_on: What the interval stands on.
         busy: How many of them do at this moment, the others perhaps another study; None: all.
@@ -209,7 +212,8 @@ def conclude(
         to_come = search.plus(confirmation)
     device = to_come.plus(Span(low=spent, high=spent)).at_most(limit)
     fewest = max(1, workers if busy is None else busy)
-    waiting = (2 if spec.confirm.finalists else 1) * longest + trials * _BETWEEN / fewest
+    handed = trials if trials is not None else to_come.high / max(a_trial, _BETWEEN)
+    waiting = (2 if spec.confirm.finalists else 1) * longest + handed * _BETWEEN / fewest
     wall = Span(
         low=elapsed + (device.low - spent) / workers, high=elapsed + (device.high - spent) / fewest + waiting
     ).at_most(clock)
