@@ -81,8 +81,9 @@ def search(task: Task, *, sampler: str, seed: int, recipes: bool) -> list[float]
         trial = storage.create_new_trial(study._study_id)  # noqa: SLF001 - as above
         if number < len(first):
             storage.set_trial_system_attr(trial, "fixed_params", first[number])
-        strategy, values = judged.propose(trial, number=number)
-        unit = task.unit(question.recorded(strategy, values))
+        tried = judged.propose(trial, number=number)
+        judged.keep(trial, tried)
+        unit = task.unit(question.recorded(tried.strategy, tried.params))
         seen.append(int(((task.units - unit) ** 2).sum(axis=1).argmin()))
         found = [float(value) for value in points[seen[-1]]]
         judged.end(trial, number=number, state=optuna.trial.TrialState.COMPLETE, value=found)

@@ -56,8 +56,9 @@ class JudgedSearch:
         if (fixed := self._fixed(number)) is not None:
             storage.set_trial_system_attr(trial_id, "fixed_params", fixed)
         self._ids.append(trial_id)
-        strategy, values = self._judgement.propose(trial_id, number=number)
-        return Job(trial=number, values=self._question.recorded(strategy, values))
+        found = self._judgement.propose(trial_id, number=number)
+        self._judgement.keep(trial_id, found)
+        return Job(trial=number, values=self._question.recorded(found.strategy, found.params))
 
     def _fixed(self, number: int) -> dict[str, Value] | None:
         """What a trial takes whatever the sampler thinks; None if it is free."""

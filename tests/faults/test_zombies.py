@@ -20,10 +20,10 @@ from tests.faults.mob import LEASE, Mob, family, make_study, mob
 from tests.store.toy import holder, sql, toy_study, train
 from tuner.api import load_study
 from tuner.search.driver import StudyDriver
+from tuner.search.judgement import Proposal
 from tuner.store.database import Database
 from tuner.store.leases import Lease
 from tuner.store.records import Outcome
-from tuner.study.domains import Value
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def test_no_claim_of_the_dead_is_running_when_the_sampler_is_asked(
             with pytest.raises(KeyboardInterrupt):
                 StudyDriver(db, name="toy").claim(holder("dead"))
 
-        def _look(asked: StudyDriver, lease: Lease) -> tuple[str, dict[str, Value]]:
+        def _look(asked: StudyDriver, lease: Lease) -> Proposal:
             trials = optuna.load_study(study_name="toy", storage=db.optuna_storage()).get_trials(deepcopy=False)
             seen.append(sum(trial.state.name == "RUNNING" and trial.number != lease.number for trial in trials))
             return propose(asked, lease)

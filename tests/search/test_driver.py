@@ -11,7 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.store.toy import LEASE, holder, score, sql, toy_result, toy_space, toy_study, train
-from tuner.errors import TrialError
+from tuner.errors import LeaseLost, TrialError
+from tuner.search import judgement
 from tuner.search.budget import least_limits, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
 from tuner.store import control, leases, trial_control
@@ -19,7 +20,7 @@ from tuner.store.control import Wishes
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
-from tuner.study.domains import Choice
+from tuner.study.domains import Choice, Range, Value
 from tuner.study.plan import Verdict
 from tuner.study.space import SearchSpace
 
@@ -234,3 +235,68 @@ def test_a_run_is_judged_by_the_budget_that_stands_now(db: Database) -> None:
     assert why_stopped(epoch=4, gpu_hours=0.5) == "budget of 0.5 device hours is used"  # it had none before
     assert why_stopped(epoch=5, gpu_hours=1.0) == ""
     assert driver.time_left(lease) == ("", 600.0)
+
+
+@pytest.mark.parametrize("sampler", ["random", "auto"])
+def test_a_worker_that_dies_while_it_draws_leaves_the_same_trial_to_the_next(
+    db: Database, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """What was drawn before would stay, and the rest be drawn from the beginning of the random numbers."""
+    search = {"sampler": sampler, "pruner": "none", "seed": 3}
+    toy_study(db, "whole", budget={"trials": 9}, search=search)
+    undisturbed = StudyDriver(db, name="whole")
+    expected = []
+    while (lease := undisturbed.claim(holder())) is not None:
+        expected.append((lease.strategy, lease.params))
+        train(undisturbed, lease)
+
+    suggest, left = judgement._suggest, [0]
+
+    def _die(trial: optuna.trial.Trial, name: str, domain: Range | Choice) -> Value:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return suggest(trial, name, domain)
+
+    monkeypatch.setattr(judgement, "_suggest", _die)
+    toy_study(db, "cut", budget={"trials": 9}, search=search)
+    found, deaths = [], 0
+    while True:
+        for after in (2, 3, 4):  # when there is a strategy, a learning rate, a batch size
+            left[0] = after
+            try:
+                lease = StudyDriver(db, name="cut").claim(holder("dead"))
+                break  # that strategy has no more to draw, or nothing is left
+            except KeyboardInterrupt:
+                deaths += 1
+                db.write(sql("UPDATE tuner_runs SET expires_at = 0 WHERE expires_at > 0 AND outcome = 'running'"))
+        else:
+            left[0] = 0
+            lease = StudyDriver(db, name="cut").claim(holder())
+        if lease is None:
+            break
+        found.append((lease.strategy, lease.params))
+        train(StudyDriver(db, name="cut"), lease)
+    assert found == expected
+    assert deaths >= 2 * len(expected)
+
+
+def test_what_a_worker_draws_that_lost_its_trial_is_not_stored(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_study(db, budget={"trials": 1}, search={"sampler": "random", "pruner": "none", "seed": 3})
+    propose = StudyDriver._propose
+    taken = []
+
+    def _too_late(driver: StudyDriver, lease: leases.Lease) -> judgement.Proposal:
+        found = propose(driver, lease)
+        monkeypatch.setattr(StudyDriver, "_propose", propose)
+        db.write(sql("UPDATE tuner_runs SET expires_at = 0"))
+        taken.append(StudyDriver(db, name="toy").claim(holder("other")))
+        return replace(found, drawn={name: (value + 1.0, domain) for name, (value, domain) in found.drawn.items()})
+
+    monkeypatch.setattr(StudyDriver, "_propose", _too_late)
+    with pytest.raises(LeaseLost):
+        StudyDriver(db, name="toy").claim(holder("slow"))
+    (trial,) = optuna.load_study(study_name="toy", storage=db.optuna_storage()).get_trials()
+    assert taken[0] is not None
+    assert trial.params["strategy"] == taken[0].strategy
+    assert len(trial.params) == len(trial.distributions) >= 3

@@ -73,7 +73,7 @@ def test_one_configuration_that_errs_again_and_again_is_one_poison(db: Database)
     serve(driver, "c" * 3)
     for _ in range(12):
         lease = claim(driver)
-        leases.bind_proposal(db, lease, strategy="lora", params={"learning_rate": 0.1})
+        leases.bind_proposal(db, lease, strategy="lora", params={"learning_rate": 0.1}, drawn={})
         fail(driver, lease)
     assert studies.find_study(db, "toy").state is StudyState.SEARCHING
 

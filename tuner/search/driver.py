@@ -26,7 +26,7 @@ from tuner.search.budget import (
     with_budget,
 )
 from tuner.search.confirm import choose_finalists, find_fallen, fresh_seeds
-from tuner.search.judgement import Judgement
+from tuner.search.judgement import Judgement, Proposal
 from tuner.search.teacher import plan_teacher
 from tuner.store import confirmation, events, leases, optuna_rows, studies
 from tuner.store.database import Database
@@ -35,7 +35,6 @@ from tuner.store.metrics import last_value, store_missing, store_report
 from tuner.store.queries import load_snapshot
 from tuner.store.records import EXHAUSTED, BudgetUse, Outcome, StudyRecord, StudyState
 from tuner.store.transactions import plain_cause
-from tuner.study.domains import Value
 from tuner.study.plan import TrialResult, Verdict
 from tuner.study.spec import BudgetSpec
 
@@ -86,8 +85,10 @@ class StudyDriver:
         if lease is None or lease.strategy is not None:
             return lease
         try:
-            strategy, params = self._propose(lease)
-            return leases.bind_proposal(self._db, lease, strategy=strategy, params=params)
+            found = self._propose(lease)
+            return leases.bind_proposal(
+                self._db, lease, strategy=found.strategy, params=found.params, drawn=found.drawn
+            )
         except UnavailableError:
             self._unproposed = lease
             raise
@@ -356,8 +357,8 @@ class StudyDriver:
         over = self._db.read(lambda tx: studies.why_search_is_over(tx, study.study_id))
         return over or why_no_new_trial(study.spec, study.used)
 
-    def _propose(self, lease: Lease) -> tuple[str, dict[str, Value]]:
-        """Sample a strategy and its values; what an earlier attempt sampled already is kept."""
+    def _propose(self, lease: Lease) -> Proposal:
+        """Sample a strategy and its values."""
         with _translated(self._db):
             return self._judgement.propose(lease.trial_id, number=lease.number)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.pruners import FEW_EPOCHS, later_rungs, make_pruner
@@ -25,6 +27,21 @@ from tuner.study.space import Recipe, SearchSpace
 from tuner.study.spec import ChoiceSpec, SearchSpec
 
 _STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """What a trial is to try.
+
+    Attributes:
+        strategy: How the model is adapted.
+        params: Its values, absolute.
+        drawn: What the study does not hold yet: each parameter as Optuna keeps it, the value's internal form and its distribution.
+    """
+
+    strategy: str
+    params: Mapping[str, Value]
+    drawn: Mapping[str, tuple[float, BaseDistribution]]
 
 
 class Judgement:
@@ -61,11 +78,11 @@ class Judgement:
         """What the first trials take, in order of the trials' numbers."""
         return self._space.recipes
 
-    def propose(self, trial_id: int, *, number: int) -> tuple[str, dict[str, Value]]:
-        """Sample a strategy and its values; what an earlier attempt sampled already is kept.
+    def propose(self, trial_id: int, *, number: int) -> Proposal:
+        """Sample a strategy and its values, and store none of them.
 
-        Returns:
-            The strategy and its values, absolute.
+        Values that are stored one by one may stop halfway where a worker dies, and who goes on from there draws the rest from the beginning of
+        the sampler's random numbers: that would be another trial than the number's. So a proposal is stored as a whole.
         """
         self._study.sampler = self._sampler(number)
         with warnings.catch_warnings():
@@ -73,13 +90,19 @@ class Judgement:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._forget_history()
             trial = optuna.trial.Trial(self._study, trial_id)
+            trial.storage = draft = _Draft(trial.storage)  # type: ignore[assignment]
             strategy = str(_suggest(trial, "strategy", Choice(options=self._space.names)))
             proposal = {
                 name: _suggest(trial, name, domain)
                 for name, domain in self._space.block(strategy).domains.items()
                 if not isinstance(domain, Fixed)
             }
-        return strategy, self._space.absolute(strategy, proposal)
+        return Proposal(strategy=strategy, params=self._space.absolute(strategy, proposal), drawn=draft.drawn)
+
+    def keep(self, trial_id: int, proposal: Proposal) -> None:
+        """Store a proposal in the study; the study driver does it in the transaction in which the run gets its values."""
+        for name, (value, distribution) in proposal.drawn.items():
+            self._study._storage.set_trial_param(trial_id, name, value, distribution)  # noqa: SLF001 - as `Trial` does
 
     def loses(self, trial_id: int, *, is_recipe: bool, epoch: int | None = None) -> bool:
         """Whether a trial that has just reported, with epochs left, shall stop.
@@ -161,6 +184,20 @@ class Judgement:
         """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""
         self._study._thread_local.cached_all_trials = None  # noqa: SLF001 - what `ask` does first
         self._study.get_trials(deepcopy=False)
+
+
+class _Draft:
+    """A storage to read from, which remembers the parameters that `Trial` would store in it."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+        self.drawn: dict[str, tuple[float, BaseDistribution]] = {}
+
+    def set_trial_param(self, _trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
+        self.drawn[name] = (value, distribution)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self._storage.get_trial_system_attrs(trial_id)
 
 
 def _until(trial: FrozenTrial, epoch: int | None) -> FrozenTrial:

@@ -341,8 +341,15 @@ def _is_known(tx: Connection, holder: Holder) -> bool:
     return holder.beats is None or bool(tx.execute(select(_knows(holder.worker, holder.beats))).scalar_one())
 
 
-def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[str, Value]) -> Lease:
-    """Store what the sampler proposed, in absolute units, for us and for Optuna's dashboard.
+def bind_proposal(
+    db: Database,
+    lease: Lease,
+    *,
+    strategy: str,
+    params: Mapping[str, Value],
+    drawn: optuna_rows.Drawn,
+) -> Lease:
+    """Store what the sampler proposed: in absolute units for us and for Optuna's dashboard, and as it was drawn for samplers.
 
     With the seed of an earlier trial of the same values the same curve would come again, so each repeat has a seed of its own.
 
@@ -360,6 +367,7 @@ def bind_proposal(db: Database, lease: Lease, *, strategy: str, params: Mapping[
         repeats = tx.execute(select(func.count()).where(same & is_other)).scalar_one()
         seed = int((lease.seed + _REPEAT_STEP * repeats) % 2**31)
         guard(tx, lease, {**values, "seed": seed})
+        optuna_rows.set_params(tx, lease.trial_id, drawn)
         optuna_rows.set_user_attributes(tx, lease.trial_id, {f"tuner:{name}": value for name, value in params.items()})
         return seed
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -28,6 +29,7 @@ from tuner.store.upsert import upsert
 _studies = models.StudyModel.__table__
 _directions = models.StudyDirectionModel.__table__
 _trials = models.TrialModel.__table__
+_params = models.TrialParamModel.__table__
 _values = models.TrialValueModel.__table__
 _intermediates = models.TrialIntermediateValueModel.__table__
 _user_attributes = models.TrialUserAttributeModel.__table__
@@ -55,6 +57,9 @@ NO_ANSWER = (Outcome.INFEASIBLE, Outcome.DIVERGED, Outcome.ERRORED)
 
 RUNGS = "completed_rung_"
 """Where `SuccessiveHalvingPruner` keeps what a trial scored on each rung; it compares with trials of every state."""
+
+Drawn = Mapping[str, tuple[float, BaseDistribution]]
+"""What a sampler drew of each parameter: the value's internal form, and what it was drawn from."""
 
 _STEPS = 100_000  # more than a trial has epochs
 
@@ -250,6 +255,20 @@ def set_aside_intermediates(connection: Connection, trial_id: int, *, attempt: i
     its = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step > 0)
     step = _intermediates.c.step - _STEPS * attempt
     connection.execute(update(_intermediates).where(its).values(step=step))
+
+
+def set_params(connection: Connection, trial_id: int, drawn: Drawn) -> None:
+    """Set what a sampler drew, as samplers read it: the internal form of each value, and what it was drawn from."""
+    rows = [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": value,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        for name, (value, distribution) in drawn.items()
+    ]
+    upsert(connection, _params, rows, key=("trial_id", "param_name"))
 
 
 def set_user_attributes(connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
