@@ -127,12 +127,53 @@ class BadNetwork(_Proxy):
                 self._is_open.wait()
                 if resets and self._random.random() < resets:
                     self.resets += 1
-                    for one in (source, target):  # the kernel sends a reset instead of an end
-                        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    _reset(source, target)
                     break
                 target.sendall(data)
         _cut(source)
         _cut(target)
+
+
+class OneReset(_Proxy):
+    """Forwards bytes, and answers one message of the client by a reset: the so-and-so-manieth of all, whatever connection it is on."""
+
+    def __init__(self, *, port: int, at: int) -> None:
+        """Everything is forwarded until then, and afterwards.
+
+        Args:
+            port: Of the server.
+            at: 1: the first message of the first connection.
+        """
+        self.messages = 0
+        self._at = at
+        self._lock = threading.Lock()
+        super().__init__(port=port, seed=0)
+
+    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                with self._lock:
+                    self.messages += 1
+                    is_it = self.messages == self._at
+                if is_it:
+                    _reset(client, server)
+                    break
+                server.sendall(data)
+        _cut(client)
+        _cut(server)
+
+    def _to_client(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+        _cut(client)
+        _cut(server)
+
+
+def _reset(*sockets: socket.socket) -> None:
+    """Let the kernel send a reset instead of an end."""
+    for one in sockets:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _cut(one: socket.socket) -> None:
@@ -145,6 +186,16 @@ def _cut(one: socket.socket) -> None:
 def cutting_proxy(*, port: int, share: float) -> Iterator[CuttingProxy]:
     """A proxy before a port of this machine."""
     proxy = CuttingProxy(port=port, share=share)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@contextmanager
+def one_reset(*, port: int, at: int) -> Iterator[OneReset]:
+    """A proxy before a port of this machine."""
+    proxy = OneReset(port=port, at=at)
     try:
         yield proxy
     finally:

@@ -42,12 +42,24 @@ _STATES: Mapping[str, Fault] = (
     | dict.fromkeys(("53100",), Fault.NO_ROOM)
     | dict.fromkeys(("42501", "25006"), Fault.DENIED)
 )
-# libpq tells of a failed connection in words alone.
+# libpq tells of a failed connection in words alone; and where one breaks while it is being set up, SQLAlchemy has none to call invalidated.
 _WORDS: Mapping[str, Fault] = (
     dict.fromkeys(("too many clients", "connection slots", "too many connections"), Fault.FULL)
     | dict.fromkeys(
         ("refused", "resolve host", "timed out", "timeout expired", "no route", "can't connect", "starting up"),
         Fault.UNREACHABLE,
+    )
+    | dict.fromkeys(
+        (
+            "closed the connection",
+            "connection has been closed",
+            "connection reset",
+            "broken pipe",
+            "could not receive data",
+            "could not send data",
+            "ssl syscall error",
+        ),
+        Fault.LOST,
     )
     | dict.fromkeys(("disk is full", "no space left"), Fault.NO_ROOM)
     | dict.fromkeys(("readonly database",), Fault.DENIED)
