@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 COMMIT = re.compile(rb"COMMIT(?!TED)")  # as both PostgreSQL's and MySQL's clients send it; not READ COMMITTED
@@ -137,16 +137,21 @@ class BadNetwork(_Proxy):
 class OneReset(_Proxy):
     """Forwards bytes, and answers one message of the client by a reset: the so-and-so-manieth of all, whatever connection it is on."""
 
-    def __init__(self, *, port: int, at: int) -> None:
+    def __init__(self, *, port: int, at: int, is_heard: bool, then: Callable[[], object]) -> None:
         """Everything is forwarded until then, and afterwards.
 
         Args:
             port: Of the server.
             at: 1: the first message of the first connection.
+            is_heard: Whether the server hears the message and answers, and only the answer is lost.
+            then: Called before the reset.
         """
         self.messages = 0
         self._at = at
+        self._is_heard = is_heard
+        self._then = then
         self._lock = threading.Lock()
+        self._last: socket.socket | None = None
         super().__init__(port=port, seed=0)
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
@@ -155,7 +160,10 @@ class OneReset(_Proxy):
                 with self._lock:
                     self.messages += 1
                     is_it = self.messages == self._at
-                if is_it:
+                if is_it and self._is_heard:
+                    self._last = server
+                elif is_it:
+                    self._then()
                     _reset(client, server)
                     break
                 server.sendall(data)
@@ -165,6 +173,10 @@ class OneReset(_Proxy):
     def _to_client(self, server: socket.socket, client: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                if self._last is server:
+                    self._then()
+                    _reset(client, server)
+                    break
                 client.sendall(data)
         _cut(client)
         _cut(server)
@@ -193,9 +205,9 @@ def cutting_proxy(*, port: int, share: float) -> Iterator[CuttingProxy]:
 
 
 @contextmanager
-def one_reset(*, port: int, at: int) -> Iterator[OneReset]:
+def one_reset(*, port: int, at: int, is_heard: bool, then: Callable[[], object] = lambda: None) -> Iterator[OneReset]:
     """A proxy before a port of this machine."""
-    proxy = OneReset(port=port, at=at)
+    proxy = OneReset(port=port, at=at, is_heard=is_heard, then=then)
     try:
         yield proxy
     finally:

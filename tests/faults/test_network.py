@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.faults.checker import check, read_ledger
+from tests.faults.checker import check
 from tests.faults.figures import LONG, RecordProperty, record
 from tests.faults.mob import HEARTBEAT, LEASE, make_study, mob
-from tests.faults.proxy import bad_network, one_reset
+from tests.faults.proxy import bad_network
 from tuner.api import load_study
 from tuner.store.records import Outcome
 
@@ -22,8 +21,6 @@ KINDS = ["postgres", "mariadb"] if LONG else ["postgres"]
 ROUND_TRIP = 0.5 if LONG else 0.03
 SWALLOWED = 60.0 if LONG else 4.0
 RESETS = 0.005 if LONG else 0.01  # of all messages; a transaction has about ten
-MESSAGES = range(1, 501) if LONG else range(2, 32, 3)  # opening the database takes about twenty, two trials take 480
-AT_ONCE = 10
 TRIALS = {"slow": 6 if LONG else 2, "resets": 100 if LONG else 12, "swallows": 6 if LONG else 2}
 EPOCHS = {"slow": 2, "resets": 4, "swallows": 20}
 
@@ -67,34 +64,3 @@ def test_a_bad_network_costs_only_time(
     assert errored == 0
     assert exits == [0, 0], said
     assert fault != "resets" or network.resets > 0
-
-
-@pytest.mark.timeout(3600 if LONG else 300)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_connection_may_break_at_any_message(
-    tmp_path: Path, kind: str, request: pytest.FixtureRequest, record_property: RecordProperty
-) -> None:
-    """One worker for each message: the first ones set a connection up, look at the schema, register the worker."""
-    url = make_url(str(request.getfixturevalue(f"{kind}_url")))
-    direct = url.render_as_string(hide_password=False)
-    wrong: dict[int, object] = {}
-    with mob(tmp_path, url=direct) as crowd:
-        for first in range(0, len(MESSAGES), AT_ONCE):
-            messages = MESSAGES[first : first + AT_ONCE]
-            with contextlib.ExitStack() as stack:
-                for at in messages:
-                    make_study(direct, trials=2, epochs=2, name=f"toy{at}", pruner="none")
-                    proxy = stack.enter_context(one_reset(port=int(url.port or 0), at=at))
-                    crowd.study, crowd.log = f"toy{at}", tmp_path / f"{at}.log"
-                    crowd.ledger = tmp_path / f"{at}.jsonl"
-                    through = url.set(port=proxy.port).render_as_string(hide_password=False)
-                    crowd.start(storage=through, other_box=True, lease=60.0)
-                crowd.wait(lambda: not crowd.alive(), what="all workers have left")
-            for at in messages:
-                ledger = tmp_path / f"{at}.jsonl"
-                exits = [line["status"] for line in read_ledger(ledger) if line["event"] == "Exited"]
-                findings = check(url=direct, study=f"toy{at}", ledger=ledger, trials=2, files=tmp_path / "files")
-                if findings.wrong or exits != [0]:
-                    wrong[at] = findings.wrong, exits, (tmp_path / f"{at}.log").read_text(encoding="utf-8")[-2000:]
-    record(record_property, row=13, database=direct, figures={"messages": len(MESSAGES), "wrong": len(wrong)})
-    assert wrong == {}
