@@ -126,6 +126,14 @@ ROWS: dict[int, Fault] = {
         what="A box is cut off from the network for longer than its lease, and comes back",
         promise="its run goes on elsewhere, its late writes change nothing; it lives on and takes the next",
     ),
+    40: Fault(
+        what="Each of a worker's messages to the database is lost, or each answer",
+        promise="it says them again, and leaves as if nothing had been",
+    ),
+    41: Fault(
+        what="A worker dies at each of its messages, or before each answer",
+        promise="another finishes the study, with the very trials that the first would have tried",
+    ),
 }
 
 LEFT_OUT: dict[int, str] = {
