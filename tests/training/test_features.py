@@ -68,6 +68,23 @@ def test_a_head_that_reads_every_token_takes_the_ordinary_way(tmp_path: Path) ->
     assert frozen_position(model, examples=examples, compute=CPU) is None
 
 
+@pytest.mark.parametrize("fits", [4, 0])
+def test_a_device_that_is_short_of_memory_decides_nothing(tmp_path: Path, fits: int) -> None:
+    """The ordinary way trains another model: the same trial must not take it on a fuller device."""
+    model, examples = prepare(tmp_path, kind="bert")
+
+    def _look(_module: nn.Module, _arguments: Any, named: dict[str, Any]) -> None:
+        if "inputs_embeds" not in named and len(named["input_ids"]) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(_look, with_kwargs=True)
+    if fits:
+        assert frozen_position(model, examples=examples, compute=CPU) == "first"
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            frozen_position(model, examples=examples, compute=CPU)
+
+
 def test_without_dropout_both_ways_give_the_same_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = study(tmp_path, training={"max_length": 32})
     fast, slow = Recorder(), Recorder()

@@ -28,7 +28,7 @@ from tuner.training.batches import Examples, TokenExamples, evaluation_batches
 from tuner.training.cache import WarmCache
 from tuner.training.device import Compute
 from tuner.training.interrupt import Released, stop_if_told
-from tuner.training.memory import in_parts
+from tuner.training.memory import in_parts, is_broken_device, is_out_of_memory
 
 _POSITIONS = ("first", "last")  # encoders put what they know of the text into the first token, decoders into the last
 _PROBE_ROWS = 16
@@ -90,6 +90,9 @@ def frozen_position(model: nn.Module, *, examples: TokenExamples, compute: Compu
 
     Returns:
         ``first`` or ``last``; None if the backbone is trained, or neither reproduces the model's logits.
+
+    Raises:
+        RuntimeError: If a single row does not fit into the memory: how much is free must not decide in which way a trial is trained.
     """
     backbone = backbone_of(model)
     changing = trainable_state(backbone)
@@ -97,10 +100,16 @@ def frozen_position(model: nn.Module, *, examples: TokenExamples, compute: Compu
         return None
     rows = torch.arange(min(_PROBE_ROWS, len(examples.lengths)))
     for position in _POSITIONS:
+
+        def agree(some: Tensor, position: str = position) -> Tensor:
+            return _reproduced(model, position, examples=examples, rows=some, compute=compute)
+
         try:
-            if _reproduces(model, position, examples=examples, rows=rows, compute=compute):
+            if bool(torch.cat(in_parts([rows], agree, device=compute.device)).all()):
                 return position
-        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):
+        except (TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if is_out_of_memory(error) or is_broken_device(error):
+                raise
             continue  # this head needs more from its backbone than one vector
     return None
 
@@ -195,7 +204,8 @@ def _vectors(model: nn.Module, position: str, *, examples: Examples, rows: Tenso
     return hidden[torch.arange(len(rows), device=hidden.device), place.to(hidden.device)].float()
 
 
-def _reproduces(model: nn.Module, position: str, *, examples: TokenExamples, rows: Tensor, compute: Compute) -> bool:
+def _reproduced(model: nn.Module, position: str, *, examples: TokenExamples, rows: Tensor, compute: Compute) -> Tensor:
+    """Which of the rows have the same logits from their vector as from their tokens, (rows,)."""
     was_training = model.training
     model.eval()
     try:
@@ -208,4 +218,6 @@ def _reproduces(model: nn.Module, position: str, *, examples: TokenExamples, row
         model.train(was_training)
     # In bf16 the two ways round at other places.
     tolerance = 1e-5 if compute.dtype is torch.float32 else 2e-2
-    return expected.shape == found.shape and torch.allclose(expected, found, rtol=tolerance, atol=tolerance)
+    if expected.shape != found.shape:
+        return torch.zeros(len(rows), dtype=torch.bool)
+    return torch.isclose(expected, found, rtol=tolerance, atol=tolerance).all(dim=-1).cpu()
