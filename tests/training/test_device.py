@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from tests.source_tree import ROOT
 from tuner.errors import ConfigurationError
 from tuner.training.device import (
     Compute,
@@ -12,6 +16,8 @@ from tuner.training.device import (
     seed_everything,
     start_measuring_memory,
 )
+from tuner.worker.devices import SlotPlace
+from tuner.worker.slot import environment_of
 
 CPU = torch.device("cpu")
 
@@ -64,3 +70,29 @@ def test_the_peak_of_a_run_is_its_own() -> None:
     del block
     start_measuring_memory(CPU)
     assert peak_memory(CPU) < with_block - 100 * 2**20
+
+
+TWO_TRIALS = """
+import torch
+from tuner.training.device import peak_memory, start_measuring_memory
+cpu = torch.device("cpu")
+start_measuring_memory(cpu)
+before = peak_memory(cpu)
+large = [torch.ones(4 * 2**20) for _ in range(20)]
+large_peak = peak_memory(cpu)
+small = torch.ones(2**10)
+del large
+start_measuring_memory(cpu)
+small = torch.ones(2**20)
+print(before, large_peak, peak_memory(cpu))
+"""
+
+
+def test_a_small_trial_is_not_charged_for_the_large_one_before_it_on_the_same_runner() -> None:
+    environment = environment_of(SlotPlace(name="cpu/0", device="cpu", threads=1))
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_TRIALS], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, large, small = (int(figure) / 2**20 for figure in done.stdout.split())
+    assert large > before + 300 and small < before + 60

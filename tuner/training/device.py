@@ -11,7 +11,7 @@ from hashlib import sha256
 import torch
 
 from tuner.errors import ConfigurationError
-from tuner.training.memory import forget_process_peak, process_peak
+from tuner.training.memory import forget_process_peak, give_back, process_peak
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +110,7 @@ def start_measuring_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        give_back()  # what earlier trials have freed is still resident, and would count
         forget_process_peak()
 
 

@@ -183,7 +183,7 @@ class LeakWatch:
             return ""
         if not self._growth(found):
             return ""
-        _give_back()
+        give_back()
         return self._growth(_levels())
 
     def _growth(self, found: tuple[int, int]) -> str:
@@ -200,7 +200,8 @@ def _levels() -> tuple[int, int]:
     return psutil.Process().memory_info().rss, reserved
 
 
-def _give_back() -> None:
+def give_back() -> None:
+    """Let the operating system and the GPU have what this process keeps for later and does not use."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
