@@ -362,10 +362,12 @@ def bind_proposal(
     values = {"strategy": strategy, "params": json.dumps(dict(params), allow_nan=False)}
 
     def _bind(tx: Connection) -> int:
+        lock_study(tx, lease.study_id)  # or another worker that binds the same at this moment would take the same seed
         same = (runs.c.strategy == values["strategy"]) & (runs.c.params == values["params"])
         is_other = (runs.c.study_id == lease.study_id) & (runs.c.purpose == "search") & (runs.c.run_id != lease.run_id)
-        repeats = tx.execute(select(func.count()).where(same & is_other)).scalar_one()
-        seed = int((lease.seed + _REPEAT_STEP * repeats) % 2**31)
+        taken = set(tx.execute(select(runs.c.seed).where(same & is_other)).scalars())
+        seeds = (int((lease.seed + _REPEAT_STEP * repeat) % 2**31) for repeat in itertools.count())
+        seed = next(seed for seed in seeds if seed not in taken)
         guard(tx, lease, {**values, "seed": seed})
         optuna_rows.set_params(tx, lease.trial_id, drawn)
         optuna_rows.set_user_attributes(tx, lease.trial_id, {f"tuner:{name}": value for name, value in params.items()})
