@@ -11,7 +11,7 @@ from tests.store.toy import run_out, toy_space, toy_study
 from tuner.errors import ConfigurationError
 from tuner.search.driver import StudyDriver
 from tuner.search.pruners import PRUNERS, make_pruner
-from tuner.search.samplers import SAMPLERS, make_sampler
+from tuner.search.samplers import SAMPLERS, Draw, make_sampler
 from tuner.store.database import Database
 from tuner.store.queries import load_snapshot
 from tuner.store.records import Outcome, StudyState
@@ -98,7 +98,7 @@ def test_a_sampler_gives_every_worker_other_values_but_the_same_for_the_same_his
 )
 def test_a_wrong_sampler_is_named(choice: ChoiceSpec, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        make_sampler(choice, space=toy_space(), seed=0)
+        make_sampler(choice, space=toy_space(), draw=Draw(seed=0))
     assert message in str(caught.value)
 
 

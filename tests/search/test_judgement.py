@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from tests.store.toy import toy_space
 from tuner.search.judgement import Judgement
 from tuner.store.optuna_rows import RUNGS
+from tuner.study.domains import Value
 from tuner.study.spec import SearchSpec
 
 RECIPES = 2
@@ -63,3 +65,28 @@ def test_rungs_after_an_epoch_are_known(pruner: str, options: dict[str, int], la
 
 def test_others_are_compared_with_the_recipes() -> None:
     assert stops(4, [0.8, 0.9, 0.1, 0.2]) == {2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("sampler", ["random", "auto", "tpe", "nsgaii", "qmc", "cmaes"])
+def test_each_trial_is_drawn_anew_and_by_its_number_alone(sampler: str) -> None:
+    """Also what a sampler with one sequence for the whole study has no place for: strategies, and the knobs of some of them."""
+
+    def _draw() -> list[tuple[str, tuple[tuple[str, Value], ...]]]:
+        study = optuna.create_study(study_name="toy", direction="maximize")
+        found = []
+        for number in range(16):
+            trial_id = study._storage.create_new_trial(study._study_id)
+            search = SearchSpec.model_validate({"sampler": sampler, "seed": 1})
+            judgement = Judgement(study, space=toy_space(), search=search, epochs=3)  # another worker each time
+            judgement.propose(trial_id, number=number)  # one that dies before it stores what it drew
+            proposal = judgement.propose(trial_id, number=number)
+            judgement.keep(trial_id, proposal)
+            judgement.end(trial_id, number=number, state=TrialState.COMPLETE, value=0.5)
+            study._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5])
+            found.append((proposal.strategy, tuple(proposal.params.items())))
+        return found
+
+    drawn = _draw()
+    assert len(set(drawn)) == len(drawn)
+    assert {strategy for strategy, _ in drawn} == {"lora", "full"}
+    assert _draw() == drawn

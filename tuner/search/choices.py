@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.errors import ConfigurationError, Problem
 from tuner.search.pruners import make_pruner
-from tuner.search.samplers import make_sampler
+from tuner.search.samplers import Draw, make_sampler
 from tuner.study.ranges import Findings
 from tuner.study.space import SearchSpace
 from tuner.study.spec import StudySpec
@@ -19,7 +19,7 @@ def find_wrong_choices(spec: StudySpec, *, space: SearchSpace) -> list[Problem]:
     """
     findings = Findings()
     try:
-        make_sampler(spec.search.sampler, space=space, seed=spec.search.seed)
+        make_sampler(spec.search.sampler, space=space, draw=Draw(seed=spec.search.seed))
     except ConfigurationError as error:
         findings.refuse("search.sampler", str(error))
     try:

@@ -168,7 +168,7 @@ class StudyDriver:
         )
         if reason := self._aims.why_out_of_bounds(lease):
             # Its end may be told much later, after an outage; until then it must stop nobody.
-            self._db.write(lambda tx: optuna_rows.set_aside_rungs(tx, lease.trial_id))
+            leases.set_aside_rungs(self._db, lease)
             return Verdict.PRUNE, reason
         spec = self.study.spec
         if epoch >= (lease.epochs or spec.training.epochs):
@@ -190,7 +190,7 @@ class StudyDriver:
     def _forget_rungs(self, lease: Lease, *, after: int) -> None:
         """Let a run be judged again that goes on from an earlier epoch than its last attempt had reached, as where checkpoints were lost."""
         if later := self._judgement.rungs_after(lease.trial_id, epoch=after):
-            self._db.write(lambda tx: optuna_rows.set_aside_rungs(tx, lease.trial_id, only=later))
+            leases.set_aside_rungs(self._db, lease, only=later)
 
     def recall(self, lease: Lease, *, epoch: int, metrics: Mapping[str, float]) -> None:
         """Store what an earlier attempt measured, if it was never stored: the database was gone then.

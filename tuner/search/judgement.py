@@ -20,13 +20,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search.pruners import FEW_EPOCHS, later_rungs, make_pruner
-from tuner.search.samplers import make_sampler
+from tuner.search.samplers import Draw, make_sampler
 from tuner.search.settled import is_violated, why_settled
 from tuner.study.domains import Choice, Fixed, Range, Value
 from tuner.study.space import Recipe, SearchSpace
 from tuner.study.spec import ChoiceSpec, SearchSpec
-
-_STEADY_SEED = frozenset({"qmc", "cmaes"})  # their sequence is one for the whole study
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +69,7 @@ class Judgement:
         # With several objectives Optuna's pruners have nothing to compare; tuner.search.pareto judges.
         chosen = search.pruner if len(study.directions) == 1 else ChoiceSpec(name="none")
         study.pruner = make_pruner(chosen, epochs=epochs)
-        study.sampler = make_sampler(search.sampler, space=space, seed=search.seed)
+        study.sampler = make_sampler(search.sampler, space=space, draw=Draw(seed=search.seed))
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -175,10 +173,8 @@ class Judgement:
         return self._study._storage.get_trial(trial_id)  # noqa: SLF001 - the study has no read of one trial
 
     def _sampler(self, number: int) -> BaseSampler:
-        seed = self._search.seed
-        if seed is not None and self._search.sampler.name not in _STEADY_SEED:
-            seed = (seed * 1_000_003 + number) % 2**31
-        return make_sampler(self._search.sampler, space=self._space, seed=seed)
+        draw = Draw(seed=self._search.seed, number=number)
+        return make_sampler(self._search.sampler, space=self._space, draw=draw)
 
     def _forget_history(self) -> None:
         """Read the history anew, as `Study.ask` and `Study.tell` do: trials were written past Optuna's cache."""

@@ -9,9 +9,11 @@ import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 
 from tuner.errors import ConfigurationError
@@ -24,13 +26,31 @@ from tuner.study.spec import ChoiceSpec
 Options = Mapping[str, Any]
 
 
-def make_sampler(choice: ChoiceSpec, *, space: SearchSpace, seed: int | None) -> BaseSampler:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """Whose random numbers a sampler takes: it is made anew for each trial, by whichever worker has it.
+
+    Attributes:
+        seed: The study's; None for a different search each time.
+        number: The trial's.
+    """
+
+    seed: int | None
+    number: int = 0
+
+    @property
+    def own(self) -> int | None:
+        """The trial's own seed."""
+        return None if self.seed is None else (self.seed * 1_000_003 + self.number) % 2**31
+
+
+def make_sampler(choice: ChoiceSpec, *, space: SearchSpace, draw: Draw) -> BaseSampler:
     """The sampler that a study asks for.
 
     Args:
         choice: Its name and the arguments of its class.
         space: What will be sampled.
-        seed: Seed of the sampler; None for a different search each time.
+        draw: What its random numbers depend on.
 
     Raises:
         ConfigurationError: If the name or an option is unknown, or the space does not suit the sampler.
@@ -41,7 +61,7 @@ def make_sampler(choice: ChoiceSpec, *, space: SearchSpace, seed: int | None) ->
     with warnings.catch_warnings():
         # Optuna warns of experimental arguments that we choose on purpose.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return make(choice.options, space, seed)
+        return make(choice.options, space, draw)
 
 
 def construct(cls: type[Any], *, what: str, options: Options, defaults: Options) -> Any:
@@ -84,39 +104,64 @@ def _check_types(cls: type[Any], *, what: str, options: Options) -> None:
             raise ConfigurationError(f"{what}: {option} must not be negative, got {value}")
 
 
-def _plain(cls: type[BaseSampler], name: str) -> Callable[[Options, SearchSpace, int | None], BaseSampler]:
-    def _make(options: Options, _space: SearchSpace, seed: int | None) -> BaseSampler:
-        sampler: BaseSampler = construct(cls, what=f"sampler {name}", options=options, defaults={"seed": seed})
+Make = Callable[[Options, SearchSpace, Draw], BaseSampler]
+
+
+def _plain(cls: type[BaseSampler], name: str) -> Make:
+    def _make(options: Options, _space: SearchSpace, draw: Draw) -> BaseSampler:
+        sampler: BaseSampler = construct(cls, what=f"sampler {name}", options=options, defaults={"seed": draw.own})
         return sampler
 
     return _make
 
 
-def _auto(options: Options, _space: SearchSpace, seed: int | None) -> BaseSampler:
+def _auto(options: Options, _space: SearchSpace, draw: Draw) -> BaseSampler:
     # Univariate: with a pruner and 5 to 50 trainings, Optuna 5's multivariate default re-samples near-copies of its few good
     # trials (LCBench regret at 50 trainings .129 against .060).
-    defaults = {"seed": seed, "multivariate": False}
+    defaults = {"seed": draw.own, "multivariate": False}
     sampler: BaseSampler = construct(
         optuna.samplers.TPESampler, what="sampler auto", options=options, defaults=defaults
     )
     return sampler
 
 
-def _cmaes(options: Options, space: SearchSpace, seed: int | None) -> BaseSampler:
+def _steady(draw: Draw) -> dict[str, Any]:
+    """Defaults of a sampler whose sequence is one for the whole study; what it has no place for, each trial draws for itself."""
+    return {"seed": draw.seed, "independent_sampler": optuna.samplers.RandomSampler(seed=draw.own)}
+
+
+def _cmaes(options: Options, _space: SearchSpace, draw: Draw) -> BaseSampler:
     # Optuna keeps the optimizer's state as a pickle in the trial's attributes and loads it again: whoever may write to the
     # database may run code in its workers. So it is never chosen by itself, and its package is an extra.
     if importlib.util.find_spec("cmaes") is None:
         raise ConfigurationError("sampler cmaes needs a package that is not installed", fix="pip install cmaes")
-    return _plain(optuna.samplers.CmaEsSampler, "cmaes")(options, space, seed)
+    sampler: BaseSampler = construct(
+        optuna.samplers.CmaEsSampler, what="sampler cmaes", options=options, defaults=_steady(draw)
+    )
+    return sampler
 
 
-def _enumerate(name: str) -> Callable[[Options, SearchSpace, int | None], BaseSampler]:
+def _qmc(options: Options, _space: SearchSpace, draw: Draw) -> BaseSampler:
+    sampler: optuna.samplers.QMCSampler = construct(
+        optuna.samplers.QMCSampler, what="sampler qmc", options=options, defaults=_steady(draw)
+    )
+
+    # Optuna counts the points in an attribute of the study, which two workers may read at once, and where a worker that dies takes a
+    # point with it. A trial's number tells its point as well.
+    def _point(study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:  # noqa: ARG001 - as Optuna calls it
+        return draw.number
+
+    sampler._find_sample_id = _point  # type: ignore[method-assign]  # noqa: SLF001 - see above
+    return sampler
+
+
+def _enumerate(name: str) -> Make:
     """Every point of a finite space once, also of one whose strategies have different knobs.
 
     Optuna's GridSampler would repeat each point for every value of the knobs that the point does not have.
     """
 
-    def _make(options: Options, space: SearchSpace, seed: int | None) -> BaseSampler:
+    def _make(options: Options, space: SearchSpace, draw: Draw) -> BaseSampler:
         for block in space.strategies:
             for knob, domain in block.domains.items():
                 if not isinstance(domain, Fixed) and getattr(domain, "step", None) is None and not _is_finite(domain):
@@ -127,7 +172,7 @@ def _enumerate(name: str) -> Callable[[Options, SearchSpace, int | None], BaseSa
                         fix=f"give it choices, as in {known_as}: [..], or a step",
                     )
         sampler: BaseSampler = construct(
-            optuna.samplers.BruteForceSampler, what=f"sampler {name}", options=options, defaults={"seed": seed}
+            optuna.samplers.BruteForceSampler, what=f"sampler {name}", options=options, defaults={"seed": draw.own}
         )
         return sampler
 
@@ -138,7 +183,7 @@ def _is_finite(domain: Any) -> bool:
     return hasattr(domain, "options") or getattr(domain, "kind", "") == "int"
 
 
-SAMPLERS: Mapping[str, Callable[[Options, SearchSpace, int | None], BaseSampler]] = {
+SAMPLERS: Mapping[str, Make] = {
     "auto": _auto,
     "random": _plain(optuna.samplers.RandomSampler, "random"),
     "tpe": _plain(optuna.samplers.TPESampler, "tpe"),
@@ -148,7 +193,7 @@ SAMPLERS: Mapping[str, Callable[[Options, SearchSpace, int | None], BaseSampler]
     "cmaes": _cmaes,
     "nsgaii": _plain(optuna.samplers.NSGAIISampler, "nsgaii"),
     "nsgaiii": _plain(optuna.samplers.NSGAIIISampler, "nsgaiii"),
-    "qmc": _plain(optuna.samplers.QMCSampler, "qmc"),
+    "qmc": _qmc,
     "grid": _enumerate("grid"),
     "brute_force": _enumerate("brute_force"),
 }
