@@ -52,6 +52,11 @@ class TunerError(Exception):
         return f"{line}; {self.fix}" if self.fix else line
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, or its type's name: ``MemoryError()`` has no text at all."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class UsageError(TunerError):
     """The command was given wrongly."""
 

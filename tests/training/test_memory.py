@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tests.source_tree import ROOT
 from tests.training.samples import Recorder, plan, study
-from tests.training.toy import CPU, Linear, examples
+from tests.training.toy import CPU, Linear, a_run, examples
+from tuner.errors import TrialOutOfMemory
 from tuner.training import memory
 from tuner.training.evaluate import predict
 from tuner.training.memory import LeakWatch, device_kind, host_memory, in_parts, is_broken_device, is_out_of_memory
@@ -107,6 +108,21 @@ class Narrow(Linear):
 def test_an_evaluation_that_does_not_fit_gives_the_same_answers() -> None:
     narrow, wide = (predict(Narrow(room=room), examples=examples(30), compute=CPU) for room in (5, 1000))
     torch.testing.assert_close(narrow, wide)
+
+
+class Wordless(Linear):
+    """Python runs out of memory in it, and says so without a word."""
+
+    def forward(self, input_ids: Tensor, inputs_embeds: Tensor) -> Any:
+        if len(inputs_embeds) > self.room:
+            raise MemoryError
+        return super().forward(input_ids, inputs_embeds)
+
+
+def test_a_batch_that_python_has_no_memory_for_is_halved(tmp_path: Path) -> None:
+    assert a_run(tmp_path, model=Wordless(room=2)).objective.backward(torch.arange(8), step=0, micro_batch=8)[1] == 2
+    with pytest.raises(TrialOutOfMemory, match=r"with 1 row of .* - MemoryError; lower training.max_length"):
+        a_run(tmp_path, model=Wordless(room=0)).objective.backward(torch.arange(8), step=0, micro_batch=8)
 
 
 @pytest.mark.parametrize(

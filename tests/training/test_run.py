@@ -172,6 +172,17 @@ def test_a_run_without_memory_leaves_its_checkpoint_to_another_attempt(
     assert (tmp_path / "1" / "epoch-0001").exists()
 
 
+def test_memory_that_runs_out_without_a_word_is_told_by_the_name_of_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("tuner.training.loop.evaluate", evaluate)
+    with pytest.raises(TrialOutOfMemory, match=r"up to 16 tokens - MemoryError; lower training.max_length"):
+        run(plan(study(tmp_path), tmp_path / "c"))
+
+
 def test_other_errors_are_bugs_and_pass_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not match")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.errors import ConfigurationError, UnavailableError, UsageError
+from tuner.errors import ConfigurationError, UnavailableError, UsageError, first_line
 from tuner.launch.child import noted, serve
 from tuner.launch.command import WorkerCommand
 
@@ -174,7 +174,7 @@ def _connected(options: RayOptions) -> Iterator[Any]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UnavailableError(
             f"no Ray cluster at {options.address}",
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             fix="start one, see " + _GUIDE + ", and check its token: RAY_AUTH_TOKEN_PATH",
         ) from error
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuner.errors import ConfigurationError, Problem
+from tuner.errors import ConfigurationError, Problem, first_line
 from tuner.study.build import resolve_study_space
 from tuner.study.catalogue import Catalogue
 from tuner.study.constraints import read_constraints
@@ -143,8 +143,7 @@ def _prove(
         findings.refuse("model", str(error))
         return ()
     except Exception as error:  # noqa: BLE001 - a model may break the libraries in any way; trials would say so, too
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        findings.warn("model", f"the strategies could not be tried on it ({text[:200]})")
+        findings.warn("model", f"the strategies could not be tried on it ({first_line(error)[:200]})")
         return ()
     note_proofs(proofs, spec=spec, findings=findings)
     return proofs

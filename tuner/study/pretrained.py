@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DataError
+from tuner.errors import DataError, first_line
 from tuner.study.positions import token_limit
 from tuner.study.ranges import Findings
 from tuner.study.rules import is_path
@@ -267,9 +267,9 @@ def _hub_facts(spec: StudySpec, *, findings: Findings) -> ModelFacts | None:
     except RevisionNotFoundError:
         findings.refuse("revision", f'{name} has no revision "{spec.revision}"')
     except Exception as error:  # noqa: BLE001 - the client has one class of error for each way in which a network fails
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         findings.refuse(
-            "model", f"{name} is not on this machine and the hub cannot be reached ({why[:120]}); name a local folder"
+            "model",
+            f"{name} is not on this machine and the hub cannot be reached ({first_line(error)[:120]}); name a local folder",
         )
     else:
         config: dict[str, Any] = info.config or {}

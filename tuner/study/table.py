@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DataError
+from tuner.errors import DataError, first_line
 from tuner.study.names import count_noun, listed, nearest
 from tuner.study.sources import is_hub, local_path
 
@@ -276,7 +276,7 @@ def _parquet_rows(path: Path, source: str, columns: Sequence[str]) -> _Rows:
                 number += 1
                 yield number, {name: _cell(row[name], source=source, line=number, column=name) for name in columns}
     except pa.ArrowException as error:
-        raise DataError(f"{source}: not a Parquet file that can be read", why=str(error).splitlines()[0]) from None
+        raise DataError(f"{source}: not a Parquet file that can be read", why=first_line(error)) from None
 
 
 def _cell(value: Any, *, source: str, line: int, column: str) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.errors import DataError
+from tuner.errors import DataError, first_line
 from tuner.study.folds import SEARCH_FOLD
 from tuner.study.names import did_you_mean
 from tuner.study.sources import HubSource, is_hub, local_path, parse_hub
@@ -388,7 +388,7 @@ def read_hub(source: HubSource, *, columns: Sequence[str], limit: int | None = N
     try:
         rows = datasets.load_dataset(source.name, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{address}: cannot be read", why=str(error).splitlines()[0]) from error
+        raise DataError(f"{address}: cannot be read", why=first_line(error)) from error
     if limit is not None and len(rows) > limit:
         rows = rows.select(range(limit))
     cells: dict[str, list[str]] = {}

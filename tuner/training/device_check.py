@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from tuner.errors import first_line
+
 _ROWS = 512
 _BYTES = 256 * 2**20
 _GIB = 2**30
@@ -46,7 +48,7 @@ def main() -> int:
     try:
         reason = why_unwell(device=device)
     except Exception as error:  # noqa: BLE001 - in whatever way it does not work
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = first_line(error)
     os.write(1, f"{reason or 'well'}\n".encode())
     return int(bool(reason))
 

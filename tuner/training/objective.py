@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tuner.errors import TrialOutOfMemory
+from tuner.errors import TrialOutOfMemory, first_line
 from tuner.strategies.base import Strategy
 from tuner.study.domains import Value
 from tuner.tasks import Task
@@ -75,7 +75,7 @@ class Objective:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
             # Outside of the handler: the exception's frames hold the activations that are to be freed.
             self.model.zero_grad(set_to_none=True)
             set_random_state(drawn, self.compute.device)  # what is tried again draws what it would have drawn at first

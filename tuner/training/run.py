@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tuner.errors import TrialError, TrialInfeasible, TrialOutOfMemory
+from tuner.errors import TrialError, TrialInfeasible, TrialOutOfMemory, first_line
 from tuner.strategies.state import count_parameters, load_trainable_state, trainable_state
 from tuner.study.constraints import read_constraints
 from tuner.study.plan import TestScore, TrialPlan, TrialResult, Verdict
@@ -164,7 +164,7 @@ class _Attempt:
             raise TrialOutOfMemory(
                 f"out of memory on {self.compute.name} with batch size {self.plan.params.get('batch_size')} and up to "
                 f"{self.plan.spec.training.max_length} tokens",
-                why=str(error).splitlines()[0],
+                why=first_line(error),
                 fix="lower training.max_length, or take a smaller model",
                 micro_batch=max(fits // 2, 1),
             ) from error
