@@ -56,7 +56,11 @@ def test_the_rungs_of_the_next_attempt_stay(
     db: Database, lease: Lease, monkeypatch: pytest.MonkeyPatch, paused_in: str
 ) -> None:
     def _pause(answer: object) -> Callable[..., object]:
-        return lambda *_, **__: (taken_over(db, lease), answer)[1]
+        def _after(*_: object, **__: object) -> object:
+            taken_over(db, lease)
+            return answer
+
+        return _after
 
     if paused_in == "its bounds":
         monkeypatch.setattr(Aims, "why_out_of_bounds", _pause("too slow"))

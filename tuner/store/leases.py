@@ -376,6 +376,22 @@ def bind_proposal(
     return replace(lease, strategy=strategy, params=dict(params), seed=db.write(_bind))
 
 
+def set_aside_rungs(db: Database, lease: Lease, *, only: Sequence[str] | None = None) -> None:
+    """Let halving judge others, and the run itself, as if it had scored nothing yet; see :func:`tuner.store.optuna_rows.set_aside_rungs`.
+
+    Raises:
+        LeaseLost: If the lease does not hold: what is there then, another attempt has scored.
+    """
+
+    def _set_aside(tx: Connection) -> None:
+        guard(
+            tx, lease, {"token": lease.token}
+        )  # changes nothing, and keeps the run ours to the end of the transaction
+        optuna_rows.set_aside_rungs(tx, lease.trial_id, only=only)
+
+    db.write(_set_aside)
+
+
 def epochs_done(tx: Connection, lease: Lease) -> int:
     """Epochs that the run has reported, since it last began anew; 0 if it is gone."""
     return tx.execute(select(runs.c.epochs_done).where(runs.c.run_id == lease.run_id)).scalar_one_or_none() or 0
