@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.store.toy import LEASE, holder, score, sql, toy_result, toy_space, toy_study, train
-from tuner.errors import LeaseLost, TrialError
+from tuner.errors import ConfigurationError, LeaseLost, TrialError, UnavailableError
 from tuner.search import judgement
 from tuner.search.budget import least_limits, why_no_new_trial, why_not_again
 from tuner.search.driver import StudyDriver
@@ -118,6 +118,52 @@ def test_a_sampler_that_fails_pauses_the_study(db: Database, monkeypatch: pytest
     assert study.state is StudyState.PAUSED
     assert study.state_reason == "sampler auto failed: ZeroDivisionError: a bug in a sampler"
     assert (study.counts["errored"], study.counts["running"]) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named torch"), MemoryError()])
+def test_what_only_this_box_lacks_is_no_fault_of_the_study(
+    db: Database, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    toy_study(db)
+    here, elsewhere = StudyDriver(db, name="toy"), StudyDriver(db, name="toy")
+    for _ in range(2):  # the recipes need no sampler
+        lease = here.claim(holder())
+        assert lease is not None
+        train(here, lease)
+
+    def _lacks(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.samplers.TPESampler, "sample_independent", _lacks)
+        with pytest.raises(ConfigurationError, match=f"sampler auto cannot draw here: {type(error).__name__}"):
+            here.claim(holder())
+    study = load_snapshot(db, "toy").study
+    assert study.state is StudyState.SEARCHING
+    assert (study.counts["errored"], study.counts["waiting"]) == (0, 1)
+    lease = elsewhere.claim(holder("w2"))
+    assert lease is not None
+    assert lease.number == 2
+    train(elsewhere, lease)
+
+
+def test_a_run_that_is_claimed_when_the_database_goes_is_handed_out_when_it_is_back(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy_study(db)
+    driver = StudyDriver(db, name="toy")
+
+    def _gone(_: StudyDriver) -> None:
+        raise UnavailableError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyDriver, "_see_retries", _gone)
+        with pytest.raises(UnavailableError):
+            driver.claim(holder())
+    lease = driver.claim(holder())
+    assert lease is not None
+    assert (lease.number, lease.attempt) == (0, 1)
+    assert load_snapshot(db, "toy").study.counts["running"] == 1
 
 
 def test_a_pruned_trial_says_where_it_stood(db: Database) -> None:

@@ -62,7 +62,7 @@ class StudyDriver:
         self._judgement = _judgement(db, self.study)
         self._aims = Aims(db, self.study)
         self._raced = 0  # re-trainings with a score when the race was last looked at
-        self._unproposed: Lease | None = None  # claimed, but the database went away before its values were stored
+        self._unproposed: Lease | None = None  # claimed, but the database went away before it could be handed out
 
     def claim(self, holder: Holder, *, grace: float = 0.0) -> Lease | None:
         """Take a run, with its values proposed; None if there is nothing to do now.
@@ -80,23 +80,29 @@ class StudyDriver:
         if lease is None:
             self._drop_fallen(self.study)  # here, too: who always finds something to claim never asks what is over
             lease = self._claim(holder, grace=grace)
-        if lease is not None:
+        if lease is None:
+            return None
+        try:
             self._see_retries()
-        if lease is None or lease.strategy is not None:
-            return lease
+            return lease if lease.strategy is not None else self._bind(lease)
+        except UnavailableError:
+            self._unproposed = lease  # else nobody would train it until the lease expires
+            raise
+
+    def _bind(self, lease: Lease) -> Lease | None:
+        """Let the sampler propose values and store them; None if it cannot, which pauses the study."""
         try:
             found = self._propose(lease)
-            return leases.bind_proposal(
-                self._db, lease, strategy=found.strategy, params=found.params, drawn=found.drawn
-            )
-        except UnavailableError:
-            self._unproposed = lease
+        except (UnavailableError, LeaseLost):
             raise
-        except LeaseLost:
-            raise
+        except (ConfigurationError, ImportError, MemoryError) as error:  # of this box, or of this database user
+            reason = f"sampler {self.study.spec.search.sampler.name} cannot draw here: {type(error).__name__}: {error}"
+            leases.release(self._db, lease, reason=reason, seconds=0.0)
+            raise error if isinstance(error, ConfigurationError) else ConfigurationError(reason) from error
         except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
             self._give_up_sampling(lease, error)
             return None
+        return leases.bind_proposal(self._db, lease, strategy=found.strategy, params=found.params, drawn=found.drawn)
 
     def _see_retries(self) -> None:
         """Read the history anew where a trial runs again: what has ended, Optuna keeps as it read it once."""
@@ -345,10 +351,10 @@ class StudyDriver:
         scored = confirmation.confirmations_over(self._db, study.study_id)
         if scored == self._raced:
             return  # nothing new since it was last looked at
-        self._raced = scored
         fallen = find_fallen(load_snapshot(self._db, study.name).finalists, study=study)
         if fallen:
             confirmation.drop_finalists(self._db, study_id=study.study_id, reasons=fallen)
+        self._raced = scored
 
     def _why_no_new_trial(self, budget: BudgetSpec, used: BudgetUse) -> str:
         return why_no_new_trial(with_budget(self.study.spec, budget), used)
