@@ -17,7 +17,7 @@ from optuna.pruners import (
     PercentilePruner,
     SuccessiveHalvingPruner,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 from benchmarks.replay.forms import Question, by_strategy, one_way
 from benchmarks.replay.judged import JudgedSearch
@@ -110,10 +110,17 @@ def _tpe(seed: int, **options: Any) -> BaseSampler:
         return TPESampler(seed=seed, **options)
 
 
+def _gp(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return GPSampler(seed=seed)
+
+
 _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "random": lambda seed: RandomSampler(seed=seed),
     "TPE": _tpe,
     "univariate TPE": lambda seed: _tpe(seed, multivariate=False, constant_liar=False),
+    "GP": _gp,
 }
 _PRUNERS: Mapping[str, Callable[[Task], BasePruner]] = {
     "none": lambda _task: NopPruner(),
@@ -232,6 +239,9 @@ METHODS: Mapping[str, Method] = {
     "TPE univariate": _stock("univariate TPE", "none"),
     "TPE univariate + Hyperband": _stock("univariate TPE", "Hyperband"),
     "random + ASHA": _stock("random", "ASHA"),
+    "GP": _stock("GP", "none"),
+    "GP + median": _stock("GP", "median"),
+    "GP + Hyperband": _stock("GP", "Hyperband"),
     "Syne Tune ASHA": _syne("ASHA"),
     "Syne Tune BOHB": _syne("BOHB"),
     "Syne Tune MOBSTER": _syne("MOBSTER"),
@@ -249,6 +259,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "ours without constant liar": _judged(sampler={"name": "auto", "options": {"constant_liar": False}}),
     "ours without relative rate": _judged(relative=False, needs_arms=True),
+    "ours with a Gaussian process": _judged(sampler="gp"),
     "ours with random third": _judged(random_share=1 / 3),
     "ours with strategies by gain": _thrifty(0.0),
     "ours with gain per root second": _thrifty(0.5),
