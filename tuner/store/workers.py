@@ -21,6 +21,8 @@ from tuner.store.records import Asked, Outcome, WorkerRecord
 from tuner.store.tables import db_now, runs, studies, workers
 from tuner.study.names import did_you_mean
 
+_PROC = Path("/proc")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
@@ -32,7 +34,7 @@ class Identity:
         boot: The running kernel and the process namespace: where ``pid`` means something. Two containers on one
             host differ, two processes beside each other agree.
         pid: Process id.
-        process_started: Start of the process, seconds since 1970 by the host's clock; only compared on the same host.
+        process_started: See :func:`when_started`; only compared where ``boot`` is the same.
     """
 
     worker: str
@@ -49,7 +51,7 @@ class Identity:
             host=socket.gethostname(),
             boot=_boot(),
             pid=os.getpid(),
-            process_started=psutil.Process().create_time(),
+            process_started=when_started(os.getpid()),
         )
 
 
@@ -60,6 +62,30 @@ def _boot() -> str:
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(parts) or socket.gethostname()
+
+
+def when_started(pid: int) -> float:
+    """When a process of this host began, to tell it from a later one with the same pid; to be compared, not to be shown.
+
+    Below 0: clock ticks of the kernel from its boot on, which no change of the host's clock moves. Above 0, where there is no ``/proc``:
+    seconds since 1970 by that clock.
+
+    Raises:
+        psutil.NoSuchProcess: If there is none.
+        psutil.AccessDenied: If this user may not know.
+    """
+    return -_ticks(pid) if (_PROC / "self" / "stat").is_file() else psutil.Process(pid).create_time()
+
+
+def _ticks(pid: int) -> float:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    except PermissionError as error:
+        raise psutil.AccessDenied(pid) from error
+    # The 22nd field; the second is the program's name in brackets, which may hold blanks and brackets.
+    return float(stat.rpartition(")")[2].split()[19])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +185,9 @@ def _expire(tx: Connection, worker: str) -> None:
 
 def _process_exists(pid: int, started: float) -> bool:
     try:
-        return abs(psutil.Process(pid).create_time() - started) < 1.0
+        if started < 0.0:
+            return when_started(pid) == started
+        return abs(psutil.Process(pid).create_time() - started) < 1.0  # an older tuner entered it, or there is no /proc
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
