@@ -115,14 +115,14 @@ def deal_with_death(desk: Desk, slot: Slot) -> None:
         return
     catch_up(desk, slot)
     short = slot.exit_status == -signal.SIGKILL and not job.kill_reason and _kernel_killed(job)
-    reason = job.kill_reason or describe_death(slot.exit_status, by_kernel=short)
+    reason = slot.cannot_start or job.kill_reason or describe_death(slot.exit_status, by_kernel=short)
     outcome = job.ended_as
     if not job.is_lost:
         try:
             if job.prune_reason:
                 job.driver.cut(job.lease, reason=job.prune_reason, seconds=job.seconds)
                 outcome, reason = Outcome.PRUNED, job.prune_reason
-            elif job.stop_asked_at is not None and not job.kill_reason:
+            elif slot.cannot_start or (job.stop_asked_at is not None and not job.kill_reason):
                 leases.release(desk.db, job.lease, reason=reason, seconds=job.seconds)
                 outcome = Outcome.PREEMPTED
             elif short:

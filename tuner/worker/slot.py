@@ -101,6 +101,8 @@ class Slot:
         job: What it works on, None if it is free.
         inbox: Messages that were read but not yet dealt with, oldest first: a database outage keeps them here.
         failed_starts: Runners that ended before they were ready, in a row.
+        failed_spawns: Times in a row that not even a process could be made.
+        cannot_start: Why, for the last of them; empty if there is a runner or was one.
         started_at: Monotonic time of the last start.
         start_after: Monotonic time before which no new runner is started.
         leaks: Runners that were replaced because they kept too much.
@@ -120,6 +122,8 @@ class Slot:
     job: Job | None = None
     inbox: deque[protocol.Message] = field(default_factory=deque)
     failed_starts: int = 0
+    failed_spawns: int = 0
+    cannot_start: str = ""
     started_at: float = 0.0
     start_after: float = 0.0
     leaks: int = 0
@@ -155,15 +159,31 @@ class Slot:
         return self._from_runner
 
     def start(self) -> None:
-        """Spawn a runner: a fresh interpreter without database secrets, in a process group of its own."""
-        # First of all: a disk that is full says so before there are pipes to close.
+        """Spawn a runner: a fresh interpreter without database secrets, in a process group of its own.
+
+        Raises:
+            OSError: If none can be made; nothing is left open, and :attr:`start_after` says when to try again.
+        """
+        try:
+            self._spawn()
+        except OSError as error:
+            self.failed_spawns += 1
+            self.cannot_start = f"the runner of {self.name} cannot be started: {error.strerror or error}"
+            self.start_after = time.monotonic() + _pause(self.failed_spawns)
+            raise
+        self.failed_spawns, self.cannot_start = 0, ""
+        self.is_ready = self.was_ready = False
+        self.runs = 0
+        self.started_at = time.monotonic()
+
+    def _spawn(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        child_read, self._to_runner = os.pipe()
-        self._from_runner, child_write = os.pipe()
-        self._reader = protocol.LineReader(self._from_runner)
-        command = [sys.executable, "-m", self.runner, "--read", str(child_read), "--write", str(child_write)]
-        command += ["--cache", str(self.cache), "--threads", str(self.place.threads)]
-        with self.log.open("ab") as log:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            child_read, to_runner = _pipe(read=theirs, write=ours)
+            from_runner, child_write = _pipe(read=ours, write=theirs)
+            command = [sys.executable, "-m", self.runner, "--read", str(child_read), "--write", str(child_write)]
+            command += ["--cache", str(self.cache), "--threads", str(self.place.threads)]
+            log = theirs.enter_context(self.log.open("ab"))
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -173,11 +193,9 @@ class Slot:
                 env=environment_of(self.place),
                 start_new_session=True,  # Ctrl-C goes to the supervisor alone
             )
-        os.close(child_read)
-        os.close(child_write)
-        self.is_ready = self.was_ready = False
-        self.runs = 0
-        self.started_at = time.monotonic()
+            ours.pop_all()  # open for as long as the runner lives
+        self._to_runner, self._from_runner = to_runner, from_runner
+        self._reader = protocol.LineReader(from_runner)
 
     def read(self) -> None:
         """Take what the runner has said into the inbox; call when the descriptor is readable."""
@@ -217,15 +235,14 @@ class Slot:
             os.close(descriptor)
         if not self.was_ready:
             self.failed_starts += 1
-            pause = min(_FIRST_BACKOFF * 2 ** (self.failed_starts - 1), _LONGEST_BACKOFF)
-            self.start_after = time.monotonic() + pause
+            self.start_after = time.monotonic() + _pause(self.failed_starts)
         self.process, self._reader, self.is_ready = None, None, False
         return status
 
     def renew(self) -> None:
         """Put a fresh runner into the place of one that is idle; it may be told at once what to do.
 
-        Where none can be started the slot has none afterwards.
+        Where none can be started the slot has none afterwards, and :attr:`cannot_start` says why.
         """
         if self.process is not None:
             self.kill()
@@ -249,6 +266,19 @@ class Slot:
         except OSError:
             return ""
         return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def _pipe(*, read: contextlib.ExitStack, write: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe, each end of which is closed with what it is put on."""
+    reading, writing = os.pipe()
+    read.callback(os.close, reading)
+    write.callback(os.close, writing)
+    return reading, writing
+
+
+def _pause(failures: int) -> float:
+    """Seconds until the next try after so many failures in a row."""
+    return min(_FIRST_BACKOFF * 2.0 ** min(failures - 1, 30), _LONGEST_BACKOFF)
 
 
 def _seek_near_end(log: IO[bytes], start: int) -> None:

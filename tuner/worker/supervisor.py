@@ -72,7 +72,7 @@ def run_worker(options: WorkerOptions, *, display: Display) -> WorkerSummary:
     Raises:
         NotFoundError: If a named study does not exist.
         ConfigurationError: If the database's schema or a named study's settings are wrong, or other code made it.
-        UnavailableError: If the database or a device cannot be reached, or no runner can be started.
+        UnavailableError: If the database or a device cannot be reached.
         UsageError: If the devices cannot be read.
     """
     slots = find_slots(options.devices, per_device=options.per_device)
@@ -341,7 +341,9 @@ class Supervisor:
                     if is_full(error):
                         self._room.ran_out(f"disk full: no room for {slot.log}", place=str(slot.log.parent), needed=0)
                         return
-                    raise UnavailableError(f"cannot start the runner of {slot.name}: {error.strerror}") from error
+                    # Not the database's fault: no outage. The runners that live go on, and this slot is tried again after a pause.
+                    if slot.failed_spawns == 1:
+                        self._display.show(Notice(level="error", text=f"{slot.cannot_start}; it is tried again"))
 
     # Ends
 
