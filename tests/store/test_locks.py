@@ -8,12 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from tests.store.toy import holder, toy_study
+from tuner.errors import LeaseLost, NotFoundError
 from tuner.search.driver import StudyDriver
-from tuner.store import leases
+from tuner.store import leases, optuna_rows, studies
 from tuner.store.database import Database
 from tuner.store.leases import Lease
+from tuner.store.metrics import store_report
 from tuner.study.domains import Value
 
 WHILE = 0.5
@@ -65,3 +68,35 @@ def test_equal_values_that_are_drawn_at_once_are_trained_with_different_seeds(
     late: Future[Lease] = crowd.submit(leases.bind_proposal, db, second, strategy="full", params=same, drawn={})
     late.add_done_callback(lambda _: slow.may_end.set())
     assert early.result().seed != late.result().seed
+
+
+def test_a_study_is_deleted_while_a_trial_reports(db: Database, crowd: ThreadPoolExecutor) -> None:
+    toy_study(db)
+    lease, slow = claim(db), Slow()
+    report: dict[str, Any] = {"epoch": 1, "objective": 0.5, "seconds": 1.0, "extend": 60.0}
+    early = crowd.submit(store_report, db, lease, values=slow, **report)
+    assert slow.is_asked.wait(60.0)
+    late = crowd.submit(studies.delete_study, db, "toy")
+    late.add_done_callback(lambda _: slow.may_end.set())
+    early.result()
+    late.result()
+    with pytest.raises(LeaseLost):
+        store_report(db, lease, values={}, **report)
+
+
+def test_a_study_is_deleted_while_optuna_writes_of_a_trial(db: Database, crowd: ThreadPoolExecutor) -> None:
+    toy_study(db)
+    lease, slow = claim(db), Slow()
+
+    def _write(tx: Connection) -> None:
+        optuna_rows.set_user_attributes(tx, lease.trial_id, {"said": "by somebody else"})
+        slow.items()
+
+    early = crowd.submit(db.write, _write)
+    assert slow.is_asked.wait(60.0)
+    late = crowd.submit(studies.delete_study, db, "toy")
+    late.add_done_callback(lambda _: slow.may_end.set())
+    early.result()
+    late.result()
+    with pytest.raises(NotFoundError):
+        studies.find_study(db, "toy")

@@ -92,8 +92,11 @@ def has_study(study_id: ColumnElement[int]) -> ColumnElement[bool]:
 
 
 def delete_study(connection: Connection, study_id: int) -> None:
-    """Delete a study with all that hangs on it, children first."""
-    trial_ids = select(_trials.c.trial_id).where(_trials.c.study_id == study_id).scalar_subquery()
+    """Delete a study with all that hangs on it, children first; its rows are locked before, so that Optuna adds no child meanwhile."""
+    connection.execute(select(_studies.c.study_id).where(_studies.c.study_id == study_id).with_for_update()).all()
+    its_trials = select(_trials.c.trial_id).where(_trials.c.study_id == study_id)
+    connection.execute(its_trials.order_by(_trials.c.trial_id).with_for_update()).all()
+    trial_ids = its_trials.scalar_subquery()
     trial_children = (
         models.TrialUserAttributeModel,
         models.TrialSystemAttributeModel,

@@ -278,7 +278,13 @@ def delete_study(db: Database, name: str) -> None:
 
 
 def delete_ours(tx: Connection, study_id: int) -> None:
-    """Delete our half of a study; Optuna's stays."""
+    """Delete our half of a study; Optuna's stays.
+
+    Locked first: whatever a claim or a report adds while its children are deleted would keep the study itself from being deleted.
+    """
+    lock_study(tx, study_id)
+    its_runs = select(runs.c.run_id).where(runs.c.study_id == study_id).order_by(runs.c.run_id)
+    tx.execute(its_runs.with_for_update()).all()
     run_ids = select(runs.c.run_id).where(runs.c.study_id == study_id).scalar_subquery()
     for table in (metrics, attempts):
         tx.execute(delete(table).where(table.c.run_id.in_(run_ids)))
