@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tuner.training.cache import WarmCache, read_tensors, write_tensors
+from tuner.training.cache import WarmCache, model_key, read_tensors, write_tensors
 
 
 class Builder:
@@ -57,3 +58,16 @@ def test_tensors_are_found_again_unless_the_file_is_damaged(tmp_path: Path) -> N
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     file.write_bytes(file.read_bytes()[:20])
     assert read_tensors(file) is None
+
+
+def test_a_model_is_another_one_when_a_file_of_its_folder_changes(tmp_path: Path) -> None:
+    assert model_key("owner/model", "abc") == ("owner/model", "abc")
+    (tmp_path / "inner").mkdir()
+    keys = [model_key(str(tmp_path), None)]
+    for name, text in (("a.safetensors", "1"), ("b.json", "1"), ("a.safetensors", "22")):
+        (tmp_path / name).write_text(text)
+        keys.append(model_key(str(tmp_path), None))
+        assert model_key(str(tmp_path), None) == keys[-1]
+    os.utime(tmp_path / "b.json", ns=(1, 1))  # of the same size
+    keys.append(model_key(str(tmp_path), None))
+    assert len(set(keys)) == 5

@@ -117,8 +117,9 @@ def test_the_teacher_is_asked_once_by_all_runners(tmp_path: Path, monkeypatch: p
         again, _ = lessons(what, cache=cache)
         assert torch.equal(again.logits, found.logits) and again.fingerprint == found.fingerprint
     write_teacher(folder, LABELS, seed=2)  # another teacher of the same name
-    with pytest.raises(pytest.fail.Exception, match="asked again"):
-        lessons(what, cache=WarmCache(tmp_path / "kept"))
+    for cache in (first, WarmCache(tmp_path / "kept")):
+        with pytest.raises(pytest.fail.Exception, match="asked again"):
+            lessons(what, cache=cache)
 
 
 @pytest.mark.parametrize(

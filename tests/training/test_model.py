@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     CamembertConfig,
     Data2VecTextConfig,
@@ -70,6 +71,27 @@ def test_the_output_layer_of_a_fine_tuned_checkpoint_is_drawn_anew(tmp_path: Pat
         built = build_model(found, dropout=0.0, seed=0)
         assert torch.equal(built.get_parameter("pre_classifier.weight"), model.pre_classifier.weight)
         assert built.get_parameter("classifier.weight").shape == (3, 16)
+
+
+def test_a_folder_that_is_edited_between_two_trials_of_a_runner_is_read_anew(tmp_path: Path) -> None:
+    spec, cache = study(tmp_path), WarmCache()
+
+    def load() -> tuple[str, int]:
+        found = load_base(spec, task=TASKS[spec.task], labels=LABELS, pad=0, cache=cache)
+        return found.fingerprint, len(load_tokenizer(spec, cache=cache))
+
+    first = load()
+    assert load() == first
+    model = AutoModel.from_pretrained(spec.model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(spec.model)
+    tokenizer = AutoTokenizer.from_pretrained(spec.model)
+    tokenizer.add_tokens(["unheard"])
+    tokenizer.save_pretrained(spec.model)
+    again = load()
+    assert again[0] != first[0] and again[1] == first[1] + 1
+    assert len(load_tokenizer(spec, cache=WarmCache())) == again[1]
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "gpt2", "llama", "t5"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from safetensors import SafetensorError
+
+from tuner.study.sources import is_package, resolve_package
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +57,22 @@ class WarmCache:
     def __len__(self) -> int:
         """How many values are kept."""
         return len(self._values)
+
+
+def model_key(model: str, revision: str | None) -> tuple[Hashable, ...]:
+    """A model as part of a key: a folder with its files' sizes and times of change, so that an edited one is another one.
+
+    Raises:
+        DataError: If it is in a package that is not there.
+    """
+    folder = resolve_package(model) if is_package(model) else Path(model)
+    files: list[tuple[str, int, int]] = []
+    for file in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            facts = file.stat()
+            if stat.S_ISREG(facts.st_mode):
+                files.append((file.name, facts.st_size, facts.st_mtime_ns))
+    return (model, revision, *sorted(files))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

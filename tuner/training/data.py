@@ -25,7 +25,7 @@ from tuner.study.names import did_you_mean
 from tuner.study.sources import HubSource, is_hub, local_path, parse_hub
 from tuner.study.spec import DataSpec, FoldsSpec, StudySpec
 from tuner.study.table import MissingColumn, Table, read_table
-from tuner.training.cache import WarmCache
+from tuner.training.cache import WarmCache, model_key
 from tuner.training.device import derived_seed
 from tuner.training.interrupt import Released, stop_if_told
 from tuner.training.tokens import Tokens, tokenize
@@ -216,7 +216,7 @@ def load_tokens(
             released=released,
         )
 
-    return cache.get(("tokens", _identity(source), columns, spec.model, spec.revision, limit), build)
+    return cache.get(("tokens", _identity(source), columns, model_key(spec.model, spec.revision), limit), build)
 
 
 def _class_weights(rows: Rows, *, classes: int) -> Tensor:

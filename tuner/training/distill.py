@@ -7,7 +7,7 @@ logits are kept in memory for all trials of a runner, and on disk beside the tok
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -24,7 +24,7 @@ from tuner.study.teacher import places
 from tuner.tasks import TASKS
 from tuner.training.adapt import adapt
 from tuner.training.batches import TokenExamples, evaluation_batches
-from tuner.training.cache import WarmCache, read_tensors, write_tensors
+from tuner.training.cache import WarmCache, model_key, read_tensors, write_tensors
 from tuner.training.data import Rows, load_labels, load_tokens
 from tuner.training.device import Compute
 from tuner.training.interrupt import Released, stop_if_told
@@ -97,7 +97,15 @@ def load_lessons(
         return None
     needed = torch.unique(rows.chosen)
     said = json.dumps(plan.teacher.to_json(), sort_keys=True)
-    key = ("teacher", said, tuple(labels), rows.tokens.key, needed.numpy().tobytes(), str(compute))
+    key = (
+        "teacher",
+        said,
+        _files(plan.teacher),
+        tuple(labels),
+        rows.tokens.key,
+        needed.numpy().tobytes(),
+        str(compute),
+    )
 
     def build() -> Lessons:
         return _ask(plan, needed=needed, labels=labels, compute=compute, cache=cache, released=released)
@@ -106,6 +114,12 @@ def load_lessons(
     return Lessons(
         logits=kept.logits[torch.searchsorted(needed, rows.chosen)].to(compute.device), fingerprint=kept.fingerprint
     )
+
+
+def _files(teacher: TeacherPlan) -> tuple[Hashable, ...]:
+    """The model that teaches, or that the trial was trained from, as it is now."""
+    model = teacher if teacher.trial is None else StudySpec.model_validate(teacher.trial["spec"])
+    return model_key(model.model, model.revision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ batch is computed both ways, and unless the logits agree to float rounding the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -119,7 +119,7 @@ def load_features(
     *,
     position: str,
     examples: TokenExamples,
-    base_key: tuple[str, str | None],
+    base_key: tuple[Hashable, ...],
     compute: Compute,
     cache: WarmCache,
     released: Released = lambda: None,
@@ -130,7 +130,7 @@ def load_features(
         model: The model with its real backbone.
         position: What :func:`frozen_position` found.
         examples: The rows.
-        base_key: Model and revision.
+        base_key: The model, see :func:`tuner.training.cache.model_key`.
         compute: Device and precision.
         cache: Where the vectors are kept.
         released: Asked before every batch that is computed.

@@ -27,7 +27,7 @@ from tuner.study.positions import token_limit
 from tuner.study.sources import is_package, resolve_package
 from tuner.study.spec import StudySpec
 from tuner.tasks import Task
-from tuner.training.cache import WarmCache
+from tuner.training.cache import WarmCache, model_key
 from tuner.training.device import seed_everything
 
 _UNBOUNDED = 1_000_000  # tokens; more than any text has
@@ -72,7 +72,7 @@ def load_tokenizer(spec: StudySpec, *, cache: WarmCache) -> PreTrainedTokenizerB
             raise ConfigurationError(f'model "{spec.model}": its tokenizer has neither a padding nor an end token')
         return tokenizer
 
-    return cache.get(("tokenizer", spec.model, spec.revision), build)
+    return cache.get(("tokenizer", model_key(spec.model, spec.revision)), build)
 
 
 def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, cache: WarmCache) -> BaseModel:
@@ -122,7 +122,7 @@ def load_base(spec: StudySpec, *, task: Task, labels: Sequence[str], pad: int, c
             fingerprint=fingerprint_of(weights),
         )
 
-    base = cache.get(("base", spec.model, spec.revision, spec.task, tuple(labels)), build)
+    base = cache.get(("base", model_key(spec.model, spec.revision), spec.task, tuple(labels)), build)
     if spec.training.max_length > base.max_positions:
         raise ConfigurationError(
             f"training.max_length {spec.training.max_length} exceeds the {base.max_positions} tokens that the model can read",

@@ -18,7 +18,7 @@ from tuner.tasks import TASKS
 from tuner.training.adapt import Adapted, adapt
 from tuner.training.averaging import Average
 from tuner.training.batches import Examples, TokenExamples
-from tuner.training.cache import WarmCache
+from tuner.training.cache import WarmCache, model_key
 from tuner.training.checkpoint import FINAL, Checkpoint, Checkpoints, open_checkpoint
 from tuner.training.data import StudyData, load_data, load_labels
 from tuner.training.device import (
@@ -267,7 +267,7 @@ def _run(trial: _Trial, *, report: Report, progress: Progress, recall: Recall, r
             trial.adapted.model,
             position=position,
             examples=examples,
-            base_key=(spec.model, spec.revision),
+            base_key=model_key(spec.model, spec.revision),
             compute=trial.compute,
             cache=trial.cache,
             released=released,
