@@ -76,6 +76,32 @@ def test_a_retry_whose_acknowledgement_was_lost_is_no_conflict(db: Database, mon
         trial_control.retry_trials(db, "toy", [number], who=ANNA, limit=why_not_again)
 
 
+@pytest.mark.parametrize("asks", ["enqueue", "retry"])
+def test_what_was_claimed_before_its_acknowledgement_was_lost_is_not_asked_again(
+    db: Database, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    toy_study(db, budget={"trials": 9})
+    driver = StudyDriver(db, name="toy")
+    number = fail(driver) if asks == "retry" else 0
+    write = db.write
+
+    def _claimed_between(function: Callable[[Connection], object]) -> object:
+        write(function)
+        monkeypatch.undo()
+        lease = driver.claim(holder())
+        assert lease is not None
+        assert lease.number == number
+        return write(function)
+
+    monkeypatch.setattr(db, "write", _claimed_between)
+    if asks == "enqueue":
+        assert enqueue(db) == number
+    else:
+        trial_control.retry_trials(db, "toy", [number], who=ANNA, limit=why_not_again)
+    study = studies.find_study(db, "toy")
+    assert (study.used.trials, study.counts["running"], study.counts["waiting"]) == (1, 1, 0)
+
+
 def lose_acknowledgements(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every transaction takes effect, and is tried again as if nobody had heard of it."""
     write = db.write

@@ -396,7 +396,7 @@ def enqueue(
 
     def _enqueue(tx: Connection) -> int:
         study = locked(tx, name)
-        if next(tries) and (known := _enqueued_with(tx, study.study_id, request)) is not None:
+        if next(tries) and (known := optuna_rows.changed_by(tx, study.study_id, request)) is not None:
             return known  # an earlier try took effect although its connection broke
         chosen = choose_strategy(study.space, strategy)
         proposal = as_proposal(study.space.block(chosen), values)
@@ -408,14 +408,15 @@ def enqueue(
         optuna_rows.set_user_attributes(tx, trial_id, {"tuner:enqueued_by": who})
         words = "".join(f" {key}={value}" for key, value in values.items())
         text = f"enqueued by {who}: {chosen}{words}"
-        _insert_run(tx, study, trial_id=trial_id, number=number, reason=text, request=request)
+        optuna_rows.note_request(tx, trial_id, request)
+        _insert_run(tx, study, trial_id=trial_id, number=number, reason=text)
         events.record(tx, "trial_enqueued", text, study_id=study.study_id, number=number, who=who)
         return number
 
     return db.write(_enqueue)
 
 
-def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: int, reason: str, request: str) -> None:
+def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: int, reason: str) -> None:
     tx.execute(
         insert(runs).values(
             study_id=study.study_id,
@@ -428,7 +429,7 @@ def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: in
             is_recipe=False,
             learnt_from="",
             attempt=0,
-            token=request,
+            token="",
             losses=0,
             asked="",
             reserved_epochs=study.spec.training.epochs,
@@ -438,11 +439,6 @@ def _insert_run(tx: Connection, study: StudyRecord, *, trial_id: int, number: in
             created_at=db_now(),
         )
     )
-
-
-def _enqueued_with(tx: Connection, study_id: int, request: str) -> int | None:
-    query = select(runs.c.number).where(runs.c.study_id == study_id, runs.c.token == request)
-    return tx.execute(query).scalar_one_or_none()
 
 
 def _require_room(study: StudyRecord, over: str) -> None:

@@ -32,14 +32,13 @@ def cut_waiting(tx: Connection, row: Row[Any], *, reason: str) -> None:
     events.record(tx, "run_pruned", reason, study_id=row.study_id, number=row.number, run_id=row.run_id)
 
 
-def open_again(tx: Connection, row: Row[Any], *, reason: str, request: str = "", who: str | None = None) -> None:
+def open_again(tx: Connection, row: Row[Any], *, reason: str, who: str | None = None) -> None:
     """Let a run that has ended wait for another attempt, from its beginning; the caller holds the study's lock.
 
     Args:
         tx: The transaction.
         row: The run as it was read.
         reason: Why, in words.
-        request: Random, by which whoever asks knows his change again; of whoever claims the run next it will be another one.
         who: Who asked for it; None where nobody did by name.
     """
     tx.execute(
@@ -48,7 +47,7 @@ def open_again(tx: Connection, row: Row[Any], *, reason: str, request: str = "",
         .values(
             outcome=Outcome.WAITING.value,
             reason=reason,
-            token=request,
+            token="",
             losses=0,
             asked="",
             worker_id=None,

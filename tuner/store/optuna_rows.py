@@ -63,6 +63,8 @@ Drawn = Mapping[str, tuple[float, BaseDistribution]]
 
 _STEPS = 100_000  # more than a trial has epochs
 
+_REQUEST = "tuner:request:"
+
 _VIOLATION = "constraints:"  # where Optuna's `Trial.set_constraint` keeps them; above 0 is violated
 
 
@@ -258,6 +260,24 @@ def set_aside_intermediates(connection: Connection, trial_id: int, *, attempt: i
     its = (_intermediates.c.trial_id == trial_id) & (_intermediates.c.step > 0)
     step = _intermediates.c.step - _STEPS * attempt
     connection.execute(update(_intermediates).where(its).values(step=step))
+
+
+def note_request(connection: Connection, trial_id: int, request: str) -> None:
+    """Keep with a trial which request has changed it, where neither Optuna nor a claim overwrites it.
+
+    Args:
+        request: Random, by which whoever asks knows the change again.
+    """
+    row = {"trial_id": trial_id, "key": f"{_REQUEST}{request}", "value_json": "true"}
+    connection.execute(insert(_system_attributes).values(row))
+
+
+def changed_by(connection: Connection, study_id: int, request: str) -> int | None:
+    """The number of a trial of a study that a request has changed; None if there is none."""
+    of_trial = _system_attributes.c.trial_id == _trials.c.trial_id
+    is_it = (_trials.c.study_id == study_id) & (_system_attributes.c.key == f"{_REQUEST}{request}")
+    query = select(_trials.c.number).join(_system_attributes, of_trial).where(is_it).limit(1)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def set_params(connection: Connection, trial_id: int, drawn: Drawn) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Row
 
 from tuner.errors import ConflictError, NotFoundError
-from tuner.store import confirmation, ends, events
+from tuner.store import confirmation, ends, events, optuna_rows
 from tuner.store.control import locked, reopen
 from tuner.store.database import Database
 from tuner.store.records import Asked, BudgetUse, EndedRun, Outcome, StudyRecord, StudyState, TrialStory
@@ -88,12 +88,11 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
 
     def _retry(tx: Connection) -> StudyState:
         study = locked(tx, name)
-        is_again = next(tries) > 0
+        if next(tries) and optuna_rows.changed_by(tx, study.study_id, request) is not None:
+            return study.state  # an earlier try took effect although its connection broke
         purposes = set()
         for number in dict.fromkeys(numbers):
             search, *confirms = _runs(tx, study, number)
-            if is_again and any(row.token == request for row in (search, *confirms)):
-                return study.state  # an earlier try took effect although its connection broke
             again = [search] if _ended_badly(search) else [row for row in confirms if _ended_badly(row)]
             if not again:
                 raise ConflictError(
@@ -102,8 +101,9 @@ def retry_trials(db: Database, name: str, numbers: Sequence[int], *, who: str, l
                 )
             for row in again:
                 _require_room(tx, study, row, limit=limit)
-                _open_again(tx, row, who=who, request=request)
+                _open_again(tx, row, who=who)
                 purposes.add(row.purpose)
+            optuna_rows.note_request(tx, search.trial_id, request)
         if "search" in purposes and study.state in (StudyState.FINISHED, StudyState.CONFIRMING):
             reopen(tx, study, reason=f"trials run again for {who}", who=who)
             return StudyState.SEARCHING
@@ -148,9 +148,9 @@ def _require_room(tx: Connection, study: StudyRecord, row: Row[Any], *, limit: L
         )
 
 
-def _open_again(tx: Connection, row: Row[Any], *, who: str, request: str) -> None:
+def _open_again(tx: Connection, row: Row[Any], *, who: str) -> None:
     reason = f"waiting again: {who} asked for it after: {row.reason or row.outcome}"
-    ends.open_again(tx, row, reason=reason, request=request, who=who)
+    ends.open_again(tx, row, reason=reason, who=who)
 
 
 def _runs(tx: Connection, study: StudyRecord, number: int) -> Sequence[Row[Any]]:
