@@ -122,16 +122,15 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
       tuner study list
       tuner study list --json
     """
-    import time
-
     from tuner.cli.documents import study_row
     from tuner.cli.views import studies_lines
     from tuner.store import location
+    from tuner.store.clock import read_clock
     from tuner.store.database import Database
     from tuner.store.studies import list_studies, list_unreadable
 
     with Database.open(location.storage_url(storage)) as database:
-        studies, unreadable = list_studies(database), list_unreadable(database)
+        studies, unreadable, now = list_studies(database), list_unreadable(database), read_clock(database)
     for problem in unreadable:
         message(str(problem))
     if as_json:
@@ -141,7 +140,7 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         message("no studies yet" if not unreadable else "no other studies")
         next_steps("tuner study create FILE", storage=storage)
         return
-    for text in studies_lines(studies, now=time.time(), width=terminal_width()):
+    for text in studies_lines(studies, now=now, width=terminal_width()):
         line(text)
 
 
