@@ -1,4 +1,4 @@
-"""Which rows a study began with."""
+"""Which rows and weights a study began with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tuner.search.driver import StudyDriver
 from tuner.store import leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
-from tuner.store.rows import first_rows
+from tuner.store.rows import first_facts
 
 
 def test_a_trial_that_was_given_back_or_ended_badly_is_no_measure_of_others(sqlite_url: str) -> None:
@@ -20,10 +20,10 @@ def test_a_trial_that_was_given_back_or_ended_badly_is_no_measure_of_others(sqli
         assert bad is not None
         assert good is not None
         assert later is not None
-        assert first_rows(db, good) == (-1, "")
+        assert first_facts(db, good) == (-1, {})
         for lease, rows in ((given_back, "b"), (bad, "c"), (good, "a"), (later, "d")):
             leases.store_facts(db, lease, {"data": rows})
-        assert first_rows(db, later) == (given_back.number, "b")
+        assert first_facts(db, later) == (given_back.number, {"data": "b"})
         leases.release(db, given_back, reason="its rows are others", seconds=1.0)
         driver.fail(bad, outcome=Outcome.ERRORED, reason="bad rows", seconds=1.0, log_tail="")
-        assert first_rows(db, good) == first_rows(db, later) == (good.number, "a")
+        assert first_facts(db, good) == first_facts(db, later) == (good.number, {"data": "a"})

@@ -30,7 +30,10 @@ OutageBudget = Annotated[
     typer.Option("--outage", metavar="SECONDS", help="a database that is gone is waited for so long; training goes on"),
 ]
 AllowSkew = Annotated[
-    bool, typer.Option("--allow-skew", help="serve studies that other code made, or whose rows are others by now, too")
+    bool,
+    typer.Option(
+        "--allow-skew", help="serve studies that other code made, or whose rows or weights are others by now, too"
+    ),
 ]
 
 app = typer.Typer(

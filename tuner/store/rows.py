@@ -1,8 +1,10 @@
-"""Whether a trial is trained on the rows that its study began with: a file may be another one by now, or on another box."""
+"""Whether a trial learns from what its study began with, the same rows and weights: a file may be another one by now, or on another box."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import select
 
@@ -15,15 +17,16 @@ _COUNT = (Outcome.RUNNING, Outcome.WAITING, Outcome.COMPLETE, Outcome.PRUNED)
 """Trials whose rows others must have: what ended badly is compared with nobody, and its rows may have been the reason."""
 
 
-def first_rows(db: Database, lease: Lease) -> tuple[int, str]:
-    """On which rows the first trial of a study was trained.
+def first_facts(db: Database, lease: Lease) -> tuple[int, Mapping[str, Any]]:
+    """From what the first trial of a study learnt.
 
     Args:
         db: The database.
-        lease: A run of the study, whose own rows are stored already.
+        lease: A run of the study, whose own facts are stored already.
 
     Returns:
-        The number of the trial, and the digest of its training and validation rows; empty where none has told it yet.
+        The number of the trial and the facts of its first attempt, with the digests of its training and validation rows (``data``), of the
+        pretrained weights and the teacher's (``weights``, ``teacher``); no fact where no trial has told any yet.
     """
     first = (
         select(runs.c.number, attempts.c.facts)
@@ -40,4 +43,4 @@ def first_rows(db: Database, lease: Lease) -> tuple[int, str]:
         .limit(1)
     )
     row = db.read(lambda tx: tx.execute(first).first())
-    return (-1, "") if row is None else (row.number, str(json.loads(row.facts).get("data", "")))
+    return (-1, {}) if row is None else (row.number, json.loads(row.facts))

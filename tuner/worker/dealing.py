@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from tuner.source import this_code
 from tuner.store import fits, leases
 from tuner.store.database import Database
 from tuner.store.records import Outcome
-from tuner.store.rows import first_rows
+from tuner.store.rows import first_facts
 from tuner.study.plan import TrialResult, Verdict
 from tuner.worker import protocol
 from tuner.worker.events import EpochReported, Event, Notice, RunEnded, RunProgress
@@ -261,7 +261,7 @@ def _store(
             return _judge(desk, slot, job=job, message=message)
         case protocol.Started(facts=facts):
             _unless_lost(job, lambda: leases.store_facts(desk.db, job.lease, {**facts, "code": this_code()}))
-            return _compare_rows(desk, job, rows=facts.get("data", ""))
+            return _compare_with_first(desk, job, facts=facts)
         case protocol.Fit(micro_batch=micro_batch):
             job.micro_batch = micro_batch
             if slot.device:
@@ -272,22 +272,35 @@ def _store(
     return Verdict.GO_ON
 
 
-def _compare_rows(desk: Desk, job: Job, *, rows: str) -> Verdict:
-    """Give a run back, and its study up, whose rows here are not those that the study's first trial has: their scores cannot be compared."""
+def _compare_with_first(desk: Desk, job: Job, *, facts: Mapping[str, Any]) -> Verdict:
+    """Give a run back, and its study up, that learns from other rows or weights here than the study's first trial did: their scores cannot be compared."""
     study = job.driver.study
-    if desk.refuse is None or job.is_lost or not rows or (study.spec.data.folds and job.lease.purpose != "search"):
+    if desk.refuse is None or job.is_lost:
         return Verdict.GO_ON
-    number, first = first_rows(desk.db, job.lease)
-    if first in ("", rows):
-        return Verdict.GO_ON
-    error = ConfigurationError(
-        f"the rows of {study.spec.data.train} or of its validation are others here than those of trial {number}",
-        why=f"digest {first[:12]} there, {rows[:12]} here",
-        fix="put the old file back, or create a study for the new rows",
+    # Digest, what it is of, and what to do: of the rows that a confirmation has where they are divided into folds there is no first.
+    has_own_rows = bool(study.spec.data.folds) and job.lease.purpose != "search"
+    compared = (
+        ("data", f"the rows of {study.spec.data.train} or of its validation", "put the old file back", "rows"),
+        ("weights", f"the pretrained weights of {study.spec.model}", "put the old files back", "weights"),
+        ("teacher", "the weights of the teacher, or the order of its labels,", "put the old files back", "teacher"),
     )
-    job.release_reason = str(error)
-    desk.refuse(study.name, error)
-    return Verdict.RELEASE
+    here = {name: str(facts.get(name) or "") for name, *_ in compared if not (name == "data" and has_own_rows)}
+    if not any(here.values()):
+        return Verdict.GO_ON
+    number, first = first_facts(desk.db, job.lease)
+    for name, what, fix, new in compared:
+        there = str(first.get(name) or "")
+        if not there or here.get(name, "") in ("", there):
+            continue
+        error = ConfigurationError(
+            f"{what} are others here than those of trial {number}",
+            why=f"digest {there[:12]} there, {here[name][:12]} here",
+            fix=f"{fix}, or create a study for the new {new}",
+        )
+        job.release_reason = str(error)
+        desk.refuse(study.name, error)
+        return Verdict.RELEASE
+    return Verdict.GO_ON
 
 
 def _judge(desk: Desk, slot: Slot, *, job: Job, message: protocol.Report) -> Verdict:
