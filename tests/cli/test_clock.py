@@ -8,6 +8,9 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.rehearsal import open_study
+from tuner.store import workers
+from tuner.store.database import Database
+from tuner.store.workers import Identity
 
 
 @pytest.fixture
@@ -21,3 +24,11 @@ def clock_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_study_is_as_old_as_the_database_says(run: Run, sqlite_url: str) -> None:
     open_study(sqlite_url)
     assert " s ago" in run("study", "list", "--storage", sqlite_url).stdout
+
+
+@pytest.mark.usefixtures("clock_ahead")
+def test_a_worker_is_heard_of_by_the_databases_clock(run: Run, sqlite_url: str) -> None:
+    open_study(sqlite_url)
+    with Database.open(sqlite_url) as database:
+        workers.register(database, Identity.of_this_process("w-1"), devices=["cpu/0"], version="1", lease=600.0)
+    assert " s ago" in run("worker", "list", "--storage", sqlite_url).stdout

@@ -153,15 +153,14 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
       tuner worker list
       tuner worker list --json
     """
-    import time
-
     from tuner.cli.documents import worker_document
     from tuner.cli.views import workers_lines
     from tuner.store import location, queries
+    from tuner.store.clock import read_clock
     from tuner.store.database import Database
 
     with Database.open(location.storage_url(storage)) as database:
-        workers = queries.list_workers(database)
+        workers, now = queries.list_workers(database), read_clock(database)
     if as_json:
         emit({"workers": [worker_document(worker) for worker in workers]})
         return
@@ -169,7 +168,7 @@ def list_(*, storage: Storage = None, as_json: Json = False) -> None:
         message("no worker is alive")
         next_steps("tuner worker start", storage=storage)
         return
-    for text in workers_lines(workers, now=time.time(), width=terminal_width()):
+    for text in workers_lines(workers, now=now, width=terminal_width()):
         line(text)
 
 
