@@ -122,6 +122,28 @@ def test_the_teacher_is_asked_once_by_all_runners(tmp_path: Path, monkeypatch: p
             lessons(what, cache=cache)
 
 
+def test_answers_are_kept_for_those_alone_who_would_have_given_them_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_teacher(tmp_path / "teacher", LABELS)
+    what = replace(plan(study(tmp_path), tmp_path / "c"), teacher=TeacherPlan(model=str(folder)))
+
+    def kept() -> int:
+        lessons(what, cache=WarmCache(tmp_path / "kept"))
+        return len(list((tmp_path / "kept").glob("teacher-*")))
+
+    assert kept() == kept() == 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert kept() == kept() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert kept() == 2
+    monkeypatch.setattr(type(CPU), "name", "another processor")
+    assert kept() == 3
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -26,7 +26,7 @@ from tuner.training.adapt import adapt
 from tuner.training.batches import TokenExamples, evaluation_batches
 from tuner.training.cache import WarmCache, model_key, read_tensors, write_tensors
 from tuner.training.data import Rows, load_labels, load_tokens
-from tuner.training.device import Compute
+from tuner.training.device import Compute, circumstances
 from tuner.training.interrupt import Released, stop_if_told
 from tuner.training.memory import in_parts
 from tuner.training.model import fingerprint_of, load_base, load_classifier, load_tokenizer
@@ -157,7 +157,9 @@ def _ask(
         plan.spec.data.train, teacher.spec, tokenizer=teacher.tokenizer, cache=cache, released=released
     )
     fingerprint = sha256(json.dumps([teacher.fingerprint, columns]).encode()).hexdigest()
-    digest = sha256(json.dumps([_FORMAT, fingerprint, tokens.key, str(compute)]).encode())
+    # Runners of other devices and with other threads share the folder, and their last digits are others.
+    exactly = [_FORMAT, fingerprint, tokens.key, str(compute), compute.name, circumstances()]
+    digest = sha256(json.dumps(exactly, sort_keys=True).encode())
     digest.update(needed.numpy().data)
     path = None if cache.folder is None else cache.folder / f"teacher-{digest.hexdigest()[:40]}.safetensors"
     if path is not None and (kept := read_tensors(path)) is not None and "logits" in kept:
