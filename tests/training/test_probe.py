@@ -211,6 +211,24 @@ def test_model_that_needs_content_is_tried_in_small(tmp_path: Path, monkeypatch:
     assert message.startswith("bitfit does not run on DebertaV2ForSequenceClassification - RuntimeError: ")
 
 
+@pytest.mark.parametrize("is_in_small", [False, True])
+def test_strategy_for_which_there_is_no_memory_here_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_in_small: bool
+) -> None:
+    def greedy(_self: object, model: nn.Module, _params: object) -> nn.Module:
+        block = model.get_submodule(find_blocks(model)[0].name)
+        block.register_forward_pre_hook(lambda _block, _given: torch.empty(2**60, dtype=torch.uint8))
+        return model
+
+    if is_in_small:
+        short_deberta(tmp_path)
+    monkeypatch.setattr("tuner.strategies.bitfit.BitFit.apply", greedy)
+    proof = prove(study(tmp_path, strategies=["bitfit"]))["bitfit"]
+    assert proof.works
+    assert not proof.refusals
+    assert "DefaultCPUAllocator: can't allocate memory" in proof.unknown
+
+
 def test_strategy_for_which_the_small_copy_has_too_few_blocks_is_not_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from tuner.study.proof import Refusal, StrategyProof, bound_on_size, ends_of
 from tuner.study.space import SearchSpace, StrategySpace
 from tuner.study.spec import StudySpec
 from tuner.tasks import TASKS
+from tuner.training.memory import is_out_of_memory
 from tuner.training.model import load_shapes
 from tuner.training.rehearsal import Rehearsal, rehearse
 
@@ -312,12 +313,17 @@ def _breakage(passed: _Pass, *, block: StrategySpace, model: nn.Module, shapes: 
     """Why an adapted model does not come as far as it does without the strategy; empty if it does.
 
     An operation that asks for the content of a tensor says nothing about a trial, where there is one.
+
+    Raises:
+        Exception: What says that memory ran out here.
     """
     error = passed.error
     if error is None or passed.reach >= shapes.reach:
         return ""
     if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
         return ""
+    if is_out_of_memory(error):
+        raise error  # of a trial on its own box that says nothing
     return _does_not_run(block, model=model, why=_in_short(error))
 
 

@@ -20,6 +20,7 @@ from tuner.errors import TrialInfeasible
 from tuner.strategies import resolve
 from tuner.strategies.base import freeze_backbone
 from tuner.study.domains import Value
+from tuner.training.memory import is_out_of_memory
 
 _BLOCKS = 2
 _LARGEST = (
@@ -42,14 +43,20 @@ class Rehearsal:
     inputs: Mapping[str, Tensor]
 
     def failure(self, strategy: str, params: Mapping[str, Value]) -> str:
-        """What a strategy breaks in a step that the model itself can do; empty if nothing."""
+        """What a strategy breaks in a step that the model itself can do; empty if nothing.
+
+        Raises:
+            RuntimeError: If memory runs out here, as torch says it, or MemoryError: of a trial on its own box that says nothing.
+        """
         with torch.random.fork_rng(devices=[]):
             try:
                 model = resolve(strategy).apply(freeze_backbone(copy.deepcopy(self.model)), params)
                 _step(model, self.inputs)
             except TrialInfeasible:
                 return ""  # of two blocks there may be too few for it
-            except Exception as error:  # noqa: BLE001 - whatever it is, it would end a trial
+            except Exception as error:  # whatever else it is, it would end a trial
+                if is_out_of_memory(error):
+                    raise
                 text = (str(error).splitlines() or [""])[0]
                 return f"{type(error).__name__}: {text}"[:200]
         return ""
