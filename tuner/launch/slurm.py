@@ -222,7 +222,9 @@ def submit(command: WorkerCommand, *, options: SlurmOptions) -> list[Job[str]]:
     try:
         return _batch(executor, command, workers=options.workers)
     except submitit.core.utils.FailedJobError as error:
-        raise UnavailableError("sbatch refused the jobs", why=str(error).strip().splitlines()[-1]) from error
+        raise UnavailableError(
+            "sbatch refused the jobs", why=(str(error).strip().splitlines() or ["it said nothing"])[-1]
+        ) from error
 
 
 def run_here(command: WorkerCommand, *, options: SlurmOptions) -> list[Job[str]]:

@@ -65,7 +65,10 @@ def train_once(plan: TrialPlan, *, place: SlotPlace, report: Report) -> Once:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tuner-") as folder:
         slot = Slot(place=place, log=Path(folder, "runner.log"), cache=Path(folder, "cache"))
-        slot.start()
+        try:
+            slot.start()
+        except OSError as error:
+            raise UnavailableError(f"cannot start the runner: {error.strerror}") from error
         try:
             slot.send(protocol.Run(key=_KEY, plan=plan.to_json()))
             outcome, reason, facts = _listen(slot, report=report)
