@@ -209,7 +209,7 @@ def run_worker(
         heartbeat: Seconds between two signs of life.
         hang_after: Seconds of silence that are never held against a run; see :mod:`tuner.worker.watchdog`.
         outage: Seconds for which a database that is gone is waited for; training goes on meanwhile.
-        allow_skew: Serve studies that other code made, too, such as tuner before an edit to a strategy, and those whose rows are others here.
+        allow_skew: Serve studies that other code made, too, such as tuner before an edit to a strategy, and those whose rows or weights are others here.
 
     Raises:
         NotFoundError: If a named study does not exist.
@@ -222,6 +222,7 @@ def run_worker(
         >>> tuner.run_worker(studies=["example"], storage="sqlite:///tuner.db", devices="cpu").studies["example"].value
         'finished'
     """
+    # Long by its settings alone, each of which stands here by name, in words, and in the options.
     import sys
 
     from tuner.store import location

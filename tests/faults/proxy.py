@@ -45,6 +45,15 @@ class _Proxy:
     def _to_client(self, server: socket.socket, client: socket.socket) -> None:
         raise NotImplementedError
 
+    @staticmethod
+    def _forward(source: socket.socket, target: socket.socket, *, is_last: Callable[[bytes], bool]) -> None:
+        """Hand bytes on until one side closes, or until some are the last, which are not handed on."""
+        with contextlib.suppress(OSError):
+            while (data := source.recv(65536)) and not is_last(data):
+                target.sendall(data)
+        _cut(source)
+        _cut(target)
+
 
 class CuttingProxy(_Proxy):
     """Forwards bytes; while it is armed, some commits are cut: half before the server hears, half before it is heard."""
@@ -57,29 +66,28 @@ class CuttingProxy(_Proxy):
         super().__init__(port=port, seed=seed)
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(65536):
-                if self.is_armed and COMMIT.search(data) and self._random.random() < self._share:
-                    if self._random.random() < 0.5:
-                        self.cuts_before += 1
-                    else:
-                        self.cuts_after += 1
-                        answered = self._answers[server] = threading.Event()
-                        server.sendall(data)
-                        answered.wait(5.0)  # the commit took effect, and nobody hears of it
-                    break
+        def _is_cut(data: bytes) -> bool:
+            if not (self.is_armed and COMMIT.search(data) and self._random.random() < self._share):
+                return False
+            if self._random.random() < 0.5:
+                self.cuts_before += 1
+            else:
+                self.cuts_after += 1
+                answered = self._answers[server] = threading.Event()
                 server.sendall(data)
-        _cut(client)
-        _cut(server)
+                answered.wait(5.0)  # the commit took effect, and nobody hears of it
+            return True
+
+        self._forward(client, server, is_last=_is_cut)
 
     def _to_client(self, server: socket.socket, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(65536):
-                if (answered := self._answers.get(server)) is not None:
-                    answered.set()
-                    break
-                client.sendall(data)
-        _cut(client)
+        def _is_swallowed(_data: bytes) -> bool:
+            answered = self._answers.get(server)
+            if answered is not None:
+                answered.set()
+            return answered is not None
+
+        self._forward(server, client, is_last=_is_swallowed)
 
 
 class BadNetwork(_Proxy):
@@ -121,17 +129,16 @@ class BadNetwork(_Proxy):
         self._pass(server, client, 0.0)
 
     def _pass(self, source: socket.socket, target: socket.socket, resets: float) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                time.sleep(self._seconds)
-                self._is_open.wait()
-                if resets and self._random.random() < resets:
-                    self.resets += 1
-                    _reset(source, target)
-                    break
-                target.sendall(data)
-        _cut(source)
-        _cut(target)
+        def _is_reset(_data: bytes) -> bool:
+            time.sleep(self._seconds)
+            self._is_open.wait()
+            if not resets or self._random.random() >= resets:
+                return False
+            self.resets += 1
+            _reset(source, target)
+            return True
+
+        self._forward(source, target, is_last=_is_reset)
 
 
 class OneReset(_Proxy):
@@ -155,31 +162,31 @@ class OneReset(_Proxy):
         super().__init__(port=port, seed=0)
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(65536):
-                with self._lock:
-                    self.messages += 1
-                    is_it = self.messages == self._at
-                if is_it and self._is_heard:
-                    self._last = server
-                elif is_it:
-                    self._then()
-                    _reset(client, server)
-                    break
-                server.sendall(data)
-        _cut(client)
-        _cut(server)
+        def _is_it(_data: bytes) -> bool:
+            with self._lock:
+                self.messages += 1
+                is_it = self.messages == self._at
+            if is_it and self._is_heard:
+                self._last = server
+                return False
+            if is_it:
+                self._end(client, server)
+            return is_it
+
+        self._forward(client, server, is_last=_is_it)
 
     def _to_client(self, server: socket.socket, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := server.recv(65536):
-                if self._last is server:
-                    self._then()
-                    _reset(client, server)
-                    break
-                client.sendall(data)
-        _cut(client)
-        _cut(server)
+        def _is_it(_data: bytes) -> bool:
+            is_it = self._last is server
+            if is_it:
+                self._end(client, server)
+            return is_it
+
+        self._forward(server, client, is_last=_is_it)
+
+    def _end(self, client: socket.socket, server: socket.socket) -> None:
+        self._then()
+        _reset(client, server)
 
 
 def _reset(*sockets: socket.socket) -> None:

@@ -74,12 +74,7 @@ def test_a_study_is_deleted_while_a_trial_reports(db: Database, crowd: ThreadPoo
     toy_study(db)
     lease, slow = claim(db), Slow()
     report: dict[str, Any] = {"epoch": 1, "objective": 0.5, "seconds": 1.0, "extend": 60.0}
-    early = crowd.submit(store_report, db, lease, values=slow, **report)
-    assert slow.is_asked.wait(60.0)
-    late = crowd.submit(studies.delete_study, db, "toy")
-    late.add_done_callback(lambda _: slow.may_end.set())
-    early.result()
-    late.result()
+    _delete_during(crowd.submit(store_report, db, lease, values=slow, **report), slow=slow, db=db, crowd=crowd)
     with pytest.raises(LeaseLost):
         store_report(db, lease, values={}, **report)
 
@@ -92,11 +87,15 @@ def test_a_study_is_deleted_while_optuna_writes_of_a_trial(db: Database, crowd: 
         optuna_rows.set_user_attributes(tx, lease.trial_id, {"said": "by somebody else"})
         slow.items()
 
-    early = crowd.submit(db.write, _write)
+    _delete_during(crowd.submit(db.write, _write), slow=slow, db=db, crowd=crowd)
+    with pytest.raises(NotFoundError):
+        studies.find_study(db, "toy")
+
+
+def _delete_during(early: Future[Any], *, slow: Slow, db: Database, crowd: ThreadPoolExecutor) -> None:
+    """Delete the study while a transaction is held open; both end well."""
     assert slow.is_asked.wait(60.0)
     late = crowd.submit(studies.delete_study, db, "toy")
     late.add_done_callback(lambda _: slow.may_end.set())
     early.result()
     late.result()
-    with pytest.raises(NotFoundError):
-        studies.find_study(db, "toy")

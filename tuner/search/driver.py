@@ -15,7 +15,15 @@ from dataclasses import replace
 import optuna
 from optuna.storages._rdb import models as optuna_models
 
-from tuner.errors import ConfigurationError, LeaseLost, NotFoundError, TrialDiverged, TrialError, UnavailableError
+from tuner.errors import (
+    ConfigurationError,
+    LeaseLost,
+    NotFoundError,
+    TrialDiverged,
+    TrialError,
+    UnavailableError,
+    first_line,
+)
 from tuner.search.aims import Aims
 from tuner.search.budget import (
     has_clock,
@@ -96,9 +104,9 @@ class StudyDriver:
         except (UnavailableError, LeaseLost):
             raise
         except (ConfigurationError, ImportError, MemoryError) as error:  # of this box, or of this database user
-            reason = f"sampler {self.study.spec.search.sampler.name} cannot draw here: {type(error).__name__}: {error}"
+            reason = f"sampler {self.study.spec.search.sampler.name} cannot draw here: {first_line(error)}"
             leases.release(self._db, lease, reason=reason, seconds=0.0)
-            raise error if isinstance(error, ConfigurationError) else ConfigurationError(reason) from error
+            raise ConfigurationError(reason) from error
         except Exception as error:  # noqa: BLE001 - a sampler may fail in any way, and would in every worker
             self._give_up_sampling(lease, error)
             return None
@@ -370,8 +378,7 @@ class StudyDriver:
 
     def _give_up_sampling(self, lease: Lease, error: Exception) -> None:
         """A sampler that cannot propose would fail every worker in turn: pause the study and say why."""
-        first = (str(error).splitlines() or [""])[0]
-        reason = f"sampler {self.study.spec.search.sampler.name} failed: {type(error).__name__}: {first}"
+        reason = f"sampler {self.study.spec.search.sampler.name} failed: {type(error).__name__}: {first_line(error)}"
         leases.finish(self._db, lease, outcome=Outcome.ERRORED, reason=reason, seconds=0.0)
         studies.pause_study(self._db, lease.study_id, reason=reason)
 

@@ -384,9 +384,8 @@ def set_aside_rungs(db: Database, lease: Lease, *, only: Sequence[str] | None = 
     """
 
     def _set_aside(tx: Connection) -> None:
-        guard(
-            tx, lease, {"token": lease.token}
-        )  # changes nothing, and keeps the run ours to the end of the transaction
+        # Changes nothing, and keeps the run ours to the end of the transaction.
+        guard(tx, lease, {"token": lease.token})
         optuna_rows.set_aside_rungs(tx, lease.trial_id, only=only)
 
     db.write(_set_aside)

@@ -91,6 +91,7 @@ def train(run: Run, *, history: History, report: Report, progress: Progress, rel
         TrialDiverged: At the first loss, gradient or prediction that is not finite, or a loss that has exploded.
         TrialOutOfMemory: If a single row does not fit into the memory.
     """
+    # One loop from top to bottom, longer than other functions: what it would be cut into shares a dozen values, and the order is the point.
     objective, optimizer = run.objective, run.optimizer
     settings, model, compute, scaler = objective.settings, objective.model, objective.compute, objective.scaler
     strategy, params, train_rows = objective.strategy, objective.params, objective.train
